@@ -92,9 +92,7 @@ class BuildExt(build_ext):
     def finalize_options(self) -> None:
         from Cython.Build import cythonize
 
-        super().finalize_options()
         require_compiler()
-        self.parallel = self.parallel or os.cpu_count()
         directives = {
             "language_level": "3",
             "binding": True,
@@ -111,7 +109,8 @@ class BuildExt(build_ext):
             nthreads=os.cpu_count() or 1,
             quiet=True,
         )
-        self.extensions = self.distribution.ext_modules
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
 
 
 setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExt})
