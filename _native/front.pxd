@@ -1,0 +1,132 @@
+"""The engine behind every door, and `FrontDoor`, its ASGI adapter.
+
+A listener fills a `RequestView` with borrowed slices and calls `Engine.judge`; the answer lies in a `Judgement`, the
+listener's own scratch. ASGI is one such listener; nothing in the engine knows of it.
+"""
+
+from libc.stdint cimport int64_t, uint64_t
+
+from gateway._native.metrics cimport MetricsBlock
+from gateway._native.routes cimport PATH_BYTES_MAX, Route, RouteMatch, RouteSnapshot
+from gateway._native.slice cimport Slice
+from gateway._native.token cimport Identity, TokenValidator, TokenVerdict
+
+cdef enum:
+    HEADERS_MAX = 256          # slots of a Judgement; config's header_count_max lies below
+    HOST_BYTES_MAX = 255       # RFC 1035 §2.3.4
+    RESERVED_MAX = 32          # native endpoints besides the forward-auth ones
+
+cdef enum Kind:
+    ALLOW = 0
+    DENY = 1
+    ASK = 2
+    NATIVE = 3                 # one of our own endpoints: no verdict, Starlette answers
+
+# ORDER DOOR: `DOORS` in front.pyx names each of these, in this order.
+cdef enum Door:
+    DOOR_FORWARD = 0           # Traefik, Caddy, HAProxy: X-Forwarded-*
+    DOOR_NGINX = 1             # nginx auth_request: X-Original-*
+    DOOR_ENVOY = 2             # Envoy ext_authz over HTTP: the path behind the prefix
+    DOOR_PROXY = 3             # the request itself
+    DOOR_COUNT = 4
+
+# ORDER FRONT_REASON: `_FRONT_REASONS` in front.pyx gives each its name, status and text, in this order.
+# Reasons below FRONT_REASON_BASE are those of token.pxd.
+cdef enum FrontReason:
+    FRONT_REASON_BASE = 32
+    FRONT_NO_CREDENTIALS = 32
+    FRONT_CREDENTIALS_MALFORMED
+    FRONT_INSUFFICIENT_SCOPE
+    FRONT_NO_ROUTE
+    FRONT_METHOD_NOT_ALLOWED
+    FRONT_PATH_REFUSED
+    FRONT_HOST_INVALID
+    FRONT_HEADER_REFUSED
+    FRONT_AUTHORIZATION_REPEATED
+    FRONT_HEADERS_TOO_LARGE
+    FRONT_FORWARDING_REPEATED
+    FRONT_ORIGINAL_MISSING
+    FRONT_PROXY_UNTRUSTED
+    FRONT_METHOD_INVALID
+    FRONT_TOKEN_INACTIVE
+    FRONT_INTROSPECTION_UNAVAILABLE
+    FRONT_NO_UPSTREAM
+    FRONT_UNSUPPORTED_AUTH
+    FRONT_INTERNAL
+    FRONT_REASON_END
+
+cdef struct HeaderSlice:
+    Slice name                 # lower case; owner: the listener's request
+    Slice value                # owner: the listener's request
+
+cdef struct RequestView:
+    # Everything is borrowed from the listener for the time of one `judge`.
+    Slice method
+    Slice path                 # as received, without the query
+    Slice query                # without `?`
+    Slice scheme               # of the connection to us
+    HeaderSlice* headers       # owner: the Judgement
+    int header_count
+    bint peer_trusted          # the peer is in trusted_proxies
+
+cdef struct Seen:
+    # The headers that matter to a door, found in one pass; ptr is NULL where absent.
+    Slice host
+    Slice authorization
+    Slice accept
+    Slice forwarded_method
+    Slice forwarded_proto
+    Slice forwarded_host
+    Slice forwarded_uri
+    Slice original_method
+    Slice original_url
+    Slice fetch_mode
+
+cdef class RouteSettings:
+    """What a route means to the doors; hangs on `Route.extra`. Immutable."""
+    cdef readonly object pool              # UpstreamPool of the route, or None
+    cdef readonly bytes strip_prefix
+    cdef readonly bytes scope_challenge    # WWW-Authenticate for a token that lacks a scope (RFC 6750 §3.1)
+    cdef uint64_t scope_mask               # bits of TokenValidator's scope_names that the route asks for
+
+cdef class Judgement:
+    """One listener's scratch: the view that is judged, and the verdict. Valid until its next `judge`."""
+    cdef RequestView view
+    cdef HeaderSlice header_slots[HEADERS_MAX]
+    cdef Seen seen
+    cdef Kind kind
+    cdef Door door
+    cdef int reason
+    cdef int issuer_index
+    cdef bint from_cache
+    cdef Slice method                      # of the judged request; owner: the listener's request
+    cdef Slice scheme                      # of the judged request, "" unknown; owner: the listener's request
+    cdef Slice query                       # of the judged request; owner: the listener's request
+    cdef Slice token                       # owner: the listener's request
+    cdef Slice host                        # points into host_buffer
+    cdef Slice path                        # canonical; points into path_buffer
+    cdef Slice allowed                     # for METHOD_NOT_ALLOWED; owner: route snapshot `routes`
+    cdef RouteSnapshot routes              # keeps the match alive
+    cdef Route route                       # or None
+    cdef Identity identity                 # or None
+    cdef RouteMatch match
+    cdef bytes body                        # of the answer, where the adapter made one
+    cdef int64_t started_ns
+    cdef char host_buffer[HOST_BYTES_MAX + 1]
+    cdef char path_buffer[PATH_BYTES_MAX]
+
+cdef class Engine:
+    """Tokens and routes, judged together; no Python on a known token's way. One a worker."""
+    cdef readonly TokenValidator tokens
+    cdef RouteSnapshot routes
+    cdef int64_t fixed_now_s               # tests: the wall clock's second, or -1 for the system's
+    cdef int64_t hold_until_s[256]         # per issuer: unknown kids are denied at once until then
+    cdef readonly Py_ssize_t header_bytes_max
+    cdef readonly int header_count_max
+    cdef tuple reserved                    # of bytes: the native endpoints; `/` at the end means everything below
+    cdef int judge(self, Judgement j, bint final) except -1
+    cdef int _find_original(self, Judgement j, Slice* target) noexcept
+    cdef bint _is_reserved(self, Slice path) noexcept
+    cdef int _find_route(self, Judgement j, Slice target) except -1
+    cdef int _authenticate(self, Judgement j, bint final) except -1
+    cdef bint _may_ask(self, TokenVerdict* verdict, int64_t now_s) noexcept

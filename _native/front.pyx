@@ -1,0 +1,1021 @@
+# cython: language_level=3
+"""The engine behind every door, and `FrontDoor`, its ASGI adapter. See front.pxd for the contract."""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.dict cimport PyDict_GetItem
+from cpython.list cimport PyList_CheckExact, PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.object cimport PyObject
+from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_ITEM, PyTuple_GET_SIZE
+from cpython.unicode cimport PyUnicode_CheckExact
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+from libc.string cimport memchr, memcmp, memset
+
+import os
+
+from gateway._native.metrics cimport MetricsBlock
+from gateway._native.routes cimport (
+    AUTH_NONE,
+    AUTH_TOKEN,
+    PATH_BYTES_MAX,
+    ROUTE_FOUND,
+    ROUTE_NO_METHOD,
+    Route,
+    RouteSnapshot,
+    path_canonical,
+)
+from gateway._native.slice cimport Slice, slice_empty, slice_equal_lower, slice_find, slice_of, slice_sub
+from gateway._native.token cimport (
+    REASON_COUNT,
+    REASON_KEYS_UNAVAILABLE,
+    REASON_KID_UNKNOWN,
+    REASON_OK,
+    REASON_OPAQUE,
+    Identity,
+    TokenValidator,
+    TokenVerdict,
+)
+
+from gateway._native.token import REASONS as _TOKEN_REASONS
+
+cdef extern from "Python.h":
+    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
+    PyObject* PyTuple_GET_ITEM_borrowed "PyTuple_GET_ITEM"(object, Py_ssize_t)
+
+cdef extern from "<time.h>" nogil:
+    cdef struct timespec:
+        long tv_sec
+        long tv_nsec
+    int clock_gettime(int clock, timespec* now)
+    enum:
+        CLOCK_MONOTONIC
+        CLOCK_REALTIME_COARSE
+
+# ORDER DOOR
+DOORS = ("forward", "nginx", "envoy", "proxy")
+KINDS = ("allow", "deny", "ask", "native")
+
+# ORDER FRONT_REASON
+_FRONT_REASONS = (
+    "no_credentials",
+    "credentials_malformed",
+    "insufficient_scope",
+    "no_route",
+    "method_not_allowed",
+    "path_refused",
+    "host_invalid",
+    "header_refused",
+    "authorization_repeated",
+    "headers_too_large",
+    "forwarding_header_repeated",
+    "original_request_missing",
+    "proxy_untrusted",
+    "method_invalid",
+    "token_inactive",
+    "introspection_unavailable",
+    "no_upstream",
+    "auth_unsupported",
+    "internal_error",
+)
+
+REASONS: tuple[str, ...] = _TOKEN_REASONS + ("",) * (FRONT_REASON_BASE - len(_TOKEN_REASONS)) + _FRONT_REASONS
+_REASON_NUMBER = {name: number for number, name in enumerate(REASONS) if name}
+
+assert len(_TOKEN_REASONS) == <int>REASON_COUNT <= <int>FRONT_REASON_BASE
+assert len(REASONS) == FRONT_REASON_END
+
+cdef const char* HEX = b"0123456789abcdef"
+
+
+cdef inline int64_t monotonic_ns() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <int64_t>now.tv_sec * 1_000_000_000 + now.tv_nsec
+
+
+cdef inline int64_t wall_s() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_REALTIME_COARSE, &now)
+    return now.tv_sec
+
+
+cdef inline bytes bytes_of(Slice s):
+    return PyBytes_FromStringAndSize(s.ptr, s.len)
+
+
+cdef inline Slice borrow(bytes owner) noexcept:
+    """Borrow all of `owner`, which the caller keeps alive."""
+    return slice_of(PyBytes_AS_STRING(owner), PyBytes_GET_SIZE(owner))
+
+
+# --- What a request's headers say --------------------------------------------------------------------------------
+
+
+cdef inline bint _take(Slice* place, Slice value) noexcept nogil:
+    """Fill a place once; False when it was filled before."""
+    if place.ptr != NULL:
+        return False
+    place[0] = value
+    return True
+
+
+cdef inline bint _named(Slice name, const char* wanted) noexcept nogil:
+    """Compare a name with a literal of the same length."""
+    return memcmp(name.ptr, wanted, <size_t>name.len) == 0
+
+
+cdef int see_headers(const RequestView* view, Seen* seen, Py_ssize_t bytes_max) noexcept nogil:
+    """Check the header table and note what matters; give 0 or the FrontReason of a refusal (design §13, law 2).
+
+    Names with `_` are refused: some servers read `x_auth_subject` as `x-auth-subject`. A header that decides anything
+    may stand there once only: first and last are both guesses.
+    """
+    cdef int i
+    cdef int refusal = 0
+    cdef Slice name, value
+    cdef Py_ssize_t total = 0
+    cdef HeaderSlice* headers = view.headers
+    memset(seen, 0, sizeof(Seen))
+    for i in range(view.header_count):
+        name = headers[i].name
+        value = headers[i].value
+        total += name.len + value.len
+        if memchr(name.ptr, c"_", <size_t>name.len) != NULL:
+            return FRONT_HEADER_REFUSED
+        if name.len == 4:
+            if _named(name, b"host") and not _take(&seen.host, value):
+                return FRONT_HOST_INVALID
+        elif name.len == 6:
+            if _named(name, b"accept"):
+                _take(&seen.accept, value)
+        elif name.len == 13:
+            if _named(name, b"authorization") and not _take(&seen.authorization, value):
+                return FRONT_AUTHORIZATION_REPEATED
+        elif name.len == 14:
+            if _named(name, b"x-original-url") and not _take(&seen.original_url, value):
+                refusal = FRONT_FORWARDING_REPEATED
+            elif _named(name, b"sec-fetch-mode"):
+                _take(&seen.fetch_mode, value)
+        elif name.len == 15:
+            if _named(name, b"x-forwarded-uri") and not _take(&seen.forwarded_uri, value):
+                refusal = FRONT_FORWARDING_REPEATED
+        elif name.len == 16:
+            if _named(name, b"x-forwarded-host") and not _take(&seen.forwarded_host, value):
+                refusal = FRONT_FORWARDING_REPEATED
+        elif name.len == 17:
+            if _named(name, b"x-forwarded-proto"):
+                if not _take(&seen.forwarded_proto, value):
+                    refusal = FRONT_FORWARDING_REPEATED
+            elif _named(name, b"x-original-method") and not _take(&seen.original_method, value):
+                refusal = FRONT_FORWARDING_REPEATED
+        elif name.len == 18:
+            if _named(name, b"x-forwarded-method") and not _take(&seen.forwarded_method, value):
+                refusal = FRONT_FORWARDING_REPEATED
+    if total > bytes_max:
+        return FRONT_HEADERS_TOO_LARGE
+    if seen.host.ptr == NULL:
+        return FRONT_HOST_INVALID
+    return refusal
+
+
+cdef inline bint _is_label_byte(uint8_t c) noexcept nogil:
+    return (97 <= c <= 122) or (48 <= c <= 57) or c == c"-" or c == c"." or c == c"_"
+
+
+cdef Py_ssize_t canonical_host(Slice raw, char* target) noexcept nogil:
+    """Write the host in lower case without port and final dot; give its length, or -1 (RFC 9110 §7.2, RFC 3986 §3.2.2).
+
+    `target` has room for HOST_BYTES_MAX. Only reg-names of letters, digits, `-`, `.`, `_` and IPv6 literals pass; user
+    information, percent escapes and empty hosts do not.
+    """
+    cdef Py_ssize_t i = 0
+    cdef Py_ssize_t length = 0
+    cdef uint8_t c
+    cdef bint literal = raw.len > 0 and raw.ptr[0] == c"["
+    while i < raw.len:
+        c = <uint8_t>raw.ptr[i]
+        if 65 <= c <= 90:
+            c |= 0x20
+        if literal:
+            if not ((97 <= c <= 102) or (48 <= c <= 57) or c == c":" or c == c"." or c == c"[" or c == c"]"):
+                return -1
+        elif c == c":":
+            break
+        elif not _is_label_byte(c):
+            return -1
+        if length == HOST_BYTES_MAX:
+            return -1
+        target[length] = <char>c
+        length += 1
+        i += 1
+        if literal and c == c"]":
+            break
+    if i < raw.len:
+        if raw.ptr[i] != c":" or raw.len - i > 6:
+            return -1
+        i += 1
+        while i < raw.len:
+            if not 48 <= <uint8_t>raw.ptr[i] <= 57:
+                return -1
+            i += 1
+    if literal:
+        return length if length > 3 and target[length - 1] == c"]" else -1
+    if length and target[length - 1] == c".":
+        length -= 1
+    return length if length and target[0] != c"." else -1
+
+
+cdef bint is_method(Slice method) noexcept nogil:
+    """Tell whether `method` is a plausible method: 1 to 32 letters or `-` (RFC 9110 §9.1 allows more than is in use)."""
+    cdef Py_ssize_t i
+    cdef uint8_t c
+    if method.len < 1 or method.len > 32:
+        return False
+    for i in range(method.len):
+        c = <uint8_t>method.ptr[i]
+        if not ((65 <= c <= 90) or (97 <= c <= 122) or c == c"-"):
+            return False
+    return True
+
+
+cdef int bearer_token(Slice value, Slice* token) noexcept nogil:
+    """Find the token of an Authorization header: 1 found, 0 another scheme, -1 malformed (RFC 6750 §2.1).
+
+    A list, a tab, or anything after the token is malformed. Whether the rest is a token at all is the validator's
+    question.
+    """
+    cdef Py_ssize_t i = 6
+    if value.len < 6 or not slice_equal_lower(slice_sub(value, 0, 6), slice_of(b"bearer", 6)):
+        return 0
+    if value.len == 6:
+        return -1
+    if value.ptr[6] != c" ":
+        return -1 if value.ptr[6] == c"\t" or value.ptr[6] == c"," else 0
+    while i < value.len and value.ptr[i] == c" ":
+        i += 1
+    token[0] = slice_sub(value, i, value.len)
+    if token.len == 0:
+        return -1
+    if (
+        memchr(token.ptr, c" ", <size_t>token.len) != NULL
+        or memchr(token.ptr, c",", <size_t>token.len) != NULL
+        or memchr(token.ptr, c"\t", <size_t>token.len) != NULL
+    ):
+        return -1
+    return 1
+
+
+cdef void split_query(Slice target, Slice* path, Slice* query) noexcept nogil:
+    """Split a request target at its first `?`."""
+    cdef const char* mark = <const char*>memchr(target.ptr, c"?", <size_t>target.len) if target.len else NULL
+    if mark == NULL:
+        path[0] = target
+        query[0] = slice_empty()
+        return
+    path[0] = slice_sub(target, 0, mark - target.ptr)
+    query[0] = slice_sub(target, mark - target.ptr + 1, target.len)
+
+
+cdef bint split_url(Slice url, Slice* scheme, Slice* host, Slice* target) noexcept nogil:
+    """Split `scheme://host/target`; a URL that begins with `/` has neither scheme nor host. False when it is no URL."""
+    cdef Py_ssize_t start
+    cdef Slice rest
+    if url.len and url.ptr[0] == c"/":
+        target[0] = url
+        return True
+    if url.len > 8 and slice_equal_lower(slice_sub(url, 0, 8), slice_of(b"https://", 8)):
+        start = 8
+    elif url.len > 7 and slice_equal_lower(slice_sub(url, 0, 7), slice_of(b"http://", 7)):
+        start = 7
+    else:
+        return False
+    scheme[0] = slice_sub(url, 0, start - 3)
+    rest = slice_sub(url, start, url.len)
+    start = slice_find(rest, c"/")
+    if start < 1:
+        return False
+    host[0] = slice_sub(rest, 0, start)
+    target[0] = slice_sub(rest, start, rest.len)
+    return True
+
+
+cdef Door door_of(Slice path) noexcept nogil:
+    """Tell by the path of a request which door it knocks at."""
+    if path.len < 12 or memcmp(path.ptr, b"/auth/", 6) != 0:
+        return DOOR_PROXY
+    if path.len == 13 and memcmp(path.ptr, b"/auth/forward", 13) == 0:
+        return DOOR_FORWARD
+    if path.len == 13 and memcmp(path.ptr, b"/auth/request", 13) == 0:
+        return DOOR_NGINX
+    if memcmp(path.ptr, b"/auth/envoy/", 12) == 0:
+        return DOOR_ENVOY
+    return DOOR_PROXY
+
+
+# --- The engine --------------------------------------------------------------------------------------------------
+
+
+@cython.final
+cdef class RouteSettings:
+    def __cinit__(
+        self, object pool=None, *, bytes strip_prefix=b"", bytes scope_challenge=b"", object scope_mask=0
+    ):
+        self.pool = pool
+        self.strip_prefix = strip_prefix
+        self.scope_challenge = scope_challenge
+        self.scope_mask = scope_mask
+
+
+@cython.final
+cdef class Judgement:
+    def __cinit__(self):
+        self.view.headers = self.header_slots
+        self.view.header_count = 0
+
+
+@cython.final
+cdef class Engine:
+    def __cinit__(
+        self,
+        TokenValidator tokens not None,
+        RouteSnapshot routes not None,
+        *,
+        tuple reserved=(),
+        Py_ssize_t header_bytes_max=32768,
+        int header_count_max=100,
+    ):
+        cdef int i
+        if not 0 < header_count_max <= HEADERS_MAX:
+            raise ValueError(f"header_count_max must lie between 1 and {HEADERS_MAX}")
+        if len(reserved) > RESERVED_MAX:
+            raise ValueError("too many reserved paths")
+        self.tokens = tokens
+        self.routes = routes
+        self.reserved = reserved
+        self.header_bytes_max = header_bytes_max
+        self.header_count_max = header_count_max
+        self.fixed_now_s = -1
+        for i in range(256):
+            self.hold_until_s[i] = 0
+
+    def publish(self, RouteSnapshot routes not None):
+        """Swap the routes in whole; a request that is being judged keeps the ones that it began with."""
+        self.routes = routes
+
+    def set_now(self, object now_s):
+        """Fix the wall clock at `now_s` (Unix time) for tests, or give it back to the system with None."""
+        self.fixed_now_s = -1 if now_s is None else now_s
+
+    def hold(self, int issuer_index, int64_t until_s):
+        """Deny unknown `kid`s of an issuer without asking until `until_s` (Unix time): a refresh has just been made."""
+        if 0 <= issuer_index < 256:
+            self.hold_until_s[issuer_index] = until_s
+
+    cdef int judge(self, Judgement j, bint final) except -1:
+        """Judge `j.view`. With `final`, what would be an ASK is a DENY. Raises nothing but MemoryError."""
+        cdef int refusal
+        cdef Slice target
+        cdef RequestView* view = &j.view
+        j.identity = None
+        j.route = None
+        j.routes = self.routes
+        j.from_cache = False
+        j.issuer_index = -1
+        j.kind = DENY
+        j.reason = FRONT_INTERNAL
+        j.method = view.method
+        j.scheme = view.scheme
+        j.query = view.query
+        j.token = slice_empty()
+        j.path = slice_empty()
+        j.host = slice_empty()
+        refusal = see_headers(view, &j.seen, self.header_bytes_max)
+        target = view.path
+        j.door = door_of(target)
+        if j.door == DOOR_PROXY:
+            if refusal == FRONT_FORWARDING_REPEATED:
+                refusal = 0  # these headers decide nothing at the proxy door; the upstream gets ours
+        elif refusal == 0:
+            refusal = self._find_original(j, &target)
+        if refusal == 0 and j.door == DOOR_PROXY and self._is_reserved(target):
+            j.kind = NATIVE
+            return 0
+        if refusal == 0:
+            refusal = self._find_route(j, target)
+        if refusal == 0:
+            refusal = self._authenticate(j, final)
+        if refusal:
+            j.reason = refusal
+            return 0
+        j.reason = REASON_OK
+        j.kind = ALLOW
+        return 0
+
+    cdef int _find_original(self, Judgement j, Slice* target) noexcept:
+        """At a forward-auth endpoint, find method, host, scheme and target of the request that the proxy asks about."""
+        cdef Slice whole
+        cdef Seen* seen = &j.seen
+        if not j.view.peer_trusted:
+            return FRONT_PROXY_UNTRUSTED
+        if j.door == DOOR_ENVOY:
+            target[0] = slice_sub(target[0], 11, target[0].len)
+            if seen.forwarded_proto.ptr != NULL:
+                j.scheme = seen.forwarded_proto
+            return 0
+        if j.door == DOOR_FORWARD:
+            if seen.forwarded_method.ptr == NULL or seen.forwarded_uri.ptr == NULL:
+                return FRONT_ORIGINAL_MISSING
+            j.method = seen.forwarded_method
+            whole = seen.forwarded_uri
+        else:
+            if seen.original_method.ptr == NULL or seen.original_url.ptr == NULL:
+                return FRONT_ORIGINAL_MISSING
+            j.method = seen.original_method
+            whole = slice_empty()
+        if seen.forwarded_proto.ptr != NULL:
+            j.scheme = seen.forwarded_proto
+        if seen.forwarded_host.ptr != NULL:
+            seen.host = seen.forwarded_host
+        if j.door == DOOR_NGINX and not split_url(seen.original_url, &j.scheme, &seen.host, &whole):
+            return FRONT_ORIGINAL_MISSING
+        split_query(whole, target, &j.query)
+        return 0
+
+    cdef bint _is_reserved(self, Slice path) noexcept:
+        cdef bytes name
+        cdef Slice reserved
+        for name in self.reserved:
+            reserved = borrow(name)
+            if reserved.ptr[reserved.len - 1] == c"/":
+                if path.len >= reserved.len and memcmp(path.ptr, reserved.ptr, <size_t>reserved.len) == 0:
+                    return True
+            elif path.len == reserved.len and memcmp(path.ptr, reserved.ptr, <size_t>reserved.len) == 0:
+                return True
+        return False
+
+    cdef int _find_route(self, Judgement j, Slice target) except -1:
+        """Canonicalise host and path, and find the route; give 0 or the reason of a refusal."""
+        cdef Py_ssize_t length
+        if not is_method(j.method):
+            return FRONT_METHOD_INVALID
+        length = canonical_host(j.seen.host, j.host_buffer)
+        if length < 0:
+            return FRONT_HOST_INVALID
+        j.host = slice_of(j.host_buffer, length)
+        length = path_canonical(target, j.path_buffer, PATH_BYTES_MAX)
+        if length < 0:
+            return FRONT_PATH_REFUSED
+        j.path = slice_of(j.path_buffer, length)
+        j.routes.match(j.host, j.path, j.method, &j.match)
+        if j.match.result == ROUTE_NO_METHOD:
+            j.allowed = j.match.allowed
+            return FRONT_METHOD_NOT_ALLOWED
+        if j.match.result != ROUTE_FOUND:
+            return FRONT_NO_ROUTE
+        j.route = <Route>j.match.route
+        return 0
+
+    cdef int _authenticate(self, Judgement j, bint final) except -1:
+        """Judge the credentials that the route asks for; give 0 or the reason, with `j.kind` ASK where Python may help."""
+        cdef TokenVerdict verdict
+        cdef int64_t now_s
+        cdef int found
+        cdef uint64_t wanted
+        if j.route.auth == AUTH_NONE:
+            return 0
+        if j.route.auth != AUTH_TOKEN:
+            return FRONT_UNSUPPORTED_AUTH
+        if j.seen.authorization.ptr == NULL:
+            return FRONT_NO_CREDENTIALS
+        found = bearer_token(j.seen.authorization, &j.token)
+        if found == 0:
+            return FRONT_NO_CREDENTIALS
+        if found < 0:
+            return FRONT_CREDENTIALS_MALFORMED
+        now_s = self.fixed_now_s if self.fixed_now_s >= 0 else wall_s()
+        j.identity = self.tokens.judge(j.token, now_s, &verdict)
+        j.from_cache = verdict.from_cache
+        j.issuer_index = verdict.issuer_index
+        if verdict.reason != REASON_OK:
+            if not final and self._may_ask(&verdict, now_s):
+                j.kind = ASK
+            return verdict.reason
+        wanted = (<RouteSettings>j.route.extra).scope_mask
+        if j.identity.scope_mask & wanted != wanted:
+            return FRONT_INSUFFICIENT_SCOPE
+        return 0
+
+    cdef bint _may_ask(self, TokenVerdict* verdict, int64_t now_s) noexcept:
+        if verdict.reason == REASON_OPAQUE or verdict.reason == REASON_KEYS_UNAVAILABLE:
+            return True
+        if verdict.reason != REASON_KID_UNKNOWN:
+            return False
+        return not (0 <= verdict.issuer_index < 256 and now_s < self.hold_until_s[verdict.issuer_index])
+
+
+# --- Answers -----------------------------------------------------------------------------------------------------
+
+
+@cython.final
+cdef class DenyAnswer:
+    """One refusal, ready to send: its status, fixed headers, and bodies that lack only the request's id."""
+
+    cdef readonly int status
+    cdef readonly int nginx_status            # what nginx's auth_request can pass on: 401 or 403
+    cdef readonly tuple headers               # ((name, value), …), without content-type
+    cdef readonly bytes problem_head          # problem+json before the request id
+    cdef readonly bytes problem_tail
+    cdef readonly bytes page_head             # HTML before the request id
+    cdef readonly bytes page_tail
+    cdef tuple status_header                  # X-Auth-Status for the nginx door
+
+    def __cinit__(
+        self,
+        int status,
+        *,
+        int nginx_status,
+        tuple headers,
+        bytes problem_head not None,
+        bytes problem_tail not None,
+        bytes page_head not None,
+        bytes page_tail not None,
+    ):
+        self.status = status
+        self.nginx_status = nginx_status
+        self.headers = headers
+        self.problem_head = problem_head
+        self.problem_tail = problem_tail
+        self.page_head = page_head
+        self.page_tail = page_tail
+        self.status_header = (b"x-auth-status", str(status).encode())
+
+
+@cython.final
+cdef class Verdict:
+    """A copy of one judgement that outlives the request's buffers: for what Python does with it."""
+
+    cdef readonly str kind
+    cdef readonly str door
+    cdef readonly str reason
+    cdef readonly str request_id
+    cdef readonly str method
+    cdef readonly str scheme
+    cdef readonly str host
+    cdef readonly str path
+    cdef readonly bytes query
+    cdef readonly bytes token
+    cdef readonly int issuer_index
+    cdef readonly bint cached
+    cdef readonly bint peer_trusted
+    cdef readonly Route route
+    cdef readonly Identity identity
+    cdef readonly dict parameters
+
+    def __repr__(self):
+        return f"Verdict({self.kind} {self.reason} at {self.door}: {self.method} {self.host}{self.path})"
+
+
+@cython.final
+cdef class Finished:
+    """An awaitable that is done already."""
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        raise StopIteration
+
+
+cdef Finished FINISHED = Finished()
+
+
+# --- The ASGI adapter --------------------------------------------------------------------------------------------
+
+
+cdef bint view_scope(RequestView* view, dict scope, int header_count_max) except -1:
+    """Fill `view` with slices of an ASGI scope's objects, which the caller keeps alive. False when it has too many headers."""
+    cdef PyObject* item
+    cdef PyObject* pair
+    cdef list headers
+    cdef Py_ssize_t count, i
+    cdef Py_ssize_t size = 0
+    item = PyDict_GetItem(scope, "headers")
+    if item == NULL or not PyList_CheckExact(<object>item):
+        headers = list(scope["headers"])
+        scope["headers"] = headers
+    else:
+        headers = <list>item
+    count = PyList_GET_SIZE(headers)
+    if count > header_count_max:
+        view.header_count = 0
+        return False
+    for i in range(count):
+        pair = PyList_GET_ITEM(headers, i)
+        if not PyTuple_CheckExact(<object>pair) or PyTuple_GET_SIZE(<object>pair) != 2:
+            headers[i] = tuple(<object>pair)
+            pair = PyList_GET_ITEM(headers, i)
+            if PyTuple_GET_SIZE(<object>pair) != 2:
+                raise ValueError("a header is not a pair")
+        item = PyTuple_GET_ITEM_borrowed(<object>pair, 0)
+        if not PyBytes_CheckExact(<object>item):
+            raise TypeError("header names are bytes")
+        view.headers[i].name = slice_of(PyBytes_AS_STRING(<object>item), PyBytes_GET_SIZE(<object>item))
+        item = PyTuple_GET_ITEM_borrowed(<object>pair, 1)
+        if not PyBytes_CheckExact(<object>item):
+            raise TypeError("header values are bytes")
+        view.headers[i].value = slice_of(PyBytes_AS_STRING(<object>item), PyBytes_GET_SIZE(<object>item))
+    view.header_count = <int>count
+    item = PyDict_GetItem(scope, "method")
+    if item == NULL:
+        view.method = slice_of(b"GET", 3)  # websocket scopes have none
+    else:
+        view.method.ptr = PyUnicode_AsUTF8AndSize(<object>item, &size)
+        view.method.len = size
+    item = PyDict_GetItem(scope, "raw_path")
+    if item == NULL or not PyBytes_CheckExact(<object>item):
+        raise ValueError("the server gives no raw_path")
+    split_query(slice_of(PyBytes_AS_STRING(<object>item), PyBytes_GET_SIZE(<object>item)), &view.path, &view.query)
+    item = PyDict_GetItem(scope, "query_string")
+    if item == NULL or not PyBytes_CheckExact(<object>item):
+        raise ValueError("the server gives no query_string")
+    view.query = slice_of(PyBytes_AS_STRING(<object>item), PyBytes_GET_SIZE(<object>item))
+    item = PyDict_GetItem(scope, "scheme")
+    if item == NULL or not PyUnicode_CheckExact(<object>item):
+        view.scheme = slice_empty()
+    else:
+        view.scheme.ptr = PyUnicode_AsUTF8AndSize(<object>item, &size)
+        view.scheme.len = size
+    return True
+
+
+cdef class FrontDoor:
+    """The ASGI application: judges each request, answers what it can at once, and hands on the rest.
+
+    `app` answers our own endpoints and the lifespan; `ask(door, verdict, scope, receive, send)` and
+    `websocket(door, verdict, scope, receive, send)` are coroutine functions; `relay(door, verdict, scope, receive, send,
+    awaitable)` awaits an upstream's answer and turns its faults into ours. `sync_send` is the type whose bound `send`
+    completes at once (granian's protocol), or None. One event loop a door.
+    """
+
+    cdef readonly Engine engine
+    cdef Judgement scratch                     # of the event loop's thread
+    cdef Judgement inline_scratch              # of the server's own thread
+    cdef object app
+    cdef object ask
+    cdef object websocket
+    cdef object relay
+    cdef object access                         # callable, or None
+    cdef object audit                          # callable, or None
+    cdef object is_trusted                     # callable: peer address -> bool
+    cdef object sync_send
+    cdef object login                          # callable: Verdict -> bytes | None, or None
+    cdef dict trusted                          # peer address -> bool, bounded
+    cdef list answers                          # DenyAnswer by reason
+    cdef tuple blank_identity                  # identity headers with empty values
+    cdef MetricsBlock metrics
+    cdef int32_t decision_slots[DOOR_COUNT][FRONT_REASON_END]
+    cdef int32_t duration_slots[DOOR_COUNT]
+    cdef uint64_t random_high
+    cdef uint64_t random_low
+    cdef bint decision_id
+    cdef public bint draining
+
+    def __cinit__(
+        self,
+        Engine engine not None,
+        *,
+        object app,
+        object ask,
+        object websocket,
+        object relay,
+        object is_trusted,
+        object answers,
+        tuple blank_identity=(),
+        MetricsBlock metrics=None,
+        object decision_slot=None,
+        object duration_slot=None,
+        object access=None,
+        object audit=None,
+        object login=None,
+        object sync_send=None,
+        bint decision_id=True,
+    ):
+        cdef int door, reason
+        self.engine = engine
+        self.scratch = Judgement()
+        self.inline_scratch = Judgement()
+        self.app = app
+        self.ask = ask
+        self.websocket = websocket
+        self.relay = relay
+        self.is_trusted = is_trusted
+        self.answers = list(answers)
+        if len(self.answers) != FRONT_REASON_END:
+            raise ValueError("an answer for each reason is needed")
+        self.blank_identity = blank_identity
+        self.metrics = metrics
+        self.access = access
+        self.audit = audit
+        self.login = login
+        self.sync_send = sync_send
+        self.decision_id = decision_id
+        self.draining = False
+        self.trusted = {}
+        self.random_high = int.from_bytes(os.urandom(8), "big")
+        self.random_low = int.from_bytes(os.urandom(8), "big")
+        for door in range(DOOR_COUNT):
+            self.duration_slots[door] = -1 if duration_slot is None else duration_slot(DOORS[door])
+            for reason in range(FRONT_REASON_END):
+                self.decision_slots[door][reason] = -1
+                if decision_slot is not None and REASONS[reason]:
+                    self.decision_slots[door][reason] = decision_slot(DOORS[door], REASONS[reason])
+
+    # -- the three ways in ----------------------------------------------------------------------------------------
+
+    def __call__(self, dict scope not None, object receive, object send):
+        """Answer one ASGI connection; gives an awaitable, finished already where the answer was at hand."""
+        cdef object kind = scope["type"]
+        if kind == "http":
+            return self._serve(scope, receive, send, 0, False)
+        if kind == "websocket":
+            return self.websocket(self, self.judge_scope(scope), scope, receive, send)
+        return self.app(scope, receive, send)
+
+    def finish(self, dict scope not None, object receive, object send, str reason=None):
+        """Judge once more after an ASK, for good; with `reason`, refuse for that reason. Gives an awaitable."""
+        return self._serve(scope, receive, send, 0 if reason is None else _REASON_NUMBER[reason], True)
+
+    def judge_scope(self, dict scope not None, bint final=False) :
+        """Judge a scope without answering it: for WebSocket handshakes, tests and `explain`."""
+        cdef Judgement j = Judgement()
+        self._judge(j, scope, final)
+        self._count(j)
+        return self._copy(j, self._new_id())
+
+    cdef int _judge(self, Judgement j, dict scope, bint final) except -1:
+        """Judge `scope` into `j`; a scope that cannot be read is a DENY."""
+        cdef bint readable
+        j.started_ns = monotonic_ns()
+        try:
+            j.view.peer_trusted = self._peer_is_trusted(scope)
+            readable = view_scope(&j.view, scope, self.engine.header_count_max)
+        except (KeyError, TypeError, ValueError, UnicodeError):
+            j.kind = DENY
+            j.door = DOOR_PROXY
+            j.reason = FRONT_INTERNAL
+            j.identity = None
+            j.route = None
+            j.host = j.path = j.token = j.method = j.query = j.scheme = slice_empty()
+            memset(&j.seen, 0, sizeof(Seen))
+            return 0
+        self.engine.judge(j, final)
+        if not readable:
+            j.kind = DENY
+            j.reason = FRONT_HEADERS_TOO_LARGE
+            j.identity = None
+            j.route = None
+        return 0
+
+    cdef bint _peer_is_trusted(self, dict scope) except -1:
+        cdef object client = scope.get("client")
+        cdef object known
+        cdef object address = client[0] if client else ""
+        known = self.trusted.get(address)
+        if known is None:
+            known = bool(self.is_trusted(address))
+            if len(self.trusted) >= 4096:
+                self.trusted.clear()
+            self.trusted[address] = known
+        return known
+
+    cdef object _serve(self, dict scope, object receive, object send, int override, bint final):
+        cdef Judgement j = self.scratch
+        cdef object awaitable
+        self._judge(j, scope, final)
+        if override and j.kind != NATIVE:
+            j.kind = DENY
+            j.reason = override
+            j.identity = None
+        if j.kind == NATIVE:
+            return self.app(scope, receive, send)
+        if j.kind == ASK:
+            return self.ask(self, self._copy(j, self._new_id()), scope, receive, send)
+        if j.kind == ALLOW and j.door == DOOR_PROXY:
+            return self._forward(j, scope, receive, send)
+        return self._answer(j, scope, send)
+
+    cdef object _answer(self, Judgement j, dict scope, object send):
+        """Send an ALLOW of forward-auth or a DENY."""
+        cdef bytes request_id = self._new_id()
+        cdef dict start = self._start(j, request_id)
+        cdef dict rest = {"type": "http.response.body", "body": j.body}
+        self._account(j, start["status"], request_id)
+        if self.sync_send is not None and type(getattr(send, "__self__", None)) is self.sync_send:
+            send(start)
+            return send(rest)
+        return _send_both(send, start, rest)
+
+    cdef bint answer_inline(self, object watcher) except -1:
+        """Answer a server's request on its own thread where no Python and no upstream is needed; False otherwise."""
+        cdef Judgement j = self.inline_scratch
+        cdef object scope = watcher.scope
+        cdef object send
+        cdef bytes request_id
+        cdef dict start
+        if type(scope) is not dict or PyDict_GetItem(scope, "method") == NULL:
+            return False
+        self._judge(j, scope, False)
+        if j.kind == ASK or j.kind == NATIVE or (j.kind == ALLOW and j.door == DOOR_PROXY):
+            return False
+        request_id = self._new_id()
+        start = self._start(j, request_id)
+        self._account(j, start["status"], request_id)
+        send = watcher.proto.send
+        send(start)
+        send({"type": "http.response.body", "body": j.body})
+        watcher.done()
+        return True
+
+    # -- the answers ----------------------------------------------------------------------------------------------
+
+    cdef dict _start(self, Judgement j, bytes request_id):
+        cdef list headers
+        if j.kind == ALLOW:
+            headers = list(self.blank_identity if j.identity is None else j.identity.headers)
+            if self.decision_id:
+                headers.append((b"x-auth-decision-id", request_id))
+            if self.draining:
+                headers.append((b"connection", b"close"))
+            j.body = b""
+            return {"type": "http.response.start", "status": 200, "headers": headers}
+        return self._refusal(j, request_id)
+
+    cdef dict _refusal(self, Judgement j, bytes request_id):
+        cdef DenyAnswer answer = self.answers[j.reason]
+        cdef int status = answer.status
+        cdef list headers = list(answer.headers)
+        cdef bytes location = self._login_location(j, request_id)
+        cdef tuple status_header = answer.status_header
+        if location is not None:
+            status = 302
+            status_header = (b"x-auth-status", b"302")
+            headers.append((b"location" if j.door != DOOR_NGINX else b"x-auth-login", location))
+        elif j.reason == FRONT_INSUFFICIENT_SCOPE:
+            headers.append((b"www-authenticate", (<RouteSettings>j.route.extra).scope_challenge))
+        if j.door != DOOR_PROXY:
+            if j.reason == FRONT_NO_ROUTE or j.reason == FRONT_METHOD_NOT_ALLOWED:
+                status = 403
+            if j.door == DOOR_NGINX:
+                headers.append(status_header)
+                status = 401 if location is not None else answer.nginx_status
+        elif j.reason == FRONT_METHOD_NOT_ALLOWED:
+            headers.append((b"allow", bytes_of(j.allowed)))
+        headers.append((b"x-request-id", request_id))
+        if self.draining:
+            headers.append((b"connection", b"close"))
+        if slice_accepts_html(j.seen.accept):
+            headers.append((b"content-type", b"text/html; charset=utf-8"))
+            headers.append((b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'"))
+            j.body = answer.page_head + request_id + answer.page_tail
+        else:
+            headers.append((b"content-type", b"application/problem+json"))
+            j.body = answer.problem_head + request_id + answer.problem_tail
+        return {"type": "http.response.start", "status": status, "headers": headers}
+
+    cdef bytes _login_location(self, Judgement j, bytes request_id):
+        """Where a browser without a valid token is sent, or None (RFC 6750 answers are for API clients)."""
+        if self.login is None or j.route is None or self.answers[j.reason].status != 401:
+            return None
+        if not slice_accepts_html(j.seen.accept):
+            return None
+        if j.seen.fetch_mode.ptr != NULL and not slice_equal_lower(j.seen.fetch_mode, slice_of(b"navigate", 8)):
+            return None
+        return self.login(self._copy(j, request_id))
+
+    cdef object _forward(self, Judgement j, dict scope, object receive, object send):
+        """Hand an allowed request to its upstream; gives an awaitable."""
+        cdef RouteSettings settings = <RouteSettings>j.route.extra
+        cdef bytes request_id
+        cdef Verdict verdict
+        if settings.pool is None:
+            j.kind = DENY
+            j.reason = FRONT_NO_UPSTREAM
+            j.identity = None
+            return self._answer(j, scope, send)
+        request_id = self._new_id()
+        self._count(j)
+        verdict = self._copy(j, request_id)
+        return self.relay(self, verdict, scope, receive, send)
+
+    # -- what is kept about a request -----------------------------------------------------------------------------
+
+    cdef bytes _new_id(self):
+        """A 128-bit identifier as 32 hex digits (SplitMix64 from os.urandom: unique, not secret)."""
+        cdef uint64_t z, high, low
+        cdef int i
+        cdef char text[32]
+        self.random_low += 0x9E3779B97F4A7C15ULL
+        z = self.random_low
+        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ULL
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EBULL
+        low = z ^ (z >> 31)
+        high = self.random_high
+        for i in range(16):
+            text[i] = HEX[(high >> (60 - 4 * i)) & 15]
+            text[16 + i] = HEX[(low >> (60 - 4 * i)) & 15]
+        return PyBytes_FromStringAndSize(text, 32)
+
+    cdef Verdict _copy(self, Judgement j, bytes request_id):
+        cdef Verdict v = Verdict.__new__(Verdict)
+        cdef int i
+        v.kind = KINDS[<int>j.kind]
+        v.door = DOORS[<int>j.door]
+        v.reason = REASONS[j.reason]
+        v.request_id = request_id.decode()
+        v.method = bytes_of(j.method).decode("ascii", "replace")
+        v.scheme = bytes_of(j.scheme).decode("ascii", "replace")
+        v.host = bytes_of(j.host).decode("ascii", "replace")
+        v.path = bytes_of(j.path).decode("ascii", "replace")
+        v.query = bytes_of(j.query)
+        v.token = bytes_of(j.token)
+        v.issuer_index = j.issuer_index
+        v.cached = j.from_cache
+        v.peer_trusted = j.view.peer_trusted
+        v.route = j.route
+        v.identity = j.identity
+        v.parameters = {}
+        if j.route is not None:
+            for i in range(j.match.parameter_count):
+                v.parameters[j.route.parameter_names[i]] = bytes_of(j.match.parameter[i]).decode("ascii", "replace")
+        return v
+
+    cdef inline void _count(self, Judgement j) noexcept:
+        cdef int32_t slot
+        if self.metrics is not None:
+            slot = self.decision_slots[<int>j.door][j.reason]
+            if slot >= 0:
+                self.metrics.add(slot, 1)
+
+    cdef object _account(self, Judgement j, int status, bytes request_id):
+        """Count one answer; write its log lines where they are wanted."""
+        cdef int64_t elapsed_ns
+        cdef int32_t slot
+        self._count(j)
+        if self.metrics is not None or self.access is not None:
+            elapsed_ns = monotonic_ns() - j.started_ns
+            slot = self.duration_slots[<int>j.door]
+            if slot >= 0:
+                self.metrics.observe_ns(slot, <uint64_t>elapsed_ns)
+            if self.access is not None:
+                self.access(self._copy(j, request_id), status, elapsed_ns)
+        if self.audit is not None and j.kind == DENY:
+            self.audit(self._copy(j, request_id), status)
+
+
+cdef bint slice_accepts_html(Slice accept) noexcept:
+    """Tell whether an Accept header names text/html outright, as browsers do for pages and no API client does."""
+    cdef Py_ssize_t i
+    for i in range(accept.len - 8):
+        if accept.ptr[i] == c"t" and memcmp(accept.ptr + i, b"text/html", 9) == 0:
+            return True
+    return False
+
+
+async def _send_both(send, dict start, dict rest):
+    await send(start)
+    await send(rest)
+
+
+@cython.final
+cdef class InlineSchedule:
+    """What granian's callback scheduler calls for each request: answer at once, or schedule as granian does.
+
+    Runs on granian's own Python thread, under the GIL. `fallback` is granian's own schedule function.
+    """
+
+    cdef FrontDoor door
+    cdef object fallback
+    cdef object fault                          # callable: called once with the exception, then all goes to fallback
+    cdef readonly uint64_t answered
+
+    def __cinit__(self, FrontDoor door not None, object fallback, object fault):
+        self.door = door
+        self.fallback = fallback
+        self.fault = fault
+        self.answered = 0
+
+    def __call__(self, object watcher):
+        cdef bint done = False
+        try:
+            done = self.door.answer_inline(watcher)
+        except Exception as error:
+            self.fault(error)
+            watcher.err(error)
+            return
+        if done:
+            self.answered += 1
+            return
+        self.fallback(watcher)
