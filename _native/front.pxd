@@ -107,6 +107,7 @@ cdef class Judgement:
     cdef Slice path                        # canonical; points into path_buffer
     cdef Slice allowed                     # for METHOD_NOT_ALLOWED; owner: route snapshot `routes`
     cdef RouteSnapshot routes              # keeps the match alive
+    cdef TokenValidator tokens             # what the routes' scope masks were made for
     cdef Route route                       # or None
     cdef Identity identity                 # or None
     cdef RouteMatch match
@@ -117,8 +118,8 @@ cdef class Judgement:
 
 cdef class Engine:
     """Tokens and routes, judged together; no Python on a known token's way. One a worker."""
-    cdef readonly TokenValidator tokens
-    cdef RouteSnapshot routes
+    cdef readonly TokenValidator tokens    # `tokens` and `routes` are swapped together
+    cdef readonly RouteSnapshot routes
     cdef int64_t fixed_now_s               # tests: the wall clock's second, or -1 for the system's
     cdef int64_t hold_until_s[256]         # per issuer: unknown kids are denied at once until then
     cdef readonly Py_ssize_t header_bytes_max

@@ -358,9 +358,10 @@ cdef class Engine:
         for i in range(256):
             self.hold_until_s[i] = 0
 
-    def publish(self, RouteSnapshot routes not None):
-        """Swap the routes in whole; a request that is being judged keeps the ones that it began with."""
+    def publish(self, RouteSnapshot routes not None, TokenValidator tokens not None):
+        """Swap routes and validator in together; a request that is being judged keeps those that it began with."""
         self.routes = routes
+        self.tokens = tokens
 
     def set_now(self, object now_s):
         """Fix the wall clock at `now_s` (Unix time) for tests, or give it back to the system with None."""
@@ -379,6 +380,7 @@ cdef class Engine:
         j.identity = None
         j.route = None
         j.routes = self.routes
+        j.tokens = self.tokens
         j.from_cache = False
         j.issuer_index = -1
         j.kind = DENY
@@ -493,7 +495,7 @@ cdef class Engine:
         if found < 0:
             return FRONT_CREDENTIALS_MALFORMED
         now_s = self.fixed_now_s if self.fixed_now_s >= 0 else wall_s()
-        j.identity = self.tokens.judge(j.token, now_s, &verdict)
+        j.identity = j.tokens.judge(j.token, now_s, &verdict)
         j.from_cache = verdict.from_cache
         j.issuer_index = verdict.issuer_index
         if verdict.reason != REASON_OK:

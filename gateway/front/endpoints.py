@@ -1,0 +1,101 @@
+"""Our own endpoints: probes, metrics and introspection. Starlette routes them; nothing here is hot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import Lifespan
+
+from gateway.front.introspect import Introspection
+from gateway.front.responses import ProblemResponse, json_response
+
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class Dependency:
+    """One thing that the gateway needs, as `/readyz` shows it."""
+
+    state: str  # ok | degraded | stale | starting | unavailable
+    ready: bool  # whether requests can be judged with it in this state
+    detail: Mapping[str, object]
+
+
+class Vitals(Protocol):
+    """What the probes ask of the running application."""
+
+    @property
+    def draining(self) -> bool: ...
+
+    def dependencies(self) -> Mapping[str, Dependency]: ...
+
+    def metrics_text(self) -> str: ...
+
+
+async def not_found(request: Request, _error: Exception) -> Response:
+    """Answer an address of ours that does not exist."""
+    return ProblemResponse(404, "not_found", "Not found", "there is nothing at this address")
+
+
+async def wrong_method(request: Request, _error: Exception) -> Response:
+    """Answer a method that an endpoint of ours does not take."""
+    return ProblemResponse(405, "method_not_allowed", "Method not allowed", "this endpoint takes other methods")
+
+
+def _probes(vitals: Vitals) -> list[Route]:
+    async def livez(_request: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def readyz(_request: Request) -> Response:
+        dependencies = vitals.dependencies()
+        ready = not vitals.draining and all(dependency.ready for dependency in dependencies.values())
+        if vitals.draining:
+            status = "draining"
+        elif not ready:
+            status = "unready"
+        elif all(dependency.state == "ok" for dependency in dependencies.values()):
+            status = "ok"
+        else:
+            status = "degraded"
+        body: dict[str, Any] = {"status": status, "dependencies": {}}
+        for name, dependency in dependencies.items():
+            body["dependencies"][name] = {"state": dependency.state, **dependency.detail}
+        return json_response(body, 200 if ready else 503)
+
+    return [Route("/livez", livez), Route("/readyz", readyz)]
+
+
+_HANDLERS: Any = {404: not_found, 405: wrong_method}
+
+
+def public_app(vitals: Vitals, introspection: Introspection | None, lifespan: Lifespan[Starlette]) -> Starlette:
+    """Make the application behind the doors' listener."""
+    routes = _probes(vitals)
+    if introspection is not None:
+        routes.append(Route("/oauth2/introspect", introspection.endpoint, methods=["POST"]))
+    return Starlette(routes=routes, lifespan=lifespan, exception_handlers=_HANDLERS)
+
+
+def admin_app(vitals: Vitals) -> Starlette:
+    """Make the application behind the admin listener."""
+
+    async def metrics(_request: Request) -> Response:
+        return Response(vitals.metrics_text(), media_type=METRICS_TYPE)
+
+    return Starlette(routes=[*_probes(vitals), Route("/metrics", metrics)], exception_handlers=_HANDLERS)
+
+
+def reserved_paths(introspection: bool) -> tuple[bytes, ...]:
+    """List the paths on the doors' listener that are ours, whatever the routes say."""
+    paths = [b"/livez", b"/readyz"]
+    if introspection:
+        paths.append(b"/oauth2/introspect")
+    return tuple(paths)
+
+
