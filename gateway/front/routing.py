@@ -69,7 +69,7 @@ def plan_routes(config: Config, pool_of: PoolOf) -> RoutePlan:
                 host=route.host,
                 methods=route.methods,
                 auth=route.auth,
-                scopes=tuple(scope.encode() for scope in route.scopes),
+                scopes=route.scopes,
                 upstream=pool,
                 extra=settings,
             )

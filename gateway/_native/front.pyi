@@ -1,0 +1,162 @@
+"""The engine behind every door, and its ASGI adapter. Laws and limits: `_native/front.pxd`."""
+
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any, final
+
+from typing_extensions import disjoint_base
+
+from gateway._native.metrics import MetricsBlock
+from gateway._native.routes import Route, RouteSnapshot
+from gateway._native.token import Identity, TokenValidator
+
+_Header = tuple[bytes, bytes]
+_Scope = MutableMapping[str, Any]
+_Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+_Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+DOORS: tuple[str, ...]
+"""The doors' names, by number: forward, nginx, envoy, proxy."""
+
+KINDS: tuple[str, ...]
+"""The kinds of verdict: allow, deny, ask, native."""
+
+REASONS: tuple[str, ...]
+"""Every reason by number: the token's first, then the door's; "" where a number is not in use."""
+
+@final
+class RouteSettings:
+    """What a route means to the doors; the `extra` of its Route. Immutable."""
+
+    pool: object
+    strip_prefix: bytes
+    scope_challenge: bytes
+    def __new__(
+        cls, pool: object = None, *, strip_prefix: bytes = b"", scope_challenge: bytes = b"", scope_mask: int = 0
+    ) -> RouteSettings: ...
+
+@final
+class Judgement:
+    """One listener's scratch; of no use from Python."""
+
+    def __new__(cls) -> Judgement: ...
+
+@final
+class Engine:
+    """Tokens and routes, judged together."""
+
+    tokens: TokenValidator
+    routes: RouteSnapshot
+    header_bytes_max: int
+    header_count_max: int
+    def __new__(
+        cls,
+        tokens: TokenValidator,
+        routes: RouteSnapshot,
+        *,
+        reserved: tuple[bytes, ...] = (),
+        header_bytes_max: int = 32768,
+        header_count_max: int = 100,
+    ) -> Engine: ...
+    def publish(self, routes: RouteSnapshot, tokens: TokenValidator) -> None:
+        """Swap both in together; a request that is being judged keeps those that it began with."""
+
+    def set_now(self, now_s: int | None) -> None:
+        """Fix the wall clock (Unix seconds) for tests; None gives it back to the system."""
+
+    def hold(self, issuer_index: int, until_s: int) -> None:
+        """Deny unknown `kid`s of an issuer without asking until `until_s` (Unix seconds)."""
+
+@final
+class DenyAnswer:
+    """One refusal, ready to send but for the request's id."""
+
+    status: int
+    nginx_status: int
+    headers: tuple[_Header, ...]
+    problem_head: bytes
+    problem_tail: bytes
+    page_head: bytes
+    page_tail: bytes
+    def __new__(
+        cls,
+        status: int,
+        *,
+        nginx_status: int,
+        headers: tuple[_Header, ...],
+        problem_head: bytes,
+        problem_tail: bytes,
+        page_head: bytes,
+        page_tail: bytes,
+    ) -> DenyAnswer: ...
+
+@final
+class Verdict:
+    """A copy of one judgement that outlives the request's buffers."""
+
+    kind: str
+    door: str
+    reason: str
+    request_id: str
+    method: str
+    scheme: str
+    host: str
+    path: str
+    query: bytes
+    token: bytes
+    issuer_index: int
+    cached: bool
+    peer_trusted: bool
+    route: Route | None
+    identity: Identity | None
+    parameters: dict[str, str]
+
+@final
+class Finished:
+    """An awaitable that is done already."""
+
+    def __await__(self) -> Finished: ...
+    def __iter__(self) -> Finished: ...
+    def __next__(self) -> object: ...
+
+@disjoint_base
+class FrontDoor:
+    """The ASGI application: judges each request, answers what it can at once, hands on the rest."""
+
+    engine: Engine
+    draining: bool
+    def __new__(
+        cls,
+        engine: Engine,
+        *,
+        app: Callable[[Any, Any, Any], Awaitable[None]],
+        ask: Callable[[FrontDoor, Verdict, Any, Any, Any], Awaitable[None]],
+        websocket: Callable[[FrontDoor, Verdict, Any, Any, Any], Awaitable[None]],
+        relay: Callable[[FrontDoor, Verdict, Any, Any, Any], Awaitable[None]],
+        is_trusted: Callable[[str], bool],
+        answers: Sequence[DenyAnswer],
+        blank_identity: tuple[_Header, ...] = (),
+        metrics: MetricsBlock | None = None,
+        decision_slot: Callable[[str, str], int] | None = None,
+        duration_slot: Callable[[str], int] | None = None,
+        access: Callable[[Verdict, int, int], None] | None = None,
+        audit: Callable[[Verdict, int], None] | None = None,
+        login: Callable[[Verdict], bytes | None] | None = None,
+        sync_send: type | None = None,
+        decision_id: bool = True,
+    ) -> FrontDoor: ...
+    def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> Awaitable[None]: ...
+    def finish(self, scope: _Scope, receive: _Receive, send: _Send, reason: str | None = None) -> Awaitable[None]:
+        """Judge once more after an ASK, for good; with `reason`, refuse for that reason."""
+
+    def judge_scope(self, scope: _Scope, final: bool = False) -> Verdict:
+        """Judge a scope without answering it."""
+
+@final
+class InlineSchedule:
+    """What granian's callback scheduler calls for each request: answer at once, or schedule as granian does."""
+
+    answered: int
+    def __new__(
+        cls, door: FrontDoor, fallback: Callable[[Any], object], fault: Callable[[BaseException], object]
+    ) -> InlineSchedule: ...
+    def __call__(self, watcher: Any) -> None: ...
