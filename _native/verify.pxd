@@ -19,8 +19,13 @@ cdef enum Algorithm:
     ALG_HS512 = 13
     ALG_COUNT = 14
 
+cdef enum:
+    RSA_BITS_MIN = 2048      # RFC 7518 §3.3
+    RSA_BITS_MAX = 8192      # above, one verification costs more than a token may
+    POOL_SLOTS_MAX = 256     # contexts that one key keeps
+
 cdef Algorithm algorithm_of(Slice name) noexcept nogil
-"""The algorithm that a JOSE `alg` value names, exact bytes; ALG_NONE for any other."""
+"""The algorithm that a JOSE `alg` value names, exact bytes (`Ed25519` is EdDSA too); ALG_NONE for any other."""
 
 cdef struct KeyC
 
@@ -30,6 +35,7 @@ cdef class KeyHandle:
     cdef readonly bytes kid     # the JWK's `kid`, exact bytes; b"" when it has none
     cdef readonly str algorithm
     cdef readonly str backend   # "libcrypto" or "cryptography"
+    cdef readonly bytes material  # 32 bytes, equal for equal key material within this process; tells nothing of a secret
     cdef object python_verify   # callable (signature, signed) -> bool of the fallback, or None
     cdef Algorithm alg
 
