@@ -340,7 +340,7 @@ class RouteInvalid(ValueError):
 
 
 class RouteConflict(ValueError):
-    """Two routes that match the same host, path and method. `first` and `second` are the routes, in the config's order."""
+    """Two routes that match the same host, path and method: `first` and `second`, in the config's order."""
 
     def __init__(self, first, second, method):
         super().__init__(
@@ -419,8 +419,8 @@ def _parse_host(str host):
 cdef class Route:
     """One `[[routes]]` entry, compiled. Immutable.
 
-    `methods` are upper case, () means any; `scopes` are all required; `upstream` and `extra` are handed through untouched.
-    Raises RouteInvalid with the offending text.
+    `methods` are upper case, () means any; `scopes` are all required; `upstream` and `extra` are handed through
+    untouched. Raises RouteInvalid with the offending text.
     """
 
     def __cinit__(
@@ -702,8 +702,8 @@ class _Builder:
 cdef class RouteSnapshot:
     """All routes, ready to be asked; immutable, so it is swapped in whole.
 
-    Raises RouteConflict, which names both, for two routes that match the same host, path and method. Safe to ask from any
-    number of threads.
+    Raises RouteConflict, which names both, for two routes that match the same host, path and method. Safe to ask from
+    any number of threads.
     """
 
     def __cinit__(self, routes):

@@ -28,7 +28,7 @@ class RouteInvalid(ValueError):
     """A route that cannot be compiled: its pattern, host, method or scope is not one."""
 
 class RouteConflict(ValueError):
-    """Two routes that match the same host, path and method. `first` and `second` are the routes, in the config's order."""
+    """Two routes that match the same host, path and method: `first` and `second`, in the config's order."""
 
     first: Route
     second: Route
@@ -45,8 +45,8 @@ def canonical_path(raw: bytes) -> bytes:
 class Route:
     """One `[[routes]]` entry, compiled. Immutable.
 
-    `methods` are upper case, () means any; `scopes` are all required; `upstream` and `extra` are handed through untouched.
-    Raises RouteInvalid with the offending text.
+    `methods` are upper case, () means any; `scopes` are all required; `upstream` and `extra` are handed through
+    untouched. Raises RouteInvalid with the offending text.
     """
 
     @property
@@ -86,8 +86,8 @@ class Route:
 class RouteSnapshot:
     """All routes, ready to be asked; immutable, so it is swapped in whole.
 
-    Raises RouteConflict, which names both, for two routes that match the same host, path and method. Safe to ask from any
-    number of threads.
+    Raises RouteConflict, which names both, for two routes that match the same host, path and method. Safe to ask from
+    any number of threads.
     """
 
     @property
