@@ -36,6 +36,11 @@ Problem = Literal[
     "not_json",  # not a JSON object
     "issuer_mismatch",  # metadata that speaks for another issuer
     "no_jwks_uri",  # metadata without the address of a key set
+    "unreadable",  # a file that cannot be read
+    "not_a_key_set",  # a JSON object without a list of keys
+    "empty",  # a key set without keys
+    "too_many_keys",
+    "no_usable_key",  # keys, but none that the configured algorithms can use
 ]
 
 CONNECTIONS_MAX = 64  # to all identity providers together; more wait, within their deadline
