@@ -1,4 +1,5 @@
 # cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# cython: auto_pickle=False, autotestdict=False
 """Bounded TTL caches in C, keyed by exact bytes under a secret SipHash.
 
 Goal: a known token must cost one table line and one run of lines, and a stranger must neither push known tokens out nor
