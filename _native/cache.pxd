@@ -1,8 +1,8 @@
 """Bounded TTL caches in C, keyed by exact bytes under a secret SipHash.
 
-One shape for every cache of the hot path (verified tokens, token headers): a fixed table of 64-byte buckets with seven
-ways, each way a pointer to one allocation that holds a small head, the caller's payload, the whole key and, if asked, some
-more bytes. A hit costs one bucket line and one run of consecutive lines, which are prefetched together.
+One shape for every cache of the hot path (verified tokens, token headers): a fixed table of 64-byte buckets with
+seven ways, each way a pointer to one allocation that holds a small head, the caller's payload, the whole key and, if
+asked, some more bytes. A hit costs one bucket line and one run of consecutive lines, which are prefetched together.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -28,8 +28,8 @@ cdef uint64_t secret_hash_tweaked(uint64_t tweak, Slice data) noexcept nogil
 cdef uint64_t token_hash(Slice token) noexcept nogil
 """Secret hash of a token's length, its last 32 bytes and 16 from its middle; of all of it up to 64 bytes.
 
-The end of a signed token is its signature, which differs for any two. Only a place to look: the cache compares whole keys,
-and holds only what was verified, so nobody can pile entries onto one bucket by choosing bytes.
+The end of a signed token is its signature, which differs for any two. Only a place to look: the cache compares whole
+keys, and holds only what was verified, so nobody can pile entries onto one bucket by choosing bytes.
 """
 
 cdef uint32_t clock_tick() noexcept nogil
@@ -64,7 +64,8 @@ cdef struct CacheC:
 cdef CacheC* cache_new(Py_ssize_t capacity, uint32_t payload_bytes, cache_drop drop, int hash_bits) noexcept nogil
 """Make an empty cache for `capacity` entries, or NULL without memory. The caller frees it with cache_free.
 
-A cache has one user at a time: whoever shares one brings a lock (here: the GIL). `payload_bytes` must be a multiple of 8.
+A cache has one user at a time: whoever shares one brings a lock (here: the GIL). `payload_bytes` must be a multiple
+of 8.
 """
 
 cdef void cache_free(CacheC* cache) noexcept nogil
@@ -75,7 +76,9 @@ cdef CacheEntry* cache_find(CacheC* cache, Slice key, uint64_t hash, uint32_t ti
 Keys are compared in time that depends on their length alone.
 """
 
-cdef int cache_put(CacheC* cache, Slice key, uint64_t hash, uint32_t deadline_tick, const void* payload, Slice extra) noexcept nogil
+cdef int cache_put(
+    CacheC* cache, Slice key, uint64_t hash, uint32_t deadline_tick, const void* payload, Slice extra
+) noexcept nogil
 """Keep copies of key, payload and extra; 0, or -1 when nothing was kept (no capacity or memory; `drop` is not called).
 
 An entry of the same key is replaced. At the bound, the coldest entry among those looked at makes room.

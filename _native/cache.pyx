@@ -2,13 +2,14 @@
 # cython: auto_pickle=False, autotestdict=False
 """Bounded TTL caches in C, keyed by exact bytes under a secret SipHash.
 
-Goal: a known token must cost one table line and one run of lines, and a stranger must neither push known tokens out nor
-slow them down. Plan: seven-way buckets of one cache line; a bucket that is full spills into its neighbour, which shares its
-pair of lines; each way has two bits of heat (CLOCK with a counter), so that entries seen once leave before those in use;
-eviction looks at a bounded number of entries, so that no insertion is ever slow. Keys are always compared whole.
+Goal: a known token must cost one table line and one run of lines, and a stranger must neither push known tokens out
+nor slow them down. Plan: seven-way buckets of one cache line; a bucket that is full spills into its neighbour, which
+shares its pair of lines; each way has two bits of heat (CLOCK with a counter), so that entries seen once leave before
+those in use; eviction looks at a bounded number of entries, so that no insertion is ever slow. Keys are always
+compared whole.
 
-Indices into `CacheBucket` arrays come from `range(CACHE_WAYS)`; bucket numbers are masked by `bucket_mask`: that is why
-bounds checks are off in this file.
+Indices into `CacheBucket` arrays come from `range(CACHE_WAYS)`; bucket numbers are masked by `bucket_mask`: that is
+why bounds checks are off in this file.
 """
 
 import os
@@ -240,6 +241,8 @@ cdef inline int bucket_find(const CacheBucket* bucket, Slice key, uint8_t tag) n
             line += 64
         if entry.key_len != <uint64_t>key.len:
             continue
+        # The payload begins with a pointer where it owns an object: fetch that while the keys are compared.
+        CACHE_PREFETCH((<void**>cache_payload(entry))[0])
         if cache_equal(cache_key(entry).ptr, key.ptr, <size_t>key.len):
             return way
     return -1
@@ -299,8 +302,8 @@ cdef CacheEntry* bucket_evict(CacheC* cache, CacheBucket* bucket) noexcept nogil
 cdef CacheEntry* cache_sweep(CacheC* cache) noexcept nogil:
     """Unlink the first cold entry after the hand, or the coldest of CACHE_SWEEP_MAX; what the hand passes cools.
 
-    Bounded work: whole buckets are looked at until an entry without heat is found or CACHE_SWEEP_MAX entries were seen.
-    Gives NULL for an empty cache only.
+    Bounded work: whole buckets are looked at until an entry without heat is found or CACHE_SWEEP_MAX entries were
+    seen. Gives NULL for an empty cache only.
     """
     cdef Py_ssize_t buckets_left = <Py_ssize_t>cache.bucket_mask + 1
     cdef CacheBucket* bucket
@@ -329,7 +332,9 @@ cdef CacheEntry* cache_sweep(CacheC* cache) noexcept nogil:
     return bucket_unlink(cache, coldest_bucket, coldest_way)
 
 
-cdef int cache_put(CacheC* cache, Slice key, uint64_t hash, uint32_t deadline_tick, const void* payload, Slice extra) noexcept nogil:
+cdef int cache_put(
+    CacheC* cache, Slice key, uint64_t hash, uint32_t deadline_tick, const void* payload, Slice extra
+) noexcept nogil:
     cdef uint64_t home
     cdef CacheBucket* bucket
     cdef CacheBucket* neighbour
@@ -420,8 +425,8 @@ cdef void drop_object(void* payload) noexcept nogil:
 cdef class ByteCache:
     """A cache from bytes to objects, bounded in number (`entries`) and time (`ttl_s`).
 
-    The coldest of a few entries looked at leaves first; one lookup heats an entry, up to three. Needs the GIL; may be used
-    from many threads. `hash_bits` below 64 makes keys collide: for tests.
+    The coldest of a few entries looked at leaves first; one lookup heats an entry, up to three. Needs the GIL; may be
+    used from many threads. `hash_bits` below 64 makes keys collide: for tests.
     """
 
     def __cinit__(self, Py_ssize_t entries, double ttl_s=0.0, *, int hash_bits=64):

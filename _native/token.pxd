@@ -133,7 +133,7 @@ cdef class TokenValidator:
     cdef char* scratch                     # owned; the arena of `judge`
     cdef Py_ssize_t scratch_bytes
     cdef bint scratch_busy                 # a judge on another thread waits for a `cryptography` key: use another arena
-    cdef dict scope_sets                   # normalised scope text -> (scopes, header pair, mask); at most SCOPE_SETS_MAX
+    cdef dict scope_sets                   # scope text -> (scopes, header pair, mask); at most SCOPE_SETS_MAX
     cdef uint32_t skipped_ticks            # how far `_advance` moved the age clock
     cdef uint64_t judged, structure_hits, accepted
 

@@ -2,9 +2,10 @@
 # cython: auto_pickle=False, autotestdict=False
 """One JWT, judged: split, header, claims, signature, caches; without Python objects until there is a verdict.
 
-The parts, by the names of the source design: `JWTParser` is token_split and header_read (slices of the caller's bytes, the
-claims found by one lazy scan); `TokenStructureCache` is `TokenValidator.structures`; `ClaimsValidator` is claims_judge;
-`SignatureVerifierPool` is the pool of contexts in each KeyHandle (verify.pyx), which signature_judge uses.
+The parts, by the names of the source design: `JWTParser` is token_split and header_read (slices of the caller's
+bytes, the claims found by one lazy scan); `TokenStructureCache` is `TokenValidator.structures`; `ClaimsValidator` is
+claims_judge; `SignatureVerifierPool` is the pool of contexts in each KeyHandle (verify.pyx), which signature_judge
+uses.
 
 Which reason wins. A token is refused for the first fault in this order, and nothing after it is looked at:
 
@@ -17,17 +18,19 @@ Which reason wins. A token is refused for the first fault in this order, and not
 6. malformed (the signature's text), signature;
 7. revoked.
 
-So an expired token with a bad signature is `expired`: nobody pays a public-key operation for what is refused anyway, and no
-`kid` of a token that is refused anyway starts a refresh of keys. The price is that a reason of 2 to 5 says what the token
-claims, not what is proven. That is sound because every such reason refuses, nothing of the token is handed out with it, and
-the doors answer all of them alike; whoever logs a reason must know that strangers choose it. `revoked` is said only of
-tokens that are proven. The order is also the order of asking: only a token that would be accepted but for its key asks.
+So an expired token with a bad signature is `expired`: nobody pays a public-key operation for what is refused anyway,
+and no `kid` of a token that is refused anyway starts a refresh of keys. The price is that a reason of 2 to 5 says
+what the token claims, not what is proven. That is sound because every such reason refuses, nothing of the token is
+handed out with it, and the doors answer all of them alike; whoever logs a reason must know that strangers choose it.
+`revoked` is said only of tokens that are proven. The order is also the order of asking: only a token that would be
+accepted but for its key asks.
 
-Bounds: C arrays here are indexed by enums below their sizes, by loop counters over their counts, or by results of searches
-in them; text is read through Slice lengths only. That is why bounds checks are off in this file.
+Bounds: C arrays here are indexed by enums below their sizes, by loop counters over their counts, or by results of
+searches in them; text is read through Slice lengths only. That is why bounds checks are off in this file.
 
-The module keeps the GIL: caches and snapshots of a TokenValidator are guarded by it. judge_batch alone releases it, and
-reads nothing but immutable plans, a revocation table that is copied when it must change meanwhile, and memory of its own.
+The module keeps the GIL: caches and snapshots of a TokenValidator are guarded by it. judge_batch alone releases it,
+and reads nothing but immutable plans, a revocation table that is copied when it must change meanwhile, and memory of
+its own.
 """
 
 import json
@@ -183,8 +186,8 @@ cdef enum:
     MEMBER_REFUSED      # this one and all after it: their presence refuses the token
     MEMBER_COUNT = MEMBER_REFUSED + 8
 
-# crit and b64: we understand no extension (RFC 7515 §4.1.11, RFC 7797). enc and zip: JWE. jku, x5u, x5c, jwk: a token never
-# says where its key is (design law 4). x5t and x5t#S256 only name a key, as kid does, and are not looked at.
+# crit and b64: we understand no extension (RFC 7515 §4.1.11, RFC 7797). enc and zip: JWE. jku, x5u, x5c, jwk: a token
+# never says where its key is (design law 4). x5t and x5t#S256 only name a key, as kid does, and are not looked at.
 cdef tuple HEADER_MEMBERS = (
     b"alg", b"kid", b"typ", b"cty", b"crit", b"b64", b"enc", b"zip", b"jku", b"x5u", b"x5c", b"jwk",
 )
@@ -210,7 +213,7 @@ cdef enum:
     SCOPE_SETS_MAX = 1024    # interned scope texts; at the bound all are forgotten and learned anew
 
 
-# --- C structs -------------------------------------------------------------------------------------------------------
+# --- C structs -----------------------------------------------------------------------------------
 
 cdef struct KeyEntry:
     Slice kid            # owner: the KeyHandle, kept by the plan's snapshot
@@ -308,7 +311,7 @@ cdef struct CachedToken:
     uint32_t unused
 
 
-# --- small tools -----------------------------------------------------------------------------------------------------
+# --- small tools ---------------------------------------------------------------------------------
 
 cdef inline int64_t clamp_s(int64_t seconds) noexcept nogil:
     """Keep a time so far from the ends of int64 that leeways can be added and subtracted."""
@@ -397,7 +400,7 @@ cdef int numeric_date(const JsonValue* value, bint up, int64_t* out) noexcept no
     return -1
 
 
-# --- JWTParser: split and header -------------------------------------------------------------------------------------
+# --- JWTParser: split and header -----------------------------------------------------------------
 
 cdef bint opaque_text(Slice token) noexcept nogil:
     """True if `token` could be a bearer token that is no JWT: b64token of RFC 6750 §2.1, `=` only at the end."""
@@ -454,8 +457,9 @@ cdef Slice media_type(Slice text, char* target) noexcept nogil:
         target[i] = <char>(c | 0x20 if c"A" <= c <= c"Z" else c)
     cdef Slice lower = slice_of(target, text.len)
     cdef Slice rest = slice_sub(lower, 12, lower.len)
-    if lower.len > 12 and memcmp(lower.ptr, b"application/", 12) == 0 and memchr(rest.ptr, c"/", <size_t>rest.len) is NULL:
-        return rest
+    if lower.len > 12 and memcmp(lower.ptr, b"application/", 12) == 0:
+        if memchr(rest.ptr, c"/", <size_t>rest.len) is NULL:
+            return rest
     return lower
 
 
@@ -551,7 +555,7 @@ cdef void structure_keep(CacheC* structures, Slice segment, uint64_t hash, const
     cache_put(structures, segment, hash, CACHE_TICK_NEVER, &known, header.block)
 
 
-# --- ClaimsValidator -------------------------------------------------------------------------------------------------
+# --- ClaimsValidator -----------------------------------------------------------------------------
 
 cdef int issuer_find(const PlanC* plan, Slice issuer) noexcept nogil:
     """Give the number of the issuer with exactly this name, or -1."""
@@ -710,9 +714,9 @@ cdef Slice json_compact(Slice raw, char* target) noexcept nogil:
 cdef bint claim_render(const JsonValue* value, Arena* arena, Slice* out) noexcept nogil:
     """Give a claim as the value of an identity header; empty for an absent claim and for null.
 
-    Strings as they are; numbers, true and false as JSON; an array of these joined by commas; other arrays and objects as
-    compact JSON. False where a value cannot be carried unchanged: control bytes, a space at an end, or an array element
-    that is empty, has a space at an end or a comma in it (a role "a,b" must not become two).
+    Strings as they are; numbers, true and false as JSON; an array of these joined by commas; other arrays and objects
+    as compact JSON. False where a value cannot be carried unchanged: control bytes, a space at an end, or an array
+    element that is empty, has a space at an end or a comma in it (a role "a,b" must not become two).
     """
     cdef Slice rest, text
     cdef JsonValue item
@@ -857,7 +861,7 @@ cdef Reason claims_judge(
     return REASON_OK
 
 
-# --- keys and signature ----------------------------------------------------------------------------------------------
+# --- keys and signature --------------------------------------------------------------------------
 
 cdef int key_first(const IssuerC* issuer, Slice kid) noexcept nogil:
     """Give the place of the first key that does not sort before `kid`."""
@@ -876,8 +880,8 @@ cdef Reason signature_judge(
 ) noexcept nogil:
     """Choose the key by the configured issuer's keys, then verify.
 
-    With a `kid`: the keys of exactly this kid whose own algorithm is the token's. Without one, or at an issuer none of whose
-    keys has a kid: the key of that algorithm, if there is exactly one.
+    With a `kid`: the keys of exactly this kid whose own algorithm is the token's. Without one, or at an issuer none
+    of whose keys has a kid: the key of that algorithm, if there is exactly one.
     """
     cdef KeyEntry* candidate[SAME_KID_MAX]
     cdef int count = 0, place
@@ -908,7 +912,7 @@ cdef Reason signature_judge(
     return REASON_SIGNATURE
 
 
-# --- RevocationList --------------------------------------------------------------------------------------------------
+# --- RevocationList ------------------------------------------------------------------------------
 
 cdef enum:
     # Mixed into the hash of a row.
@@ -937,7 +941,9 @@ cdef RevocationRow* revocation_place(RevocationRow* rows, Py_ssize_t slots, uint
     return &rows[place]
 
 
-cdef bint revoked_by(RevocationRow* rows, Py_ssize_t slots, uint64_t hash, const IssuerC* issuer, int64_t issued_at_s, int64_t now_s) noexcept nogil:
+cdef bint revoked_by(
+    RevocationRow* rows, Py_ssize_t slots, uint64_t hash, const IssuerC* issuer, int64_t issued_at_s, int64_t now_s
+) noexcept nogil:
     cdef RevocationRow* row
     if hash == 0:
         return False
@@ -972,7 +978,7 @@ cdef class RevocationTable:
         return other
 
 
-# --- the judge -------------------------------------------------------------------------------------------------------
+# --- the judge -----------------------------------------------------------------------------------
 
 cdef void judge_core(
     const PlanC* plan,
@@ -1035,7 +1041,7 @@ cdef void judge_core(
         out.reason = REASON_REVOKED
 
 
-# --- rules, keys, plan -----------------------------------------------------------------------------------------------
+# --- rules, keys, plan ---------------------------------------------------------------------------
 
 cdef Slice slice_of_bytes(bytes text):
     # Owner: `text`, which the caller keeps.
@@ -1068,11 +1074,11 @@ cdef bytes media_type_bytes(bytes text):
 cdef class IssuerRules:
     """How the tokens of one issuer are judged. Immutable; equal settings make equal rules.
 
-    `audiences`: one of them must be in `aud`; none is refused unless `any_audience`. `algorithms`: names of RFC 7518 and
-    8037; the only ones that a token may use. `types`: accepted `typ` values, b"" for its absence (RFC 9068 §4: only
-    `at+jwt`). `required_claims`: besides exp and iss. `lifetime_max_s`: refuse exp - iat above it; 0 = no bound.
-    `opaque`: the issuer offers introspection, so a token that is no JWT asks instead of being malformed.
-    Raises ValueError for settings that could never work or are unsafe.
+    `audiences`: one of them must be in `aud`; none is refused unless `any_audience`. `algorithms`: names of RFC 7518
+    and 8037; the only ones that a token may use. `types`: accepted `typ` values, b"" for its absence (RFC 9068 §4:
+    only `at+jwt`). `required_claims`: besides exp and iss. `lifetime_max_s`: refuse exp - iat above it; 0 = no bound.
+    `opaque`: the issuer offers introspection, so a token that is no JWT asks instead of being malformed. Raises
+    ValueError for settings that could never work or are unsafe.
     """
 
     def __cinit__(
@@ -1140,8 +1146,8 @@ cdef class IssuerRules:
 cdef class KeySnapshot:
     """The issuers, their rules and their keys at one moment. Immutable.
 
-    The three tuples are parallel: `usable_until_s` is the Unix second after which the keys of that issuer may not be used
-    any more (0 = never loaded). Raises ValueError for unequal lengths or an issuer that comes twice.
+    The three tuples are parallel: `usable_until_s` is the Unix second after which the keys of that issuer may not be
+    used any more (0 = never loaded). Raises ValueError for unequal lengths or an issuer that comes twice.
     """
 
     def __cinit__(self, rules, keys, usable_until_s):
@@ -1305,7 +1311,7 @@ cdef class JudgePlan:
         return False
 
 
-# --- the validator ---------------------------------------------------------------------------------------------------
+# --- the validator -------------------------------------------------------------------------------
 
 @cython.final
 @cython.no_gc
@@ -1339,11 +1345,11 @@ cdef bint field_name(bytes name):
 cdef class TokenValidator:
     """Judge tokens against the published KeySnapshot, and keep the verdicts of verified ones.
 
-    `entries` verified tokens are kept, each for `ttl_s` at most; 0 entries: none is. `structures`: parsed headers. A token
-    above `token_bytes_max` is refused unread. `scope_names`: the scopes that routes ask for, a bit each in
-    Identity.scope_mask, at most 64. `header_claims`: pairs of (header name, claim name) that become identity headers besides
-    x-auth-subject, -issuer and -scopes. `claims_factory(payload)` makes Identity.claims; `error_factory(reason)` makes what
-    `validate` raises. `hash_bits` below 64 makes cache keys collide: for tests.
+    `entries` verified tokens are kept, each for `ttl_s` at most; 0 entries: none is. `structures`: parsed headers. A
+    token above `token_bytes_max` is refused unread. `scope_names`: the scopes that routes ask for, a bit each in
+    Identity.scope_mask, at most 64. `header_claims`: pairs of (header name, claim name) that become identity headers
+    besides x-auth-subject, -issuer and -scopes. `claims_factory(payload)` makes Identity.claims;
+    `error_factory(reason)` makes what `validate` raises. `hash_bits` below 64 makes cache keys collide: for tests.
 
     Until the first `publish` every token is refused as keys_unavailable. Safe to share between threads.
     """
@@ -1587,11 +1593,14 @@ cdef class TokenValidator:
         """Remember a verdict under the plan and the revocations by which it was judged."""
         cdef CachedToken kept
         cdef IssuerC* issuer = &plan.c.issuers[judged.issuer_index]
+        cdef uint32_t deadline_tick = clock_tick() + self.skipped_ticks + self.ttl_ticks
         if self.tokens is NULL:
             return 0
         kept.identity = <void*>identity
         kept.not_after_s = judged.expires_at_s + issuer.leeway_s
-        kept.not_before_s = judged.not_before_s if judged.not_before_s == INT64_MIN else judged.not_before_s - issuer.leeway_s
+        kept.not_before_s = judged.not_before_s
+        if kept.not_before_s != INT64_MIN:
+            kept.not_before_s -= issuer.leeway_s
         kept.issued_at_s = judged.issued_at_s
         kept.jti_hash = judged.jti_hash
         kept.sid_hash = judged.sid_hash
@@ -1602,9 +1611,7 @@ cdef class TokenValidator:
         kept.issuer_index = judged.issuer_index
         kept.unused = 0
         token_object_hold(kept.identity)
-        if cache_put(
-            self.tokens, token, token_hash(token), clock_tick() + self.skipped_ticks + self.ttl_ticks, &kept, slice_empty()
-        ) < 0:
+        if cache_put(self.tokens, token, token_hash(token), deadline_tick, &kept, slice_empty()) < 0:
             token_object_drop(kept.identity)
         return 0
 
@@ -1701,12 +1708,21 @@ cdef class TokenValidator:
 
     # -- revocation
 
-    def revoke(self, str kind not None, bytes issuer not None, bytes value not None, *, int64_t until_s, int64_t issued_before_s=0):
+    def revoke(
+        self,
+        str kind not None,
+        bytes issuer not None,
+        bytes value not None,
+        *,
+        int64_t until_s,
+        int64_t issued_before_s=0,
+    ):
         """Refuse tokens of `issuer` whose `kind` ("jti", "sub" or "sid") is `value`, from now on and in every cache.
 
-        The row holds up to `until_s` (give the latest exp of the tokens meant; leeway is added). `sub` and `sid` spare
-        tokens issued at or after `issued_before_s`, 0 spares none; a token without iat is never spared. Raises ValueError
-        for another kind or an empty value, OverflowError when REVOCATIONS_MAX rows hold: then nothing is forgotten silently.
+        The row holds up to `until_s` (give the latest exp of the tokens meant; leeway is added). `sub` and `sid`
+        spare tokens issued at or after `issued_before_s`, 0 spares none; a token without iat is never spared. Raises
+        ValueError for another kind or an empty value, OverflowError when REVOCATIONS_MAX rows hold: then nothing is
+        forgotten silently.
         """
         self.revoke_many(((kind, issuer, value, until_s, issued_before_s),))
 
@@ -1777,9 +1793,9 @@ cdef class TokenValidator:
     ):
         """Keep an introspected opaque token like a verified one, up to `expires_at_s`; return its Identity.
 
-        `claims` are the members of the introspection answer (JSON values), from which mapped headers are made. Returns None
-        where the token has expired already or is revoked. Raises ValueError for values that may not stand in a header, and
-        IndexError for an issuer that the published snapshot does not have.
+        `claims` are the members of the introspection answer (JSON values), from which mapped headers are made.
+        Returns None where the token has expired already or is revoked. Raises ValueError for values that may not
+        stand in a header, and IndexError for an issuer that the published snapshot does not have.
         """
         cdef JudgePlan plan = self.plan
         cdef int64_t clock_s = clamp_s(token_clock_s() if now_s is None else <int64_t>now_s)

@@ -1,6 +1,7 @@
 """Bounded TTL caches in C, keyed by exact bytes under a secret SipHash.
 
-`ByteCache` is the Python face of the cache behind TokenValidator; the sources in `_native/cache.pyx` say how it works.
+`ByteCache` is the Python face of the cache behind TokenValidator; the sources in `_native/cache.pyx` say how it
+works.
 """
 
 from typing import Any, Final, final
@@ -11,9 +12,9 @@ __pyx_capi__: Final[dict[str, object]]  # what `cache.pxd` offers to other compi
 class ByteCache:
     """A cache from bytes to objects, bounded in number (`entries`) and time (`ttl_s`; 0 = no end).
 
-    The coldest of a few entries looked at leaves first; one lookup heats an entry, up to three. Needs the GIL; may be used
-    from many threads. `hash_bits` below 64 makes keys collide: for tests.
-    Raises ValueError for sizes that make no sense.
+    The coldest of a few entries looked at leaves first; one lookup heats an entry, up to three. Needs the GIL; may be
+    used from many threads. `hash_bits` below 64 makes keys collide: for tests. Raises ValueError for sizes that make
+    no sense.
     """
 
     def __new__(cls, entries: int, ttl_s: float = 0.0, *, hash_bits: int = 64) -> ByteCache: ...

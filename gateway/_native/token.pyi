@@ -1,7 +1,7 @@
 """JWTs, judged: header, claims, signature and revocation, with a cache of verified tokens.
 
-The order in which faults are found, and so which reason wins, is at the top of `_native/token.pyx`; what each reason means
-is in `gateway/tokens/reasons.py`.
+The order in which faults are found, and so which reason wins, is at the top of `_native/token.pyx`; what each reason
+means is in `gateway/tokens/reasons.py`.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -37,11 +37,11 @@ class Identity:
 class IssuerRules:
     """How the tokens of one issuer are judged. Immutable; equal settings make equal rules.
 
-    `audiences`: one of them must be in `aud`; none is refused unless `any_audience`. `algorithms`: names of RFC 7518 and
-    8037; the only ones that a token may use. `types`: accepted `typ` values, b"" for its absence (RFC 9068 §4: only
-    `at+jwt`). `required_claims`: besides exp and iss. `lifetime_max_s`: refuse exp - iat above it; 0 = no bound.
-    `opaque`: the issuer offers introspection, so a token that is no JWT asks instead of being malformed.
-    Raises ValueError for settings that could never work or are unsafe.
+    `audiences`: one of them must be in `aud`; none is refused unless `any_audience`. `algorithms`: names of RFC 7518
+    and 8037; the only ones that a token may use. `types`: accepted `typ` values, b"" for its absence (RFC 9068 §4:
+    only `at+jwt`). `required_claims`: besides exp and iss. `lifetime_max_s`: refuse exp - iat above it; 0 = no bound.
+    `opaque`: the issuer offers introspection, so a token that is no JWT asks instead of being malformed. Raises
+    ValueError for settings that could never work or are unsafe.
     """
 
     issuer: Final[bytes]
@@ -77,8 +77,8 @@ class IssuerRules:
 class KeySnapshot:
     """The issuers, their rules and their keys at one moment. Immutable.
 
-    The three tuples are parallel: `usable_until_s` is the Unix second after which the keys of that issuer may not be used
-    any more (0 = never loaded). Raises ValueError for unequal lengths or an issuer that comes twice.
+    The three tuples are parallel: `usable_until_s` is the Unix second after which the keys of that issuer may not be
+    used any more (0 = never loaded). Raises ValueError for unequal lengths or an issuer that comes twice.
     """
 
     rules: Final[tuple[IssuerRules, ...]]
@@ -108,11 +108,11 @@ class RevocationTable:
 class TokenValidator:
     """Judge tokens against the published KeySnapshot, and keep the verdicts of verified ones.
 
-    `entries` verified tokens are kept, each for `ttl_s` at most; 0 entries: none is. `structures`: parsed headers. A token
-    above `token_bytes_max` is refused unread. `scope_names`: the scopes that routes ask for, a bit each in
-    Identity.scope_mask, at most 64. `header_claims`: pairs of (header name, claim name) that become identity headers besides
-    x-auth-subject, -issuer and -scopes. `claims_factory(payload)` makes Identity.claims; `error_factory(reason)` makes what
-    `validate` raises. `hash_bits` below 64 makes cache keys collide: for tests.
+    `entries` verified tokens are kept, each for `ttl_s` at most; 0 entries: none is. `structures`: parsed headers. A
+    token above `token_bytes_max` is refused unread. `scope_names`: the scopes that routes ask for, a bit each in
+    Identity.scope_mask, at most 64. `header_claims`: pairs of (header name, claim name) that become identity headers
+    besides x-auth-subject, -issuer and -scopes. `claims_factory(payload)` makes Identity.claims;
+    `error_factory(reason)` makes what `validate` raises. `hash_bits` below 64 makes cache keys collide: for tests.
 
     Until the first `publish` every token is refused as keys_unavailable. Safe to share between threads.
     """
@@ -160,9 +160,10 @@ class TokenValidator:
     def revoke(self, kind: str, issuer: bytes, value: bytes, *, until_s: int, issued_before_s: int = 0) -> None:
         """Refuse tokens of `issuer` whose `kind` ("jti", "sub" or "sid") is `value`, from now on and in every cache.
 
-        The row holds up to `until_s` (give the latest exp of the tokens meant; leeway is added). `sub` and `sid` spare
-        tokens issued at or after `issued_before_s`, 0 spares none; a token without iat is never spared. Raises ValueError
-        for another kind or an empty value, OverflowError when REVOCATIONS_MAX rows hold: then nothing is forgotten silently.
+        The row holds up to `until_s` (give the latest exp of the tokens meant; leeway is added). `sub` and `sid`
+        spare tokens issued at or after `issued_before_s`, 0 spares none; a token without iat is never spared. Raises
+        ValueError for another kind or an empty value, OverflowError when REVOCATIONS_MAX rows hold: then nothing is
+        forgotten silently.
         """
 
     def revoke_many(self, rows: Iterable[tuple[str, bytes, bytes, int, int]]) -> None:
@@ -184,9 +185,9 @@ class TokenValidator:
     ) -> Identity | None:
         """Keep an introspected opaque token like a verified one, up to `expires_at_s`; return its Identity.
 
-        `claims` are the members of the introspection answer (JSON values), from which mapped headers are made. Returns None
-        where the token has expired already or is revoked. Raises ValueError for values that may not stand in a header, and
-        IndexError for an issuer that the published snapshot does not have.
+        `claims` are the members of the introspection answer (JSON values), from which mapped headers are made.
+        Returns None where the token has expired already or is revoked. Raises ValueError for values that may not
+        stand in a header, and IndexError for an issuer that the published snapshot does not have.
         """
 
     def forget_all(self) -> None:
