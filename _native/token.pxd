@@ -8,7 +8,7 @@ from gateway._native.verify cimport Algorithm
 
 cdef enum:
     TOKEN_BYTES_LIMIT = 1 << 20    # what token_bytes_max may be set to, at most
-    KID_BYTES_MAX = 512            # a longer `kid` is refused
+    KID_BYTES_MAX = 1024           # a longer `kid` is refused
     TYPE_BYTES_MAX = 128           # a longer `typ` or `cty` is refused
     STRUCTURE_BYTES_MAX = 1024     # a header segment longer than this is parsed each time
     SCOPES_MAX = 256               # scopes of one token

@@ -5,7 +5,7 @@ means is in `gateway/tokens/reasons.py`.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, final
+from typing import Any, Final, Self, final
 
 from typing_extensions import disjoint_base
 
@@ -129,7 +129,7 @@ class TokenValidator:
         claims_factory: Callable[[bytes], object] | None = None,
         error_factory: Callable[[str], BaseException] | None = None,
         hash_bits: int = 64,
-    ) -> TokenValidator: ...
+    ) -> Self: ...
     def publish(self, snapshot: KeySnapshot) -> None:
         """Judge by `snapshot` from now on.
 
