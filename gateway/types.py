@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 
@@ -52,3 +54,14 @@ class Secret:
 
     def __hash__(self) -> int:
         return hash(self._value)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerContext:
+    """What one worker process knows about itself and the processes that it serves with."""
+
+    index: int  # 0 … worker_count - 1; a worker that is started anew keeps the index of the one that died
+    worker_count: int
+    control_path: Path  # shared by the parent and all workers: reloads, draining, states (gateway/cli/control.py)
+    metrics_path: Path  # shared by all workers: metrics; made by the parent
+    run_dir: Path  # private to this user, outlives the process: snapshots of keys, embedded stores
