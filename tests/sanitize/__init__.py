@@ -1,0 +1,1 @@
+"""The compiled core under sanitizers: memory, undefined behaviour, leaks (`make asan`)."""
