@@ -198,6 +198,7 @@ class JWKSCache:
                 return "kid_unknown"
         allowed_s = entry.attempted_at_s + entry.config.min_refresh_s
         asks_itself = entry.flight is None and now_s >= allowed_s
+        before = entry.handles
         if asks_itself:
             self._begin(entry)
         elif entry.flight is None:
@@ -205,6 +206,8 @@ class JWKSCache:
         if entry.flight is not None and not await self._wait(entry, entry.flight):
             return "keys_unavailable"
         learned = self._judge(entry, kid)
+        if learned == "kid_unknown" and set(entry.handles) != set(before):
+            return "again"  # a token without `kid` may fit a key that is new
         if learned == "kid_unknown" and asks_itself:
             # Only a fetch that began after the question can say that the key does not exist.
             self._remember_absent(entry, kid)

@@ -1,0 +1,236 @@
+"""Stores in Redis, shared by all gateways.
+
+Redis must not forget what it acknowledged: run it with `appendonly yes` and `maxmemory-policy noeviction`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
+
+from gateway.errors import StoreUnavailable
+from gateway.stores.base import ORIGIN, PURGE_SLACK_S, Revision, RevocationBatch, RevocationKind, RevocationRow
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+CONNECT_TIMEOUT_S = 1.0  # TCP and TLS
+CALL_TIMEOUT_S = 1.0  # one call in all: the driver's own timeouts do not end a peer that is stopped or drips
+CONNECTIONS_MAX = 8
+BLOCK_S_MAX = 1.0  # of one blocking read: a server that is stopped is noticed this late
+PURGE_PAGE = 1000  # rows looked at in one call
+OVERLAP_MS = 60_000  # read again after a fault: a replica that took over may lack, or have given, earlier ids
+
+# One hash tag, so that a cluster keeps both in one slot.
+STREAM = "portcullis:{revocations}"
+LOG = "portcullis:{revocations}:log"
+START = "0-0"
+
+Fields = Mapping[bytes, bytes]
+
+
+class RedisRevocationStore:
+    """A log in a Redis stream; a revision is the log's name and the id of an entry.
+
+    Rows are removed one by one when they are over, never by the stream's length: a long-lived row may stand before
+    short-lived ones. A blocking read on a connection of its own tells of news within a round trip.
+    """
+
+    shared = "network"
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._place_name = f"{parts.scheme}://{parts.hostname or ''}:{parts.port or 6379}{parts.path}"  # no password
+        self._url = url
+        self._calls: Redis | None = None
+        self._waits: Redis | None = None
+        self._opening = asyncio.Lock()
+        self._suspect = False  # a call failed: what follows may be another server
+
+    async def append(self, rows: Sequence[RevocationRow]) -> Revision:
+        async with self._bounded(CALL_TIMEOUT_S):
+            client, _ = await self._open()
+            async with client.pipeline(transaction=True) as pipe:
+                pipe.set(LOG, secrets.token_hex(8), nx=True)
+                pipe.get(LOG)
+                for row in rows:
+                    pipe.xadd(STREAM, cast(Any, _fields(row)))
+                _, log, *ids = await pipe.execute()
+            return _revision(log.decode(), ids[-1].decode() if ids else START)
+
+    async def read_after(self, revision: Revision, limit: int) -> RevocationBatch:
+        async with self._bounded(CALL_TIMEOUT_S):
+            client, _ = await self._open()
+            log = await self._log(client)
+            after, restarted = _place(revision, log)
+            begin = _rewind(after) if self._suspect else after
+            found = await _page(client, begin, limit)
+            if not found and _order(after) > _order(await _last_id(client)):
+                # The log is one that we know, with less in it than we saw: an earlier state was restored.
+                restarted = after != START
+                begin = after = START
+                found = await _page(client, begin, limit)
+            self._suspect = False
+        page = found[:limit]
+        rows = []
+        for _, fields in page:
+            with suppress(ValueError, KeyError):
+                rows.append(_row(fields))
+        return RevocationBatch(
+            rows=tuple(rows),
+            revision=_revision(log, page[-1][0].decode() if page else after),
+            more=len(found) > limit,
+            restarted=restarted,
+            damaged=len(page) - len(rows),
+        )
+
+    async def wait(self, revision: Revision, timeout_s: float) -> None:
+        _, _, after = revision.partition(":")
+        block_s = min(timeout_s, BLOCK_S_MAX)
+        if block_s <= 0:
+            return
+        async with self._bounded(block_s + CALL_TIMEOUT_S):
+            _, client = await self._open()
+            await client.xread({STREAM: after or START}, count=1, block=max(1, int(block_s * 1000)))
+
+    async def purge(self, now_s: float) -> int:
+        total, after, more = 0, START, True
+        while more:
+            async with self._bounded(CALL_TIMEOUT_S):
+                client, _ = await self._open()
+                found = await _page(client, after, PURGE_PAGE)
+                dead = [identifier for identifier, fields in found if _is_over(fields, now_s)]
+                if dead:
+                    total += await client.xdel(STREAM, *dead)
+            more = len(found) > PURGE_PAGE
+            after = found[-1][0].decode() if found else after
+        return total
+
+    async def close(self) -> None:
+        for client in (self._calls, self._waits):
+            if client is not None:
+                with suppress(Exception):
+                    async with asyncio.timeout(CALL_TIMEOUT_S):
+                        await client.aclose()
+        self._calls = self._waits = None
+
+    @asynccontextmanager
+    async def _bounded(self, timeout_s: float) -> AsyncIterator[None]:
+        """Hold a hard deadline over everything inside, and let no error of the driver pass."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                yield
+        except TimeoutError as error:
+            self._suspect = True
+            raise StoreUnavailable(f"`{self._place_name}` did not answer within {timeout_s:g} s") from error
+        except Exception as error:  # redis-py lets AttributeError and others out of a connection that breaks
+            self._suspect = True
+            raise StoreUnavailable(f"`{self._place_name}` failed: {type(error).__name__}") from error
+
+    async def _open(self) -> tuple[Redis, Redis]:
+        """Return the client for calls and the one for blocking reads."""
+        async with self._opening:
+            if self._calls is None or self._waits is None:
+                # The import takes 200 ms; the loop has requests to answer meanwhile.
+                await asyncio.to_thread(importlib.import_module, "redis.asyncio")
+                self._calls = _new_client(self._url, CALL_TIMEOUT_S)
+                self._waits = _new_client(self._url, None)
+            return self._calls, self._waits
+
+    async def _log(self, client: Redis) -> str:
+        """Return the log's name, giving it one when it is new: a server that was emptied has another."""
+        name = await _answer(client.get(LOG))
+        if name is None:
+            await _answer(client.set(LOG, secrets.token_hex(8), nx=True))
+            name = await _answer(client.get(LOG))
+        return cast(bytes, name).decode()
+
+
+def _new_client(url: str, socket_timeout_s: float | None) -> Redis:
+    from redis.asyncio import Redis
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+    from redis.maint_notifications import MaintNotificationsConfig
+
+    return Redis.from_url(
+        url,
+        socket_timeout=socket_timeout_s,
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+        socket_keepalive=True,
+        max_connections=CONNECTIONS_MAX,
+        retry=Retry(NoBackoff(), 0),  # whoever calls knows better when to come again
+        decode_responses=False,
+        maint_notifications_config=MaintNotificationsConfig(enabled=False),
+    )
+
+
+async def _answer(value: Any) -> Any:
+    """Await an answer; redis-py's types say that some may be there already."""
+    return await cast(Awaitable[Any], value)
+
+
+async def _page(client: Redis, after: str, limit: int) -> list[tuple[bytes, Fields]]:
+    """Return the entries after an id, one more than `limit` where there are more."""
+    return cast("list[tuple[bytes, Fields]]", await client.xrange(STREAM, min=f"({after}", max="+", count=limit + 1))
+
+
+async def _last_id(client: Redis) -> str:
+    """Return the highest id ever given; entries that were removed count."""
+    if not await _answer(client.exists(STREAM)):
+        return START
+    information = await client.xinfo_stream(STREAM)
+    return cast(bytes, information["last-generated-id"]).decode()
+
+
+def _fields(row: RevocationRow) -> dict[str, bytes | int | str]:
+    return {
+        "kind": row.kind,
+        "issuer": row.issuer,
+        "value": row.value,
+        "until_s": row.until_s,
+        "issued_before_s": row.issued_before_s,
+    }
+
+
+def _row(fields: Fields) -> RevocationRow:
+    """Read an entry. Raises KeyError and ValueError for one that is no revocation."""
+    return RevocationRow(
+        kind=cast(RevocationKind, fields[b"kind"].decode()),
+        issuer=fields[b"issuer"],
+        value=fields[b"value"],
+        until_s=int(fields[b"until_s"]),
+        issued_before_s=int(fields[b"issued_before_s"]),
+    )
+
+
+def _is_over(fields: Fields, now_s: float) -> bool:
+    try:
+        return _row(fields).until_s + PURGE_SLACK_S < now_s
+    except (KeyError, ValueError):
+        return False  # nobody knows how long it was meant to hold
+
+
+def _revision(log: str, identifier: str) -> Revision:
+    return f"{log}:{identifier}"
+
+
+def _place(revision: Revision, log: str) -> tuple[str, bool]:
+    """Return the id that `revision` stands for, and whether it belongs to another log."""
+    own, _, identifier = revision.partition(":")
+    if revision == ORIGIN:
+        return START, False
+    return (identifier, False) if own == log else (START, True)
+
+
+def _order(identifier: str) -> tuple[int, int]:
+    milliseconds, _, sequence = identifier.partition("-")
+    return int(milliseconds), int(sequence)
+
+
+def _rewind(identifier: str) -> str:
+    return f"{max(0, _order(identifier)[0] - OVERLAP_MS)}-0"
