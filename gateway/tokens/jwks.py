@@ -2,7 +2,7 @@
 
 How an issuer's keys live:
 
-    nothing ──first success──▶ ok ──failed refresh──▶ stale ──older than stale_s──▶ unavailable
+    starting ─first success──▶ ok ──failed refresh──▶ stale ──older than stale_s──▶ unavailable
        │                        ▲                       │                                │
        └─ a set from disk ──────┼───────▶ stale         └────────── success ─────────────┤
                                 └────────────────────────── success ─────────────────────┘
@@ -47,7 +47,7 @@ CLOCK_STEP_S = 2.0  # a jump of the wall clock against the monotonic one that is
 SAVE_PAUSE_S = 60.0  # an unchanged set is written to disk again after this, to renew its age
 FOREVER_S = 253_402_300_799  # 9999-12-31: `usable_until_s` of keys that do not age
 
-Status = Literal["ok", "stale", "unavailable"]
+Status = Literal["starting", "ok", "stale", "unavailable"]
 Learned = Literal["again", "kid_unknown", "keys_unavailable"]
 KeyLoader = Callable[[Mapping[str, Any], Collection[str], "Iterable[KeyHandle]"], LoadedKeys]
 
@@ -66,14 +66,18 @@ class IssuerState:
     """How an issuer's keys stand, for `/readyz` and metrics."""
 
     issuer: str
-    status: Status
-    age_s: float | None  # since the fetch of the set in use; None = never loaded
+    status: Status  # "starting": nothing yet, and the first attempt still runs
     keys: int
+    age_s: float | None  # since the fetch of the set in use; None = never loaded
+    fetched_at_s: float | None  # the same as Unix time
     error: str  # the problem of the last attempt, "" after a success
     faults: tuple[str, ...]  # keys of the set that could not be used, and why
-    fetches: int  # attempts since start
-    failures: int  # of these, in a row
-    settled: bool  # the first attempt has ended, well or not
+    failures: int  # attempts in a row that failed
+    # totals since start
+    fetched: int
+    failed: int
+    too_large: int  # of the failed: sets above jwks_bytes_max
+    held_back: int  # unknown kids that were not asked for, because the last fetch was less than min_refresh_s ago
 
 
 @dataclass(slots=True, eq=False)
@@ -87,8 +91,11 @@ class _Entry:
     from_disk: bool = False
     error: str = ""
     faults: tuple[str, ...] = ()
-    fetches: int = 0
     failures: int = 0
+    fetched: int = 0
+    failed: int = 0
+    too_large: int = 0
+    held_back: int = 0
     attempted_at_s: float = float("-inf")  # monotonic
     due_s: float = float("-inf")  # monotonic
     settled: bool = False
@@ -96,7 +103,7 @@ class _Entry:
     waiters: int = 0
     absent: dict[bytes, float] = field(default_factory=dict)  # kid -> monotonic end of the memory; oldest first
     saved_at_s: float = float("-inf")  # monotonic
-    status: Status = "unavailable"  # as last told to the log
+    status: Status = "starting"  # as last told to the log
 
     def age_s(self, now_s: float) -> float | None:
         return None if self.loaded_at_s is None else max(0.0, now_s - self.loaded_at_s)
@@ -202,6 +209,7 @@ class JWKSCache:
         if asks_itself:
             self._begin(entry)
         elif entry.flight is None:
+            entry.held_back += 1
             entry.due_s = min(entry.due_s, allowed_s)  # too soon after the last fetch: the next comes when it may
         if entry.flight is not None and not await self._wait(entry, entry.flight):
             return "keys_unavailable"
@@ -244,21 +252,8 @@ class JWKSCache:
 
     def states(self) -> tuple[IssuerState, ...]:
         """Say how each issuer's keys stand."""
-        now_s = self._clock.monotonic_s()
-        return tuple(
-            IssuerState(
-                issuer=entry.config.issuer,
-                status=_status(entry, now_s),
-                age_s=entry.age_s(now_s),
-                keys=len(entry.handles),
-                error=entry.error,
-                faults=entry.faults,
-                fetches=entry.fetches,
-                failures=entry.failures,
-                settled=entry.settled,
-            )
-            for entry in self._entries
-        )
+        now_s, wall_s = self._clock.monotonic_s(), self._clock.wall_s()
+        return tuple(_state(entry, now_s, wall_s) for entry in self._entries)
 
     def tick(self) -> None:
         """Begin what is due, tell the log what changed, and follow a wall clock that was set."""
@@ -286,7 +281,8 @@ class JWKSCache:
         if former is not None:
             entry.handles, entry.faults, entry.error = former.handles, former.faults, former.error
             entry.loaded_at_s, entry.from_disk, entry.settled = former.loaded_at_s, former.from_disk, former.settled
-            entry.fetches, entry.failures, entry.status = former.fetches, former.failures, former.status
+            entry.failures, entry.fetched, entry.failed = former.failures, former.fetched, former.failed
+            entry.too_large, entry.held_back, entry.status = former.too_large, former.held_back, former.status
             entry.attempted_at_s = former.attempted_at_s
             entry.due_s = former.attempted_at_s + config.min_refresh_s
         return entry
@@ -336,7 +332,6 @@ class JWKSCache:
 
     async def _refresh(self, entry: _Entry) -> None:
         began_s = entry.attempted_at_s
-        entry.fetches += 1
         try:
             document = await entry.source.fetch()
             changed = document is not None and self._accept(entry, document)
@@ -347,6 +342,7 @@ class JWKSCache:
             self._fail(entry, "internal", None)
         else:
             recovers = bool(entry.error)
+            entry.fetched += 1
             entry.error, entry.failures, entry.from_disk, entry.loaded_at_s = "", 0, False, began_s
             entry.due_s = began_s + entry.source.refresh_s * self._uniform(0.9, 1.0)
             if document is not None:
@@ -391,6 +387,8 @@ class JWKSCache:
         entry.source.forget()
         entry.error = problem
         entry.failures += 1
+        entry.failed += 1
+        entry.too_large += problem == "too_large"
         config = entry.config
         if entry.source.lasting:
             pause_s = entry.source.refresh_s  # looking at a file costs nobody anything
@@ -446,8 +444,26 @@ class JWKSCache:
 
 def _status(entry: _Entry, now_s: float) -> Status:
     if not entry.is_usable(now_s):
-        return "unavailable"
+        return "unavailable" if entry.settled else "starting"
     return "stale" if entry.error or entry.from_disk else "ok"
+
+
+def _state(entry: _Entry, now_s: float, wall_s: float) -> IssuerState:
+    age_s = entry.age_s(now_s)
+    return IssuerState(
+        issuer=entry.config.issuer,
+        status=_status(entry, now_s),
+        keys=len(entry.handles),
+        age_s=age_s,
+        fetched_at_s=None if age_s is None else wall_s - age_s,
+        error=entry.error,
+        faults=entry.faults,
+        failures=entry.failures,
+        fetched=entry.fetched,
+        failed=entry.failed,
+        too_large=entry.too_large,
+        held_back=entry.held_back,
+    )
 
 
 def _usable_until_s(entry: _Entry, now_s: float, wall_s: float) -> int:
