@@ -1,0 +1,496 @@
+"""What a config means, beyond its types: addresses, files, secrets, and combinations that cannot work.
+
+Each check gives complaints; nothing here stops at the first one. What would weaken security is a fault, what is merely
+odd is a warning.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from urllib.parse import SplitResult, urlsplit
+
+from gateway.config.knobs import Config, IssuerConfig, RouteConfig, ServerConfig
+from gateway.config.secrets import SecretUnresolved, resolve_secret, resolve_store_url, secret_file_mode
+from gateway.config.toml_lines import Path
+
+SCOPES_MAX = 64  # distinct scopes over all routes: a verdict compares them as one word of bits
+HMAC_SECRET_BYTES_MIN = {"HS256": 32, "HS384": 48, "HS512": 64}  # RFC 7518 §3.2: as long as the hash, or longer
+CONFLICTS_SHOWN_MAX = 20
+
+_TOKEN = re.compile(r"[!#$%&'*+.^`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2 without `_`, which some servers read as `-`
+_QUOTED_TEXT = re.compile(r"[\x20\x21\x23-\x5b\x5d-\x7e]+")  # RFC 9110 §5.6.4 without `"` and `\`
+_NAME = re.compile(r"[A-Za-z0-9_.~-]+")
+_HOST_NAME = re.compile(
+    r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*"
+)
+
+# Headers that frame the message, belong to one hop, or say who asked for what (RFC 9110 §7.6.1, RFC 9112 §6).
+_RESERVED_HEADERS = frozenset(
+    {
+        *("connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "via", "host", "expect", "date"),
+        *("proxy-connection", "proxy-authenticate", "proxy-authorization", "forwarded", "authorization", "cookie"),
+        *("content-length", "content-type", "content-encoding", "content-range", "set-cookie", "www-authenticate"),
+        *("location", "range", "accept", "origin"),
+    }
+)
+_RESERVED_PREFIXES = ("x-forwarded-", "x-original-", "sec-", "access-control-")
+_OWN_HEADERS = frozenset(
+    {
+        *("x-auth-subject", "x-auth-issuer", "x-auth-scopes", "x-auth-decision-id", "x-auth-status", "x-auth-login"),
+        *("x-real-ip", "x-request-id"),
+    }
+)
+_DOOR_PATHS = ("/auth/forward", "/auth/request", "/auth/envoy/", "/oauth2/introspect")
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """One thing that is wrong or odd. `other` is a second place that the problem ends in, such as `… as`."""
+
+    path: Path
+    problem: str
+    hint: str = ""
+    is_warning: bool = False
+    other: Path = ()
+
+
+def find_complaints(config: Config, base_dir: FilePath, env: Mapping[str, str]) -> list[Complaint]:
+    """Give everything that is wrong or odd with a config whose types are right."""
+    found = [*_server(config.server, base_dir)]
+    for index, issuer in enumerate(config.issuers):
+        found += _issuer(issuer, ("issuers", index), base_dir, env)
+    found += _repeated(
+        ((issuer.issuer, ("issuers", index, "issuer")) for index, issuer in enumerate(config.issuers)), "issuer"
+    )
+    found += _cache(config)
+    found += _store(config, base_dir, env)
+    found += _forward_auth(config)
+    found += _identity(config.identity.headers)
+    found += _clients(config, base_dir, env)
+    for index, route in enumerate(config.routes):
+        found += _route(route, ("routes", index))
+    found += _route_table(config.routes)
+    found += _logs(config, base_dir)
+    return found
+
+
+# -------------------------------------------------------------------------------------------------------------- server
+
+
+def split_listen(address: str) -> tuple[str, int] | None:
+    """Split `host:port` (IPv6 in brackets) into host and port, or None where it is not one."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isascii() or not port.isdecimal() or len(port) > 5 or int(port) > 65_535:
+        return None
+    if host.startswith("[") and host.endswith("]"):
+        try:
+            return str(ipaddress.IPv6Address(host[1:-1])), int(port)
+        except ValueError:
+            return None
+    return (host, int(port)) if _HOST_NAME.fullmatch(host) else None
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host is this machine for sure; of names, only `localhost` is (RFC 6761 §6.3)."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _server(server: ServerConfig, base_dir: FilePath) -> Iterator[Complaint]:
+    listen = split_listen(server.listen)
+    if listen is None:
+        yield Complaint(
+            ("server", "listen"), f"`{server.listen}` is no address", "write `host:port`, as in `127.0.0.1:8080`"
+        )
+    if server.admin_listen:
+        yield from _admin_listen(server, listen)
+    if not _QUOTED_TEXT.fullmatch(server.realm):
+        yield Complaint(("server", "realm"), "not fit for a quoted string", 'ASCII text without `"` and `\\`')
+    for index, network in enumerate(server.trusted_proxies):
+        yield from _trusted_proxy(network, ("server", "trusted_proxies", index))
+    if server.run_dir and not _parent_exists(base_dir, server.run_dir):
+        yield Complaint(("server", "run_dir"), "its parent folder does not exist")
+
+
+def _admin_listen(server: ServerConfig, listen: tuple[str, int] | None) -> Iterator[Complaint]:
+    admin = split_listen(server.admin_listen)
+    path = ("server", "admin_listen")
+    if admin is None:
+        yield Complaint(path, f"`{server.admin_listen}` is no address", 'write `host:port`, or "" to turn it off')
+    elif not is_loopback(admin[0]) and not server.public_admin:
+        yield Complaint(
+            path,
+            f"`{server.admin_listen}` can be reached from other machines",
+            "metrics and probes say much about you: listen on 127.0.0.1, or say `public_admin = true`",
+        )
+    elif admin == listen and admin[1] != 0:
+        yield Complaint(path, "the same address as listen", "choose another port")
+
+
+def _trusted_proxy(network: str, path: Path) -> Iterator[Complaint]:
+    try:
+        parsed = ipaddress.ip_network(network, strict=False)
+    except ValueError:
+        yield Complaint(path, f"`{network}` is no network", "write an address or a network, as in `10.0.0.0/8`")
+        return
+    if parsed.prefixlen == 0:
+        yield Complaint(path, f"`{network}` trusts the forwarding headers of everyone", is_warning=True)
+    elif "/" in network and str(parsed.network_address) != str(ipaddress.ip_address(network.partition("/")[0])):
+        yield Complaint(path, f"`{network}` has bits behind its mask", f"it is read as `{parsed}`", is_warning=True)
+
+
+# ------------------------------------------------------------------------------------------------------------- issuers
+
+
+def _issuer(issuer: IssuerConfig, path: Path, base_dir: FilePath, env: Mapping[str, str]) -> Iterator[Complaint]:
+    yield from _issuer_keys(issuer, path, base_dir)
+    if not issuer.audiences and not issuer.any_audience:
+        yield Complaint(
+            (*path, "audiences"),
+            "tokens meant for other services would be accepted",
+            'list who this gateway is, as in `audiences = ["orders-api"]`, or say `any_audience = true`',
+        )
+    if issuer.audiences and issuer.any_audience:
+        yield Complaint((*path, "any_audience"), "contradicts audiences", "keep one of them")
+    for name in ("audiences", "required_claims"):
+        for index, value in enumerate(getattr(issuer, name)):
+            if not value:
+                yield Complaint((*path, name, index), "empty")
+    yield from _issuer_secret(issuer, path, base_dir, env)
+    yield from _issuer_introspection(issuer, path, base_dir, env)
+    if issuer.stale_s < issuer.jwks_refresh_s:
+        yield Complaint(
+            (*path, "stale_s"), "less than jwks_refresh_s", "keys would be dropped before they are fetched again"
+        )
+    if not issuer.types:
+        yield Complaint((*path, "types"), "no token has a type of none", 'write `["at+jwt", "JWT", ""]`')
+
+
+def _issuer_keys(issuer: IssuerConfig, path: Path, base_dir: FilePath) -> Iterator[Complaint]:
+    """Exactly one source of keys; an address is https, or this machine."""
+    named = [name for name in ("jwks_uri", "jwks_file", "secret") if getattr(issuer, name)]
+    if not issuer.issuer:
+        yield Complaint((*path, "issuer"), "empty")
+    for name in named[1:]:
+        yield Complaint((*path, name), f"contradicts {named[0]}", "an issuer's keys come from one place")
+    if issuer.jwks_uri:
+        yield from _safe_url(issuer.jwks_uri, (*path, "jwks_uri"))
+    if issuer.jwks_file and not (base_dir / FilePath(issuer.jwks_file).expanduser()).is_file():
+        yield Complaint(
+            (*path, "jwks_file"),
+            f"`{issuer.jwks_file}` is no file",
+            "`portcullis keys new` makes one; a relative path starts here",
+        )
+    if not named and issuer.issuer:
+        yield from _discovered(issuer.issuer, (*path, "issuer"))
+
+
+def _discovered(issuer: str, path: Path) -> Iterator[Complaint]:
+    """OIDC Discovery 1.0 §3: an https URL without query and fragment; plain http only on this machine."""
+    problem = _url_problem(issuer)
+    if problem:
+        yield Complaint(path, f"{problem}, so its keys cannot be discovered", "set jwks_uri, jwks_file or secret")
+    elif urlsplit(issuer).query or urlsplit(issuer).fragment:
+        yield Complaint(
+            path, "has a query or a fragment, so its keys cannot be discovered", "set jwks_uri or jwks_file"
+        )
+
+
+def _url_problem(url: str) -> str:
+    """Say why an address may not be fetched from, or give an empty string."""
+    parts = _split_url(url)
+    if parts is None or parts.scheme not in {"http", "https"} or not parts.hostname:
+        return f"`{url}` is no http address"
+    if parts.username is not None or parts.password is not None:
+        return "there are credentials in the address"
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
+        return f"`{url}` is not https"
+    return ""
+
+
+def _safe_url(url: str, path: Path) -> Iterator[Complaint]:
+    problem = _url_problem(url)
+    if problem.endswith("is not https"):
+        yield Complaint(
+            path, problem, "whoever sits between could put in keys of their own; use https (http on loopback only)"
+        )
+    elif problem:
+        yield Complaint(path, problem, "write `https://host/path`")
+
+
+def _split_url(url: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  # raises where it is no port
+    except ValueError:
+        return None
+    return None if re.search(r"[\x00-\x20\x7f-\uffff]", url) else parts
+
+
+def _issuer_secret(issuer: IssuerConfig, path: Path, base_dir: FilePath, env: Mapping[str, str]) -> Iterator[Complaint]:
+    """HS* with a secret, and nothing else with one: a public key must never serve as an HMAC key (RFC 8725 §3.1)."""
+    if not issuer.algorithms:
+        yield Complaint((*path, "algorithms"), "no algorithm is accepted", 'name them, as in `["RS256"]`')
+    symmetric = [name for name in issuer.algorithms if name in HMAC_SECRET_BYTES_MIN]
+    if symmetric and not issuer.secret:
+        yield Complaint((*path, "algorithms"), f"`{symmetric[0]}` needs secret", "or accept public-key algorithms only")
+    if issuer.secret and len(symmetric) != len(issuer.algorithms):
+        odd = next(name for name in issuer.algorithms if name not in HMAC_SECRET_BYTES_MIN)
+        yield Complaint(
+            (*path, "algorithms"), f"`{odd}` cannot be used with secret", "a secret allows HS256, HS384 and HS512 only"
+        )
+    length_min = max((HMAC_SECRET_BYTES_MIN[name] for name in symmetric), default=0)
+    if issuer.secret:
+        yield from _secret(issuer.secret, (*path, "secret"), base_dir, env, length_min=length_min)
+
+
+def _issuer_introspection(
+    issuer: IssuerConfig, path: Path, base_dir: FilePath, env: Mapping[str, str]
+) -> Iterator[Complaint]:
+    if issuer.introspection_endpoint:
+        yield from _safe_url(issuer.introspection_endpoint, (*path, "introspection_endpoint"))
+    for name in ("introspection_client_id", "introspection_client_secret"):
+        if issuer.introspection_endpoint and not getattr(issuer, name):
+            yield Complaint((*path, name), "missing", "the issuer answers clients that it knows only (RFC 7662 §2.1)")
+        if getattr(issuer, name) and not issuer.introspection_endpoint:
+            yield Complaint((*path, name), "introspection_endpoint is missing")
+    if issuer.introspection_client_secret:
+        yield from _secret(issuer.introspection_client_secret, (*path, "introspection_client_secret"), base_dir, env)
+
+
+def _secret(
+    reference: str, path: Path, base_dir: FilePath, env: Mapping[str, str], *, length_min: int = 0
+) -> Iterator[Complaint]:
+    try:
+        secret = resolve_secret(reference, base_dir, env)
+    except SecretUnresolved as error:
+        yield Complaint(path, str(error), _secret_remedy(reference))
+        return
+    if len(secret.reveal()) < length_min:
+        yield Complaint(
+            path,
+            f"shorter than {length_min} bytes",
+            "`portcullis keys new --alg HS256` makes a good one (RFC 7518 §3.2)",
+        )
+    mode = secret_file_mode(reference, base_dir)
+    if mode is not None and mode & 0o077:
+        yield Complaint(path, f"others on this machine can read it (mode {mode:04o})", "chmod 600", is_warning=True)
+
+
+def _secret_remedy(reference: str) -> str:
+    return (
+        "" if reference.startswith(("env:", "file:")) else "put it into a variable or a file of mode 0600 and name that"
+    )
+
+
+# ---------------------------------------------------------------------------------------------- cache, store, identity
+
+
+def _repeated(values: Iterable[tuple[str, Path]], noun: str) -> Iterator[Complaint]:
+    seen: dict[str, Path] = {}
+    for value, path in values:
+        first = seen.setdefault(value, path)
+        if first is not path:
+            yield Complaint(path, f"the same {noun} stands at", "keep one of them", other=first)
+
+
+def _cache(config: Config) -> Iterator[Complaint]:
+    if config.cache.token_bytes_max > config.server.header_bytes_max:
+        yield Complaint(("cache", "token_bytes_max"), "more than server.header_bytes_max lets through", is_warning=True)
+
+
+def _store(config: Config, base_dir: FilePath, env: Mapping[str, str]) -> Iterator[Complaint]:
+    url, path = config.store.url, ("store", "url")
+    try:
+        address = resolve_store_url(url, base_dir, env).reveal().decode()
+    except (SecretUnresolved, UnicodeDecodeError) as error:
+        yield Complaint(path, str(error) if isinstance(error, SecretUnresolved) else "not UTF-8")
+        return
+    parts = _split_url(address)
+    if address.startswith(("redis://", "rediss://")):
+        if parts is None or not parts.hostname:
+            yield Complaint(path, "no address of a Redis server", "write `redis://host:6379/0`")
+        elif parts.password is not None and address == url:
+            yield Complaint(
+                path, "a password stands in the config", "put the whole address into a variable: `env:NAME`"
+            )
+    elif address.startswith("sqlite:"):
+        if not address.removeprefix("sqlite:") or not _parent_exists(base_dir, address.removeprefix("sqlite:")):
+            yield Complaint(path, "its folder does not exist", "write `sqlite:PATH`")
+    elif address == "memory:":
+        if config.server.workers != 1:
+            yield Complaint(
+                path, "each worker would keep revocations of its own", "leave it empty, or use sqlite or redis"
+            )
+    elif address:
+        yield Complaint(path, "no store of ours", 'write "", `memory:`, `sqlite:PATH`, `redis://…` or `rediss://…`')
+
+
+def _forward_auth(config: Config) -> Iterator[Complaint]:
+    settings = config.forward_auth
+    if settings.login_url:
+        parts = _split_url(settings.login_url)
+        if parts is None or parts.scheme not in {"http", "https"} or not parts.hostname:
+            yield Complaint(("forward_auth", "login_url"), "no http address", "write `https://host/path`")
+        elif parts.fragment:
+            yield Complaint(("forward_auth", "login_url"), "has a fragment, behind which nothing can be carried")
+        elif parts.scheme == "http" and not is_loopback(parts.hostname):
+            yield Complaint(("forward_auth", "login_url"), "people would log in without https", is_warning=True)
+    if not _NAME.fullmatch(settings.login_parameter):
+        yield Complaint(
+            ("forward_auth", "login_parameter"), "not fit for a query", "letters, digits, `-`, `_`, `.`, `~`"
+        )
+    for index, host in enumerate(settings.login_hosts):
+        if not _HOST_NAME.fullmatch(host):
+            yield Complaint(
+                ("forward_auth", "login_hosts", index), f"`{host}` is no host", "write it without scheme and port"
+            )
+
+
+def _identity(headers: Mapping[str, str]) -> Iterator[Complaint]:
+    seen: dict[str, str] = {}
+    for name, claim in headers.items():
+        path, lower = ("identity", "headers", name), name.lower()
+        if not _TOKEN.fullmatch(name):
+            hint = "some apps read `_` as `-`; write `-`" if "_" in name else "letters, digits and `-`"
+            yield Complaint(path, "no name for a header", hint)
+        elif lower in _OWN_HEADERS:
+            yield Complaint(path, "the gateway sets this header itself", "choose another name")
+        elif lower in _RESERVED_HEADERS or lower.startswith(_RESERVED_PREFIXES):
+            yield Complaint(path, "means something else in HTTP", "choose a name such as `X-Auth-Email`")
+        if seen.setdefault(lower, name) != name:
+            yield Complaint(path, f"the same header as `{seen[lower]}`", "case makes no difference")
+        if not claim:
+            yield Complaint(path, "no claim is named")
+
+
+def _clients(config: Config, base_dir: FilePath, env: Mapping[str, str]) -> Iterator[Complaint]:
+    places = []
+    for index, client in enumerate(config.introspection.clients):
+        path: Path = ("introspection", "clients", index)
+        places.append((client.id, (*path, "id")))
+        if not client.id:
+            yield Complaint((*path, "id"), "empty")
+        yield from _secret(client.secret, (*path, "secret"), base_dir, env)
+    yield from _repeated(places, "client")
+
+
+# -------------------------------------------------------------------------------------------------------------- routes
+
+
+def _route(route: RouteConfig, path: Path) -> Iterator[Complaint]:
+    if route.auth == "session":
+        yield Complaint(
+            (*path, "auth"), "sessions are not part of this version", 'use "token", or "none" for what is open to all'
+        )
+    for name in ("action", "resource", "context"):
+        if getattr(route, name):
+            yield Complaint(
+                (*path, name),
+                "policies are not part of this version",
+                "remove it: a rule that is not applied must not load",
+            )
+    if route.auth == "none" and route.scopes:
+        yield Complaint((*path, "scopes"), 'nothing checks them with auth = "none"', 'use auth = "token"')
+    if route.upstream:
+        yield from _upstream(route.upstream, (*path, "upstream"))
+    yield from _strip_prefix(route, path)
+    if route.path.startswith(_DOOR_PATHS):
+        yield Complaint(
+            (*path, "path"), "the gateway answers there itself, so the route is not reached", is_warning=True
+        )
+
+
+def _upstream(upstream: str, path: Path) -> Iterator[Complaint]:
+    hint = "write `http://host:port`, `https://host` or `unix:/path/of.sock`"
+    if upstream.startswith("unix:"):
+        if not upstream.removeprefix("unix:"):
+            yield Complaint(path, "no path of a socket", hint)
+        return
+    parts = _split_url(upstream)
+    if parts is None or parts.scheme not in {"http", "https"} or not parts.hostname:
+        yield Complaint(path, "no address of an upstream", hint)
+    elif parts.username is not None or parts.password is not None:
+        yield Complaint(path, "credentials in the address are not sent", hint)
+    elif parts.path not in {"", "/"} or parts.query or parts.fragment:
+        yield Complaint(
+            path, "an upstream has no path, query or fragment", "the request's own path is sent; see strip_prefix"
+        )
+
+
+def _strip_prefix(route: RouteConfig, path: Path) -> Iterator[Complaint]:
+    prefix = route.strip_prefix.removesuffix("/")
+    if not route.strip_prefix:
+        return
+    if not route.upstream:
+        yield Complaint((*path, "strip_prefix"), "the route has no upstream", is_warning=True)
+    if not route.strip_prefix.startswith("/") or "{" in prefix:
+        yield Complaint((*path, "strip_prefix"), "no plain path", 'write it as in "/api"')
+    elif route.path != prefix and not route.path.startswith(prefix + "/"):
+        yield Complaint((*path, "strip_prefix"), f"the route's path `{route.path}` does not begin with it")
+
+
+def _route_table(routes: tuple[RouteConfig, ...]) -> Iterator[Complaint]:
+    """Compile the routes with the code that serves; find scopes and routes that the whole table cannot hold."""
+    # The one look upwards: compiled modules import nothing of ours, and only they know what conflicts.
+    from gateway._native.routes import Route, RouteConflict, RouteInvalid, RouteSnapshot
+
+    compiled = []
+    for index, route in enumerate(routes):
+        try:
+            compiled.append(
+                Route(
+                    route.path,
+                    index=index,
+                    host=route.host,
+                    methods=route.methods,
+                    auth=route.auth,
+                    scopes=route.scopes,
+                )
+            )
+        except (RouteInvalid, UnicodeEncodeError) as error:
+            yield Complaint(("routes", index, "path"), str(error))
+    scopes = {scope for route in routes for scope in route.scopes}
+    if len(scopes) > SCOPES_MAX:
+        yield Complaint(("routes",), f"{len(scopes)} different scopes; at most {SCOPES_MAX} can be told apart")
+    for _ in range(CONFLICTS_SHOWN_MAX):
+        try:
+            RouteSnapshot(compiled)
+        except RouteConflict as conflict:
+            yield Complaint(
+                ("routes", conflict.second.index, "path"),
+                _conflict_text(conflict.method),
+                "give them different methods, hosts or paths",
+                other=("routes", conflict.first.index, "path"),
+            )
+            compiled.remove(conflict.second)
+        except RouteInvalid as error:
+            yield Complaint(("routes",), str(error))
+            return
+        else:
+            return
+
+
+def _conflict_text(method: str) -> str:
+    if method:
+        return f"requests with method `{method}` are taken already by the route at"
+    return "the same requests are taken already by the route at"
+
+
+def _logs(config: Config, base_dir: FilePath) -> Iterator[Complaint]:
+    for name in ("access", "audit"):
+        target = getattr(config.log, name)
+        if not target:
+            yield Complaint(("log", name), "empty", 'write "off", "-" or a path')
+        elif target not in {"off", "-"} and not _parent_exists(base_dir, target):
+            yield Complaint(("log", name), f"the folder of `{target}` does not exist")
+
+
+def _parent_exists(base_dir: FilePath, text: str) -> bool:
+    return (base_dir / FilePath(text).expanduser()).parent.is_dir()

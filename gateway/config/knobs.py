@@ -1,0 +1,161 @@
+"""Every knob: frozen structs, one a chapter; the unit in the name, a safe default, a reason.
+
+The comment at the end of a field's line is its description: in `docs/configuration.md` and in the JSON
+Schema for editors.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+KIB = 1024
+MIB = 1024 * KIB
+
+Algorithm = Literal[
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "HS256", "HS384", "HS512"
+]
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
+CountOrOff = Annotated[int, msgspec.Meta(ge=0)]  # 0 says what is meant by it in its description
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+SecondsOrNone = Annotated[float, msgspec.Meta(ge=0)]
+
+
+class Chapter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of all sections: unknown keys are errors."""
+
+
+class ServerConfig(Chapter, frozen=True):
+    """Where the gateway listens, and what it takes from one request."""
+
+    listen: str = "127.0.0.1:8080"  # host:port; the doors
+    admin_listen: str = "127.0.0.1:8081"  # probes, metrics, admin; "" turns it off
+    workers: CountOrOff = 1  # processes; 0 = one a core
+    realm: str = "portcullis"  # of WWW-Authenticate
+    inline: bool = True  # answer known tokens on the server's own thread (falls back by itself)
+    trusted_proxies: tuple[str, ...] = ("127.0.0.0/8", "::1/128")  # networks whose forwarding headers count
+    drain_delay_s: SecondsOrNone = 0.5  # between "not ready" and the closed listener
+    drain_timeout_s: SecondsOrNone = 30.0  # then what still runs is cut
+    backlog: Count = 2048  # connections the kernel may hold for us
+    backpressure: Count = 1024  # requests a worker takes at once; the rest waits in the server
+    header_bytes_max: Count = 32 * KIB  # all header names and values of one request
+    header_count_max: Count = 100  # headers of one request
+    body_timeout_s: Seconds = 30.0  # between two pieces of a request body
+    public_admin: bool = False  # allow admin_listen off loopback
+    run_dir: str = ""  # sockets, snapshots of keys, embedded stores; "" = a private folder under the user's state
+
+
+class IssuerConfig(Chapter, frozen=True):
+    """Whose tokens are accepted. The `iss` of a token picks one; nothing else in it picks anything."""
+
+    issuer: str  # the exact `iss`
+    audiences: tuple[str, ...] = ()  # one of them must be in `aud`; none is refused unless any_audience
+    any_audience: bool = False  # do not look at `aud`
+    algorithms: tuple[Algorithm, ...] = ("RS256",)  # never inferred from the token
+    jwks_uri: str = ""  # else discovered from the issuer
+    jwks_file: str = ""  # a JWKS on disk, read again on reload
+    secret: str = ""  # HMAC key, `env:NAME` or `file:PATH`; needed for, and allows only, HS*
+    jwks_refresh_s: Seconds = 3600.0  # keys are fetched again after this
+    stale_s: Seconds = 86_400.0  # keys older than this are not used any more: 503 keys_unavailable
+    min_refresh_s: Seconds = 5.0  # at most one fetch in this time, whatever unknown `kid`s arrive
+    fetch_timeout_s: Seconds = 5.0  # the whole fetch, not one read
+    jwks_bytes_max: Count = 512 * KIB  # a longer key set is refused
+    leeway_s: Annotated[int, msgspec.Meta(ge=0, le=600)] = 30  # for exp, nbf and iat
+    types: tuple[str, ...] = ("at+jwt", "JWT", "")  # accepted `typ`, "" = absent (RFC 9068 §4: only "at+jwt")
+    required_claims: tuple[str, ...] = ()  # besides exp and iss
+    allow_sender_constrained: bool = False  # accept a token with `cnf` as a plain bearer token
+    lifetime_max_s: CountOrOff = 0  # refuse tokens with exp - iat above this; 0 = no bound
+    introspection_endpoint: str = ""  # for opaque tokens (RFC 7662)
+    introspection_client_id: str = ""  # as whom we ask there
+    introspection_client_secret: str = ""  # `env:NAME` or `file:PATH`
+    introspection_ttl_s: Seconds = 10.0  # an active answer is kept this long at most
+    introspection_cache_entries: Count = 10_000  # answers kept
+
+
+class CacheConfig(Chapter, frozen=True):
+    """What a worker remembers of tokens."""
+
+    tokens_entries: Count = 16_384  # verified tokens a worker keeps
+    tokens_ttl_s: Seconds = 60.0  # then verified again, whatever `exp` says
+    structures_entries: Count = 1_000  # parsed token headers (seed)
+    token_bytes_max: Count = 8 * KIB  # a longer token is refused unread
+
+
+class StoreConfig(Chapter, frozen=True):
+    """Where revocations are kept, so that every worker and gateway sees them."""
+
+    url: str = ""  # "" embedded | "memory:" | "sqlite:PATH" | "redis://…"; with a password: `env:NAME` or `file:PATH`
+    poll_ms: Count = 200  # how soon another worker's revocation is seen in the embedded store
+
+
+class ForwardAuthConfig(Chapter, frozen=True):
+    """How browsers come from forward-auth to the login page."""
+
+    login_url: str = ""  # browsers without a session go there; "" = 401
+    login_parameter: str = "rd"  # query parameter that carries the original address
+    login_hosts: tuple[str, ...] = ()  # hosts whose address may be carried (no open redirect)
+
+
+class IdentityConfig(Chapter, frozen=True):
+    """What the apps behind the gateway learn of the caller."""
+
+    headers: dict[str, str] = {}  # header -> claim, besides X-Auth-Subject, -Issuer, -Scopes
+    decision_id: bool = True  # X-Auth-Decision-Id on every verdict
+
+
+class RouteConfig(Chapter, frozen=True):
+    """One place of the protected site: which requests it takes and what they need. What no route takes is refused."""
+
+    path: str  # {name} one segment, {*name} the rest
+    host: str = ""  # "" any | "app.example.com" | "*.example.com"
+    methods: tuple[str, ...] = ()  # none = any
+    upstream: str = ""  # "" = forward-auth only
+    auth: Literal["token", "session", "none"] = "token"  # what a request needs; "session" is not offered yet
+    scopes: tuple[str, ...] = ()  # all of them, else 403 insufficient_scope
+    action: str = ""  # Cedar request; not offered yet, and refused until it is
+    resource: str = ""  # as action
+    context: dict[str, str] = {}  # as action
+    strip_prefix: str = ""  # removed from the path before it goes upstream
+    preserve_host: bool = True  # send the client's Host upstream
+    connect_timeout_s: Seconds = 2.0  # to the upstream
+    response_timeout_s: Seconds = 30.0  # until the response's head, and between two pieces of its body
+    keepalive_s: Seconds = 55.0  # idle upstream connections are closed after this
+    connections_max: Count = 256  # a worker and upstream
+    body_bytes_max: CountOrOff = 0  # 0 = no bound of ours
+
+
+class IntrospectionClientConfig(Chapter, frozen=True):
+    """A resource server that may ask `/oauth2/introspect`."""
+
+    id: str  # the name it gives by HTTP Basic
+    secret: str  # `env:NAME` or `file:PATH`
+
+
+class IntrospectionConfig(Chapter, frozen=True):
+    """The endpoint `/oauth2/introspect` (RFC 7662)."""
+
+    clients: tuple[IntrospectionClientConfig, ...] = ()  # who may ask; none = the endpoint is off
+
+
+class LogConfig(Chapter, frozen=True):
+    """What is written down, and where."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"  # of the operators' log on standard error
+    access: str = "off"  # off | "-" (standard output) | PATH: one JSON line a request
+    audit: str = "-"  # off | "-" (standard error) | PATH: one JSON line a denial or change
+
+
+class Config(Chapter, frozen=True):
+    """All of it."""
+
+    server: ServerConfig = ServerConfig()
+    issuers: tuple[IssuerConfig, ...] = ()
+    cache: CacheConfig = CacheConfig()
+    store: StoreConfig = StoreConfig()
+    forward_auth: ForwardAuthConfig = ForwardAuthConfig()
+    identity: IdentityConfig = IdentityConfig()
+    introspection: IntrospectionConfig = IntrospectionConfig()
+    routes: tuple[RouteConfig, ...] = ()
+    log: LogConfig = LogConfig()
