@@ -68,15 +68,17 @@ def _split(compact: str | bytes) -> tuple[bytes, bytes, bytes] | None:
 def _read_header(header: bytes) -> tuple[str, bytes]:
     """Return `alg` under the name that handles have, and `kid` (b"" where absent); "" for a header that is refused."""
     try:
-        (alg_kind, alg), (kid_kind, kid), *refused = scan(header, (b"alg", b"kid", *_REFUSED_MEMBERS))
+        (alg_kind, alg), *optional = scan(header, (b"alg", b"kid", b"typ", b"cty", *_REFUSED_MEMBERS))
     except JsonRefused:
         return "", b""
-    if any(kind != "absent" for kind, _ in refused):
+    kid, content_type = optional[0][1], optional[2][1]
+    if any(kind not in ("string", "absent") for kind, _ in optional[:3]):
+        return "", b""
+    if any(kind != "absent" for kind, _ in optional[3:]):
+        return "", b""
+    # A nested JWT (RFC 7519 §5.2) is not judged by its envelope. RFC 7515 §4.1.10: "application/" may be left out.
+    if isinstance(content_type, bytes) and content_type.lower().removeprefix(b"application/") == b"jwt":
         return "", b""
     if not isinstance(alg, bytes) or alg_kind != "string":
         return "", b""
-    if kid_kind == "absent":
-        kid = b""
-    if not isinstance(kid, bytes) or kid_kind not in ("string", "absent"):
-        return "", b""
-    return ("EdDSA" if alg == b"Ed25519" else alg.decode()), kid
+    return ("EdDSA" if alg == b"Ed25519" else alg.decode()), kid if isinstance(kid, bytes) else b""
