@@ -36,7 +36,10 @@ from gateway._native.token cimport (
     TokenVerdict,
 )
 
+from gateway._native.upstream cimport UpstreamPool
+
 from gateway._native.token import REASONS as _TOKEN_REASONS
+from gateway._native.upstream import UpstreamFault
 
 cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
@@ -657,9 +660,10 @@ cdef class FrontDoor:
     """The ASGI application: judges each request, answers what it can at once, and hands on the rest.
 
     `app` answers our own endpoints and the lifespan; `ask(door, verdict, scope, receive, send)` and
-    `websocket(door, verdict, scope, receive, send)` are coroutine functions; `relay(door, verdict, scope, receive, send,
-    awaitable)` awaits an upstream's answer and turns its faults into ours. `sync_send` is the type whose bound `send`
-    completes at once (granian's protocol), or None. One event loop a door.
+    `websocket(door, verdict, scope, receive, send)` are coroutine functions; `fault(kind, message, request_id, route, html,
+    started)` gives the messages that answer an upstream's fault, or None. `drop` names the headers that never go
+    upstream from a client. `sync_send` is the type whose bound `send` completes at once (granian's protocol), or None.
+    One event loop a door.
     """
 
     cdef readonly Engine engine
@@ -668,7 +672,8 @@ cdef class FrontDoor:
     cdef object app
     cdef object ask
     cdef object websocket
-    cdef object relay
+    cdef object fault                          # callable: what an upstream's fault is answered with
+    cdef frozenset drop                        # names of headers that never come from a client
     cdef object access                         # callable, or None
     cdef object audit                          # callable, or None
     cdef object is_trusted                     # callable: peer address -> bool
@@ -692,7 +697,8 @@ cdef class FrontDoor:
         object app,
         object ask,
         object websocket,
-        object relay,
+        object fault,
+        frozenset drop=frozenset(),
         object is_trusted,
         object answers,
         tuple blank_identity=(),
@@ -712,7 +718,8 @@ cdef class FrontDoor:
         self.app = app
         self.ask = ask
         self.websocket = websocket
-        self.relay = relay
+        self.fault = fault
+        self.drop = drop
         self.is_trusted = is_trusted
         self.answers = list(answers)
         if len(self.answers) != FRONT_REASON_END:
@@ -900,17 +907,51 @@ cdef class FrontDoor:
     cdef object _forward(self, Judgement j, dict scope, object receive, object send):
         """Hand an allowed request to its upstream; gives an awaitable."""
         cdef RouteSettings settings = <RouteSettings>j.route.extra
-        cdef bytes request_id
-        cdef Verdict verdict
+        cdef UpstreamPool pool
+        cdef Relayed relayed
+        cdef tuple identity
+        cdef Slice target
+        cdef bytes joined
         if settings.pool is None:
             j.kind = DENY
             j.reason = FRONT_NO_UPSTREAM
             j.identity = None
             return self._answer(j, scope, send)
-        request_id = self._new_id()
+        pool = <UpstreamPool?>settings.pool
+        relayed = Relayed.__new__(Relayed)
+        relayed.door = self
+        relayed.request_id = self._new_id()
+        relayed.route = j.route
+        relayed.door_number = j.door
+        relayed.html = slice_accepts_html(j.seen.accept)
+        relayed.started_ns = j.started_ns
+        relayed.send = send
         self._count(j)
-        verdict = self._copy(j, request_id)
-        return self.relay(self, verdict, scope, receive, send)
+        identity = self.blank_identity if j.identity is None else j.identity.headers
+        if self.decision_id:
+            identity = identity + ((b"x-auth-decision-id", relayed.request_id),)
+        target = stripped(j.path, borrow(settings.strip_prefix))
+        if j.query.len or target.len == 0 or target.ptr[0] != c"/":
+            joined = bytes_of(target) if target.len and target.ptr[0] == c"/" else b"/" + bytes_of(target)
+            if j.query.len:
+                joined = joined + b"?" + bytes_of(j.query)
+            target = borrow(joined)
+        if self.access is not None:
+            relayed.verdict = self._copy(j, relayed.request_id)
+            send = relayed.watch
+        relayed.exchange = pool.forward_c(scope, receive, send, target, identity, self.drop, j.view.peer_trusted)
+        relayed.steps = relayed.exchange.__await__()
+        if self.sync_send is not None and type(getattr(send, "__self__", None)) is self.sync_send:
+            return relayed
+        return _await_relayed(relayed)
+
+    cdef object _relay_ended(self, Relayed relayed):
+        cdef int64_t elapsed_ns = monotonic_ns() - relayed.started_ns
+        cdef int32_t slot = self.duration_slots[relayed.door_number]
+        if slot >= 0:
+            self.metrics.observe_ns(slot, <uint64_t>elapsed_ns)
+        if relayed.verdict is not None:
+            self.access(relayed.verdict, relayed.status, elapsed_ns)
 
     # -- what is kept about a request -----------------------------------------------------------------------------
 
@@ -989,6 +1030,91 @@ cdef bint slice_accepts_html(Slice accept) noexcept:
 async def _send_both(send, dict start, dict rest):
     await send(start)
     await send(rest)
+
+
+cdef inline Slice stripped(Slice path, Slice prefix) noexcept nogil:
+    """Take `prefix` from the front of a path where it ends at a segment's end."""
+    if prefix.len == 0 or path.len < prefix.len or memcmp(path.ptr, prefix.ptr, <size_t>prefix.len) != 0:
+        return path
+    if prefix.ptr[prefix.len - 1] == c"/":
+        return slice_sub(path, prefix.len - 1, path.len)
+    if path.len > prefix.len and path.ptr[prefix.len] != c"/":
+        return path
+    return slice_sub(path, prefix.len, path.len)
+
+
+@cython.final
+cdef class Relayed:
+    """The awaitable of one relayed request: the upstream's own steps, and our answer where these end in a fault.
+
+    Awaited by the server directly where its `send` completes at once; no coroutine is needed then.
+    """
+
+    cdef FrontDoor door
+    cdef object exchange
+    cdef object steps                          # iterator of the exchange
+    cdef object send                           # the server's
+    cdef Route route
+    cdef Verdict verdict                       # for the access log, or None
+    cdef bytes request_id
+    cdef int door_number
+    cdef int status                            # as sent to the client; 0 = none yet
+    cdef bint html
+    cdef int64_t started_ns
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        cdef object answer
+        try:
+            return next(self.steps)
+        except StopIteration:
+            self.door._relay_ended(self)
+            raise
+        except UpstreamFault as fault:
+            answer = self.answer_to(fault)
+            if answer is not None:
+                self.send(answer[0])
+                self.send(answer[1])
+            elif fault.started:
+                raise
+        raise StopIteration
+
+    cdef object answer_to(self, object fault):
+        """Give the messages for a fault, or None; count and log it."""
+        cdef object answer = self.door.fault(
+            fault.kind, str(fault), self.request_id.decode(), self.route.name, self.html, fault.started
+        )
+        if answer is not None:
+            self.status = answer[0]["status"]
+        self.door._relay_ended(self)
+        return answer
+
+    def watch(self, dict message not None):
+        """Note the status on its way to the client: the `send` that the access log needs."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        return self.send(message)
+
+
+async def _await_relayed(Relayed relayed):
+    cdef object answer
+    try:
+        await relayed.exchange
+    except UpstreamFault as fault:
+        answer = relayed.answer_to(fault)
+        if answer is None:
+            if fault.started:
+                raise
+            return
+        await relayed.send(answer[0])
+        await relayed.send(answer[1])
+        return
+    relayed.door._relay_ended(relayed)
 
 
 @cython.final

@@ -75,7 +75,8 @@ class Harness:
             app=self._app,
             ask=self._ask,
             websocket=self._ask,
-            relay=self._ask,
+            fault=lambda *_: None,
+            drop=frozenset(identity_header_names(self.config)),
             is_trusted=TrustedProxies(("127.0.0.0/8",)),
             answers=deny_answers("portcullis"),
             blank_identity=tuple((name, b"") for name in identity_header_names(self.config)),
@@ -90,7 +91,13 @@ class Harness:
         raise Asked(verdict)
 
     def scope(
-        self, method: str, target: str, headers: Iterable[tuple[str, str]] = (), *, peer: str = "127.0.0.1", host: str = "app.test"
+        self,
+        method: str,
+        target: str,
+        headers: Iterable[tuple[str, str]] = (),
+        *,
+        peer: str = "127.0.0.1",
+        host: str = "app.test",
     ) -> dict[str, Any]:
         path, _, query = target.partition("?")
         pairs = [(b"host", host.encode())] if host else []
@@ -109,7 +116,13 @@ class Harness:
         }
 
     def call(
-        self, method: str, target: str, headers: Iterable[tuple[str, str]] = (), *, peer: str = "127.0.0.1", host: str = "app.test"
+        self,
+        method: str,
+        target: str,
+        headers: Iterable[tuple[str, str]] = (),
+        *,
+        peer: str = "127.0.0.1",
+        host: str = "app.test",
     ) -> Answer:
         return self.send(self.scope(method, target, headers, peer=peer, host=host))
 
@@ -130,7 +143,9 @@ class Harness:
         headers = tuple((name.decode(), value.decode("utf-8")) for name, value in sent[0]["headers"])
         return Answer(sent[0]["status"], headers, sent[1]["body"])
 
-    def forward(self, method: str, uri: str, *headers: tuple[str, str], host: str = "app.test", **options: Any) -> Answer:
+    def forward(
+        self, method: str, uri: str, *headers: tuple[str, str], host: str = "app.test", **options: Any
+    ) -> Answer:
         """Ask as Traefik, Caddy and HAProxy do."""
         described = [("X-Forwarded-Method", method), ("X-Forwarded-Uri", uri), ("X-Forwarded-Host", host)]
         return self.call("GET", "/auth/forward", [*described, ("X-Forwarded-Proto", "https"), *headers], **options)

@@ -114,9 +114,7 @@ def test_keys_that_are_too_old_are_503_and_never_401(harness: Harness) -> None:
     from tests.native.front_harness import validator_for
 
     stale = Harness(validator=validator_for(harness.config, usable_until_s=1))
-    verdict = stale.door.judge_scope(
-        stale.scope("GET", "/auth/envoy/orders/1", [bearer()]), final=True
-    )
+    verdict = stale.door.judge_scope(stale.scope("GET", "/auth/envoy/orders/1", [bearer()]), final=True)
     assert (verdict.kind, verdict.reason) == ("deny", "keys_unavailable")
     with pytest.raises(Asked):
         stale.envoy("GET", "/orders/1", bearer())
@@ -213,7 +211,11 @@ def test_draining_tells_clients_to_close(harness: Harness) -> None:
 @pytest.mark.parametrize(
     ("headers", "code"),
     [
-        pytest.param([("Authorization", "Bearer a.b.c"), ("Authorization", "Bearer a.b.c")], "invalid_request", id="authorization-twice"),
+        pytest.param(
+            [("Authorization", "Bearer a.b.c"), ("Authorization", "Bearer a.b.c")],
+            "invalid_request",
+            id="authorization-twice",
+        ),
         pytest.param([("Host", "other.test")], "host_invalid", id="host-twice"),
         pytest.param([("X_Auth_Subject", "root")], "header_refused", id="underscore"),
         pytest.param([("Authorization", "Bearer a.b.c, Bearer d.e.f")], "invalid_request", id="comma-list"),
@@ -310,7 +312,9 @@ def test_every_reason_has_an_answer_that_refuses(harness: Harness) -> None:
 
 @given(st.lists(st.tuples(st.text(st.characters(codec="latin-1"), max_size=20), st.text(st.characters(codec="latin-1"), max_size=60)), max_size=8),
        st.text(st.characters(codec="latin-1", exclude_characters="?"), max_size=40), st.sampled_from(["GET", "POST", "x"]))  # fmt: skip
-def test_no_request_without_a_valid_token_is_ever_allowed(headers: list[tuple[str, str]], path: str, method: str) -> None:
+def test_no_request_without_a_valid_token_is_ever_allowed(
+    headers: list[tuple[str, str]], path: str, method: str
+) -> None:
     harness = _harness_of_module()
     scope = harness.scope(method, "/", [(name.replace("?", ""), value) for name, value in headers])
     for prefix in (b"", b"/auth/forward", b"/auth/request", b"/auth/envoy/"):
