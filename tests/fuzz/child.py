@@ -22,6 +22,20 @@ LENGTH_BYTES = 4
 CLOCK_EVERY = 64  # executions between two looks at the clock
 
 
+def save(data: bytes, findings: Path) -> None:
+    (findings / f"crash-{hashlib.sha256(data).hexdigest()[:24]}").write_bytes(data)
+
+
+def rescue(findings: Path) -> None:
+    """Save the input at which a run without coverage died, if one did."""
+    current = findings / "current"
+    if current.exists():
+        kept = current.read_bytes()
+        length = int.from_bytes(kept[:LENGTH_BYTES], "little")
+        save(kept[LENGTH_BYTES : LENGTH_BYTES + length], findings)
+        current.unlink()
+
+
 def write_seeds(target: fuzz.Target, corpus: Path) -> None:
     corpus.mkdir(parents=True, exist_ok=True)
     for seed in target.seeds():
@@ -70,11 +84,7 @@ def without_coverage(target: fuzz.Target, seconds: int, findings: Path, seed: in
             data = data[: target.length_max]
             kept[: LENGTH_BYTES + len(data)] = len(data).to_bytes(LENGTH_BYTES, "little") + data
             executions += 1
-            try:
-                outcome = target.run(data)
-            except Exception:
-                (findings / f"crash-{hashlib.sha256(data).hexdigest()[:24]}").write_bytes(data)
-                raise
+            outcome = target.run(data)
             if outcome not in outcomes:
                 outcomes.add(outcome)
                 if len(pool) < POOL_MAX:

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests import fuzz
+from tests.fuzz.child import rescue
 from tests.sanitize import asan, tree
 
 FOLDER = tree.ROOT / "build" / "fuzz"
@@ -197,6 +198,8 @@ def run_target(setting: Setting, name: str, seconds: int, seed: int) -> Result:
         )
     except subprocess.TimeoutExpired:
         return Result(name, 0, 0.0, 1, f"the target hung: no end {GRACE_S} s after its time")
+    if finished.returncode != 0:
+        rescue(FOLDER / "findings" / name)
     output = finished.stdout.decode(errors="replace")
     executions = _figure(r"stat::number_of_executed_units:\s*(\d+)|\"executions\": (\d+)", output)
     failed = finished.returncode != 0 or executions == 0
