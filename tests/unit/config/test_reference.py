@@ -63,7 +63,7 @@ def test_the_tables_are_written_between_the_marks(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"before\n{BEGIN}old\n{END}after\n")
     write_page(page)
-    assert page.read_text() == f"before\n{BEGIN}{render_reference()}\n{END}after\n"
+    assert page.read_text() == f"before\n{BEGIN}\n{render_reference()}\n{END}after\n"
 
 
 def test_a_page_without_marks_is_left_alone(tmp_path: Path) -> None:

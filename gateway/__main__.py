@@ -1,0 +1,5 @@
+"""`python -m gateway` is `portcullis`."""
+
+from gateway.cli import main
+
+main()
