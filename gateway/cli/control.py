@@ -19,7 +19,7 @@ _HEAD_WORDS = 8
 _ROW_WORDS = 8
 
 # ORDER head: the words before the rows.
-_AT_MAGIC, _AT_WORKERS, _AT_GENERATION, _AT_DRAINING, _AT_STOPPING = range(5)
+_AT_MAGIC, _AT_WORKERS, _AT_GENERATION, _AT_DRAINING = range(4)
 # ORDER row: the words of one worker.
 _PID, _STATE, _APPLIED, _REFUSED = range(4)
 
@@ -90,15 +90,6 @@ class ControlBlock:
     @draining.setter
     def draining(self, value: bool) -> None:
         self._words[_AT_DRAINING] = value
-
-    @property
-    def stopping(self) -> bool:
-        """Whether the parent has told the workers to end: one that is still starting need not finish that."""
-        return self._words[_AT_STOPPING] != 0
-
-    @stopping.setter
-    def stopping(self, value: bool) -> None:
-        self._words[_AT_STOPPING] = value
 
     def clear(self, index: int) -> None:
         """Forget a worker that ended."""

@@ -408,7 +408,6 @@ class Supervisor:
             )
             self._control.draining = True
             self._wait_for(lambda: self._living() == 0, server.drain_delay_s)
-        self._control.stopping = True
         self._doors.close()
         begun_s = time.monotonic()
         for child in self._children:

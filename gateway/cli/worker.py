@@ -167,16 +167,16 @@ class Worker:
         self._lifespan = _Lifespan(self.app.asgi)
         self._config = start.config
         self._seen = start.generation
+        self._orphaned = False
         self._admin: _AdminServer | None = None
         self._admin_task: asyncio.Task[None] | None = None
 
     async def startup(self) -> None:
-        """Start the application and the admin listener. Ready is said from the loop, once granian runs it."""
+        """Start the application and the admin listener."""
         await self._lifespan.startup()
         if self._start.admin_listener is not None:
             self._admin = _AdminServer(self.app.admin_asgi, self._start.admin_listener)
             self._admin_task = asyncio.ensure_future(self._admin.serve())
-        asyncio.get_running_loop().call_later(LOOK_S / 10, self._enter_service)
 
     async def shutdown(self) -> None:
         """Stop what `startup` started, after the last request."""
@@ -188,7 +188,8 @@ class Worker:
                 self._admin.end()
                 await asyncio.wait({self._admin_task}, timeout=ADMIN_STOP_S)
 
-    def _enter_service(self) -> None:
+    def enter_service(self) -> None:
+        """Say that we are ready, and begin to follow the parent; for when granian serves and runs the loop."""
         # granian listens for SIGINT too, but a terminal sends it to us and the parent alike: the parent drains first.
         asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -204,7 +205,7 @@ class Worker:
         if generation != self._seen:
             self._seen = generation
             self._take(generation)
-        if os.getppid() != self._start.parent_pid and not self._control.stopping:
+        if os.getppid() != self._start.parent_pid and not self._orphaned:
             self._end_orphaned()
 
     def _take(self, generation: int) -> None:
@@ -226,7 +227,7 @@ class Worker:
     def _end_orphaned(self) -> None:
         """Drain and end: the parent was killed, and nobody else will tell us to."""
         _log.error("worker %d ends: its parent is gone", self._context.index + 1)
-        self._control.stopping = True
+        self._orphaned = True
         self.app.draining = True
         cut = threading.Timer(self._config.server.drain_delay_s + self._config.server.drain_timeout_s, os._exit, (0,))
         cut.daemon = True
@@ -297,8 +298,10 @@ def run_worker(  # noqa: PLR0917
     born: list[Worker] = []
 
     def load() -> ASGICallable:
-        born.append(loader())
-        return born[0].app.asgi
+        worker = loader()
+        born.append(worker)
+        asyncio.get_event_loop().call_soon(worker.enter_service)  # the loop rests until granian has begun to serve
+        return worker.app.asgi
 
     MPServer._spawn_asgi_worker(worker_id, process_name, load, sock, ipc, loop_impl, *rest)
     asyncio.get_event_loop().run_until_complete(born[0].shutdown())
