@@ -40,6 +40,7 @@ Problem = Literal[
     "not_a_key_set",  # a JSON object without a list of keys
     "empty",  # a key set without keys
     "too_many_keys",
+    "not_an_answer",  # a JSON object, but no introspection response
     "no_usable_key",  # keys, but none that the configured algorithms can use
 ]
 
