@@ -302,8 +302,8 @@ cdef CacheEntry* bucket_evict(CacheC* cache, CacheBucket* bucket) noexcept nogil
 cdef CacheEntry* cache_sweep(CacheC* cache) noexcept nogil:
     """Unlink the first cold entry after the hand, or the coldest of CACHE_SWEEP_MAX; what the hand passes cools.
 
-    Bounded work: whole buckets are looked at until an entry without heat is found or CACHE_SWEEP_MAX entries were
-    seen. Gives NULL for an empty cache only.
+    Bounded work: whole buckets are looked at until one holds an entry without heat or CACHE_SWEEP_MAX entries were seen.
+    Gives NULL for an empty cache only.
     """
     cdef Py_ssize_t buckets_left = <Py_ssize_t>cache.bucket_mask + 1
     cdef CacheBucket* bucket
@@ -320,12 +320,12 @@ cdef CacheEntry* cache_sweep(CacheC* cache) noexcept nogil:
                 coldest_bucket = bucket
                 coldest_way = way
                 coldest_heat = heat
-                if heat == 0:
-                    break
-            bucket.mark[way] -= 1   # heat is above 0 here
-        if coldest_heat > 0:
-            cache.hand = (cache.hand + 1) & <Py_ssize_t>cache.bucket_mask
-            buckets_left -= 1
+        if coldest_heat > 0:        # nothing cold here: this bucket cools
+            for way in range(CACHE_WAYS):
+                if bucket.mark[way] & 3:
+                    bucket.mark[way] -= 1
+        cache.hand = (cache.hand + 1) & <Py_ssize_t>cache.bucket_mask
+        buckets_left -= 1
     if coldest_bucket is NULL:
         return NULL
     cache.evictions += 1

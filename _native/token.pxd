@@ -144,7 +144,7 @@ cdef class TokenValidator:
     bound of the issuer's keys and the revocation generation.
     """
     cdef Identity judge_new(self, Slice token, int64_t now_s, TokenVerdict* verdict)
-    cdef bint kept_revoked(self, CachedToken* kept, IssuerC* issuer, int64_t now_s) noexcept
+    cdef int kept_revocation(self, CachedToken* kept, IssuerC* issuer, int64_t now_s) noexcept
     cdef Identity identity_of(self, JudgePlan plan, Judged* judged)
     cdef tuple scope_set_of(self, Slice text)
     cdef int keep(

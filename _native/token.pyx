@@ -283,6 +283,7 @@ cdef struct Judged:
     Reason reason
     int issuer_index
     bint structure_hit
+    int revocation              # ROW_…
     uint32_t key_serial
     int64_t expires_at_s
     int64_t not_before_s        # the later of nbf and iat, or INT64_MIN
@@ -297,18 +298,18 @@ cdef struct Judged:
     Slice mapped[HEADER_CLAIMS_MAX]
 
 cdef struct CachedToken:
+    # 56 bytes. Times are clamped to 0..2^32-1, each to its strict side: a token beyond 2106 is judged anew each time.
     void* identity              # owned reference to an Identity
-    int64_t not_after_s         # exp and leeway: refused from this second on
-    int64_t not_before_s        # the later of nbf and iat, less leeway
-    int64_t issued_at_s
     uint64_t jti_hash
     uint64_t sid_hash
+    uint32_t not_after_s        # exp and leeway: refused from this second on
+    uint32_t not_before_s       # the later of nbf and iat, less leeway
+    uint32_t issued_at_s        # 0 = absent
     uint32_t key_serial         # 0 = introspected, no key
     uint32_t rules_serial
     uint32_t generation         # of the plan under which rules and key were last found
     uint32_t revocation_generation
     int32_t issuer_index
-    uint32_t unused
 
 
 # --- small tools ---------------------------------------------------------------------------------
@@ -321,6 +322,13 @@ cdef inline int64_t clamp_s(int64_t seconds) noexcept nogil:
     if seconds < -bound:
         return -bound
     return seconds
+
+
+cdef inline uint32_t short_s(int64_t seconds) noexcept nogil:
+    """Clamp a time into 32 bits."""
+    if seconds < 0:
+        return 0
+    return <uint32_t>(seconds if seconds < 0xffffffffLL else 0xffffffffLL)
 
 
 cdef inline char* arena_take(Arena* arena, Py_ssize_t size) noexcept nogil:
@@ -941,17 +949,44 @@ cdef RevocationRow* revocation_place(RevocationRow* rows, Py_ssize_t slots, uint
     return &rows[place]
 
 
-cdef bint revoked_by(
+cdef enum:
+    ROW_NONE = 0
+    ROW_SPARES = 1      # there is a row; at this time it does not refuse
+    ROW_REVOKES = 2
+
+
+cdef int revocation_row(
     RevocationRow* rows, Py_ssize_t slots, uint64_t hash, const IssuerC* issuer, int64_t issued_at_s, int64_t now_s
 ) noexcept nogil:
     cdef RevocationRow* row
     if hash == 0:
-        return False
+        return ROW_NONE
     row = revocation_place(rows, slots, hash)
-    # A row that ends with the token's exp must reach as far as the leeway does.
-    if row.hash == 0 or now_s > row.until_s + issuer.leeway_s:
-        return False
-    return issued_at_s < row.issued_before_s    # an absent iat is INT64_MIN: revoked
+    if row.hash == 0:
+        return ROW_NONE
+    # A row that ends with the token's exp must reach as far as the leeway does. An absent iat is INT64_MIN: revoked.
+    if now_s <= row.until_s + issuer.leeway_s and issued_at_s < row.issued_before_s:
+        return ROW_REVOKES
+    return ROW_SPARES
+
+
+cdef int revocation_find(
+    RevocationRow* rows,
+    Py_ssize_t slots,
+    uint64_t jti_hash,
+    uint64_t sid_hash,
+    Slice subject,
+    const IssuerC* issuer,
+    int64_t issued_at_s,
+    int64_t now_s,
+) noexcept nogil:
+    """Look for rows against a token: the strongest of its jti's, its sid's and its subject's."""
+    cdef int found = revocation_row(rows, slots, jti_hash, issuer, issued_at_s, now_s)
+    found |= revocation_row(rows, slots, sid_hash, issuer, issued_at_s, now_s)
+    found |= revocation_row(
+        rows, slots, revocation_hash(REVOKED_SUB, issuer.tweak, subject), issuer, issued_at_s, now_s
+    )
+    return ROW_REVOKES if found & ROW_REVOKES else found
 
 
 cdef class RevocationTable:
@@ -1031,13 +1066,10 @@ cdef void judge_core(
     structure_keep(structures, header_text, header_hash, &header)
     out.jti_hash = revocation_hash(REVOKED_JTI, issuer.tweak, out.jti)
     out.sid_hash = revocation_hash(REVOKED_SID, issuer.tweak, out.sid)
-    if (
-        revoked_by(rows, slots, out.jti_hash, issuer, out.issued_at_s, now_s)
-        or revoked_by(rows, slots, out.sid_hash, issuer, out.issued_at_s, now_s)
-        or revoked_by(
-            rows, slots, revocation_hash(REVOKED_SUB, issuer.tweak, out.subject), issuer, out.issued_at_s, now_s
-        )
-    ):
+    out.revocation = revocation_find(
+        rows, slots, out.jti_hash, out.sid_hash, out.subject, issuer, out.issued_at_s, now_s
+    )
+    if out.revocation == ROW_REVOKES:
         out.reason = REASON_REVOKED
 
 
@@ -1452,6 +1484,7 @@ cdef class TokenValidator:
         cdef CachedToken* kept
         cdef IssuerC* issuer
         cdef uint64_t hash
+        cdef int row
         verdict.reason = REASON_KEYS_UNAVAILABLE
         verdict.issuer_index = -1
         verdict.from_cache = False
@@ -1485,24 +1518,28 @@ cdef class TokenValidator:
         if kept.key_serial != 0 and now_s > issuer.usable_until_s:
             return None
         if kept.revocation_generation != self.revocation_generation:
-            if self.kept_revoked(kept, issuer, now_s):
+            row = self.kept_revocation(kept, issuer, now_s)
+            if row == ROW_REVOKES:
                 # Kept, so that the next request with it costs no signature either.
                 verdict.reason = REASON_REVOKED
                 return None
-            kept.revocation_generation = self.revocation_generation
+            # A row that spares it now may not at another time (a clock set back): look again on the next hit.
+            if row == ROW_NONE:
+                kept.revocation_generation = self.revocation_generation
         verdict.reason = REASON_OK
         return <Identity><object>kept.identity
 
-    cdef bint kept_revoked(self, CachedToken* kept, IssuerC* issuer, int64_t now_s) noexcept:
+    cdef int kept_revocation(self, CachedToken* kept, IssuerC* issuer, int64_t now_s) noexcept:
         cdef RevocationTable table = self.revocations
-        cdef Slice subject = slice_of_bytes((<Identity><object>kept.identity).subject)
-        return (
-            revoked_by(table.rows, table.slots, kept.jti_hash, issuer, kept.issued_at_s, now_s)
-            or revoked_by(table.rows, table.slots, kept.sid_hash, issuer, kept.issued_at_s, now_s)
-            or revoked_by(
-                table.rows, table.slots, revocation_hash(REVOKED_SUB, issuer.tweak, subject), issuer, kept.issued_at_s,
-                now_s,
-            )
+        return revocation_find(
+            table.rows,
+            table.slots,
+            kept.jti_hash,
+            kept.sid_hash,
+            slice_of_bytes((<Identity><object>kept.identity).subject),
+            issuer,
+            kept.issued_at_s if kept.issued_at_s != 0 else INT64_MIN,
+            now_s,
         )
 
     cdef Identity judge_new(self, Slice token, int64_t now_s, TokenVerdict* verdict):
@@ -1597,19 +1634,17 @@ cdef class TokenValidator:
         if self.tokens is NULL:
             return 0
         kept.identity = <void*>identity
-        kept.not_after_s = judged.expires_at_s + issuer.leeway_s
-        kept.not_before_s = judged.not_before_s
-        if kept.not_before_s != INT64_MIN:
-            kept.not_before_s -= issuer.leeway_s
-        kept.issued_at_s = judged.issued_at_s
+        kept.not_after_s = short_s(judged.expires_at_s + issuer.leeway_s)
+        kept.not_before_s = short_s(max(judged.not_before_s, 0) - issuer.leeway_s)
+        kept.issued_at_s = short_s(judged.issued_at_s)
         kept.jti_hash = judged.jti_hash
         kept.sid_hash = judged.sid_hash
         kept.key_serial = judged.key_serial
         kept.rules_serial = issuer.rules_serial
         kept.generation = plan.c.generation
-        kept.revocation_generation = revocation_generation
+        # With a row that spares the token for now, the first hit looks again.
+        kept.revocation_generation = revocation_generation - (1 if judged.revocation != ROW_NONE else 0)
         kept.issuer_index = judged.issuer_index
-        kept.unused = 0
         token_object_hold(kept.identity)
         if cache_put(self.tokens, token, token_hash(token), deadline_tick, &kept, slice_empty()) < 0:
             token_object_drop(kept.identity)
@@ -1716,6 +1751,7 @@ cdef class TokenValidator:
         *,
         int64_t until_s,
         int64_t issued_before_s=0,
+        now_s=None,
     ):
         """Refuse tokens of `issuer` whose `kind` ("jti", "sub" or "sid") is `value`, from now on and in every cache.
 
@@ -1724,14 +1760,17 @@ cdef class TokenValidator:
         ValueError for another kind or an empty value, OverflowError when REVOCATIONS_MAX rows hold: then nothing is
         forgotten silently.
         """
-        self.revoke_many(((kind, issuer, value, until_s, issued_before_s),))
+        self.revoke_many(((kind, issuer, value, until_s, issued_before_s),), now_s)
 
-    def revoke_many(self, rows):
-        """Take many rows (kind, issuer, value, until_s, issued_before_s) at once; see `revoke`."""
-        cdef int64_t now_s = token_clock_s()
+    def revoke_many(self, rows, now_s=None):
+        """Take many rows (kind, issuer, value, until_s, issued_before_s) at once; see `revoke`.
+
+        Where one is refused, those before it hold.
+        """
+        cdef int64_t clock_s = clamp_s(token_clock_s() if now_s is None else <int64_t>now_s)
         try:
             for kind, issuer, value, until_s, issued_before_s in rows:
-                self.revoke_one(kind, issuer, value, clamp_s(until_s), clamp_s(issued_before_s), now_s)
+                self.revoke_one(kind, issuer, value, clamp_s(until_s), clamp_s(issued_before_s), clock_s)
         finally:
             self.revocation_generation += 1
 
@@ -1757,6 +1796,10 @@ cdef class TokenValidator:
             row.until_s = until_s
             row.issued_before_s = issued_before_s
             table.count += 1
+            return 0
+        if now_s > row.until_s + LEEWAY_MAX_S:
+            row.until_s = until_s
+            row.issued_before_s = issued_before_s
             return 0
         # Two rows for one thing: what either refuses stays refused.
         row.until_s = max(row.until_s, until_s)
@@ -1840,14 +1883,17 @@ cdef class TokenValidator:
                     raise ValueError(f"the claim `{name}` may not stand in a header")
             if clock_s >= judged.expires_at_s + issuer.leeway_s:
                 return None
-            if (
-                revoked_by(table.rows, table.slots, judged.jti_hash, issuer, judged.issued_at_s, clock_s)
-                or revoked_by(table.rows, table.slots, judged.sid_hash, issuer, judged.issued_at_s, clock_s)
-                or revoked_by(
-                    table.rows, table.slots, revocation_hash(REVOKED_SUB, issuer.tweak, judged.subject), issuer,
-                    judged.issued_at_s, clock_s,
-                )
-            ):
+            judged.revocation = revocation_find(
+                table.rows,
+                table.slots,
+                judged.jti_hash,
+                judged.sid_hash,
+                judged.subject,
+                issuer,
+                judged.issued_at_s,
+                clock_s,
+            )
+            if judged.revocation == ROW_REVOKES:
                 return None
             identity = self.identity_of(plan, &judged)
             if len(token) <= self.token_bytes_max:

@@ -157,7 +157,16 @@ class TokenValidator:
         Threads that judge batches at the same time use one core each.
         """
 
-    def revoke(self, kind: str, issuer: bytes, value: bytes, *, until_s: int, issued_before_s: int = 0) -> None:
+    def revoke(
+        self,
+        kind: str,
+        issuer: bytes,
+        value: bytes,
+        *,
+        until_s: int,
+        issued_before_s: int = 0,
+        now_s: int | None = None,
+    ) -> None:
         """Refuse tokens of `issuer` whose `kind` ("jti", "sub" or "sid") is `value`, from now on and in every cache.
 
         The row holds up to `until_s` (give the latest exp of the tokens meant; leeway is added). `sub` and `sid`
@@ -166,8 +175,11 @@ class TokenValidator:
         forgotten silently.
         """
 
-    def revoke_many(self, rows: Iterable[tuple[str, bytes, bytes, int, int]]) -> None:
-        """Take many rows (kind, issuer, value, until_s, issued_before_s) at once; see `revoke`."""
+    def revoke_many(self, rows: Iterable[tuple[str, bytes, bytes, int, int]], now_s: int | None = None) -> None:
+        """Take many rows (kind, issuer, value, until_s, issued_before_s) at once; see `revoke`.
+
+        Where one is refused, those before it hold.
+        """
 
     def remember(
         self,
