@@ -11,9 +11,10 @@ from gateway._native import base64url
 from gateway._native.json_scan import JsonRefused, scan
 from gateway._native.verify import BACKEND
 from gateway.errors import KeyInvalid
-from gateway.tokens.keys import LoadedKeys, load_jwk, load_jwks
+from gateway.tokens.keys import KID_BYTES_MAX, LoadedKeys, load_jwk, load_jwks
 
 JWS_BYTES_MAX = 1024 * 1024  # a longer text is refused unread
+TYPE_BYTES_MAX = 128  # of `typ` and `cty`; as in token.pxd
 
 # crit and b64: no extension is understood (RFC 7515 §4.1.11, RFC 7797). enc and zip: a JWE. jku, x5u, x5c, jwk: a token
 # never says where its key is (RFC 8725 §3.10). All refuse by being there.
@@ -71,14 +72,17 @@ def _read_header(header: bytes) -> tuple[str, bytes]:
         (alg_kind, alg), *optional = scan(header, (b"alg", b"kid", b"typ", b"cty", *_REFUSED_MEMBERS))
     except JsonRefused:
         return "", b""
-    kid, content_type = optional[0][1], optional[2][1]
-    if any(kind not in ("string", "absent") for kind, _ in optional[:3]):
+    if any(kind != "absent" for kind, _ in optional[3:]) or any(
+        kind not in ("string", "absent") for kind, _ in optional[:3]
+    ):
         return "", b""
-    if any(kind != "absent" for kind, _ in optional[3:]):
+    kid, media_type, content_type = (value if isinstance(value, bytes) else b"" for _, value in optional[:3])
+    if len(kid) > KID_BYTES_MAX or max(len(media_type), len(content_type)) > TYPE_BYTES_MAX:
         return "", b""
-    # A nested JWT (RFC 7519 §5.2) is not judged by its envelope. RFC 7515 §4.1.10: "application/" may be left out.
-    if isinstance(content_type, bytes) and content_type.lower().removeprefix(b"application/") == b"jwt":
+    # An empty `typ` is no media type; a nested JWT (RFC 7519 §5.2) is not judged by its envelope. RFC 7515 §4.1.10:
+    # "application/" may be left out.
+    if optional[1] == ("string", b"") or content_type.lower().removeprefix(b"application/") == b"jwt":
         return "", b""
     if not isinstance(alg, bytes) or alg_kind != "string":
         return "", b""
-    return ("EdDSA" if alg == b"Ed25519" else alg.decode()), kid if isinstance(kid, bytes) else b""
+    return ("EdDSA" if alg == b"Ed25519" else alg.decode()), kid

@@ -31,7 +31,7 @@ RSA_EXPONENT_MIN = 5  # 1 verifies anything, 3 has a history of forgeries, even 
 RSA_EXPONENT_BITS_MAX = 64  # as OpenSSL for large moduli; a long exponent makes each signature dear
 RSA_FACTOR_MAX = 1000  # a modulus with a prime factor up to here is broken or damaged
 SECRET_BYTES_MAX = 1024
-KID_BYTES_MAX = 512  # as in token.pxd: no token can name a key with a longer `kid`
+KID_BYTES_MAX = 1024  # as in token.pxd: no token can name a key with a longer `kid`
 SHOWN_CHARACTERS_MAX = 80  # of an untrusted value, in a message
 JWKS_KEYS_MAX = 256  # keys of one set; a real one has a handful
 

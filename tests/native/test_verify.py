@@ -597,6 +597,11 @@ def test_another_value_in_the_environment_is_an_error() -> None:
     assert "must be `libcrypto` or `cryptography`, not `openssl`" in done.stderr
 
 
+def preload(library: Path) -> str:
+    """Return LD_PRELOAD with `library` behind what is preloaded already (a sanitizer must stay first)."""
+    return f"{os.environ.get('LD_PRELOAD', '')} {library}".strip()
+
+
 # What an interpreter with a static OpenSSL looks like: its modules have no file, and the loader knows no libcrypto.
 STATIC = "import hashlib, sys, types\nfor name in ('_hashlib', '_ssl'): sys.modules[name] = types.ModuleType(name)\n"
 
@@ -637,7 +642,7 @@ def test_a_library_that_gives_wrong_answers_or_is_no_openssl_is_not_used(
     library = tmp_path / "false.so"
     build = [compiler, "-shared", "-fPIC", "-w", "-Wl,--no-as-needed", "-o", str(library), str(tmp_path / "false.c")]
     subprocess.run([*build, verify.LIBCRYPTO_PATH], check=True, timeout=SECONDS_MAX)
-    done = run_python(SHOW, LD_PRELOAD=str(library), PORTCULLIS_CRYPTO="")
+    done = run_python(SHOW, LD_PRELOAD=preload(library), PORTCULLIS_CRYPTO="")
     assert done.stdout.startswith("cryptography ")
     assert reason in done.stdout
 
@@ -650,7 +655,7 @@ def test_a_library_that_lacks_a_function_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "false.c").write_text("int EVP_PKEY_verify() { return 0; }")
     library = tmp_path / "false.so"
     subprocess.run([compiler, "-shared", "-fPIC", "-w", "-o", str(library), str(tmp_path / "false.c")], check=True)
-    done = run_python(SHOW, LD_PRELOAD=str(library), PORTCULLIS_CRYPTO="")
+    done = run_python(SHOW, LD_PRELOAD=preload(library), PORTCULLIS_CRYPTO="")
     assert f"cryptography '{library}' `{library}` has no `ERR_clear_error`" in done.stdout
 
 

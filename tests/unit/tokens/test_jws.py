@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway._native.token import IssuerRules, KeySnapshot, TokenValidator
 from gateway._native.verify import BACKEND
 from gateway.tokens.jws import verify_jws
+from gateway.tokens.keys import load_jwk
 from tests.signers import NAMES, PUBLIC_NAMES, b64, signer
 
 BACKENDS = ("libcrypto", "cryptography") if BACKEND == "libcrypto" else ("cryptography",)
@@ -191,3 +193,40 @@ def test_no_changed_character_leaves_a_text_valid(data: st.DataObject) -> None:
     byte = data.draw(st.integers(0, 255).filter(lambda value: value != token[place]))
     changed = token[:place] + bytes([byte]) + token[place + 1 :]
     assert not verify_jws(changed, signer("EdDSA").jwk, NAMES)
+
+
+def doors(jwk: dict[str, str]) -> TokenValidator:
+    """Return what the doors judge by, with this key and few rules that are not about signature and header."""
+    algorithms = ("ES256",)
+    rules = IssuerRules(b"https://idp.example", audiences=(), any_audience=True, algorithms=algorithms)
+    validator = TokenValidator()
+    validator.publish(KeySnapshot((rules,), (load_jwk(jwk, algorithms),), (2**40,)))
+    return validator
+
+
+plain_headers: st.SearchStrategy[dict[str, object]] = st.fixed_dictionaries(
+    {"alg": st.sampled_from(["ES256"] * 6 + ["none", "es256", "", None, 1])},
+    optional={
+        "kid": st.sampled_from(["ES256"] * 6 + ["es256", "", 1, None, "k" * 1024, "k" * 1025]),
+        "typ": st.sampled_from(["JWT", "jwt", "at+jwt", "application/at+jwt", "", 1, None, [], "t" * 129]),
+        "cty": st.sampled_from(["JWT", "application/JWT", "jwt+x", "", 1, None, "application/x/jwt", "c" * 129]),
+        "x5t": st.sampled_from(["AAAA", None, 1]),
+    },
+)
+refused_members: st.SearchStrategy[dict[str, object]] = st.dictionaries(
+    st.sampled_from(["crit", "b64", "enc", "zip", "jku", "x5u", "x5c", "jwk"]),
+    st.sampled_from([None, [], "x"]),
+    max_size=1,
+)
+
+
+@given(plain_headers, refused_members, st.booleans())
+@settings(max_examples=400)
+def test_the_doors_judge_headers_in_the_same_way(
+    header: dict[str, object], more: dict[str, object], has_kid: bool
+) -> None:
+    jwk = {name: value for name, value in signer("ES256").jwk.items() if has_kid or name != "kid"}
+    payload = json.dumps({"iss": "https://idp.example", "sub": "alice", "exp": 2**35}).encode()
+    token = compact("ES256", json.dumps({**header, **more}).encode(), payload)
+    identity, reason = doors(jwk).judge_token(token.encode())
+    assert verify_jws(token, jwk, ["ES256"]) is (identity is not None), reason

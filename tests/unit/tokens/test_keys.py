@@ -161,13 +161,13 @@ def test_a_private_key_is_refused_and_its_secret_not_shown(algorithm: str, membe
     assert reason == f"a private key (`{member}`): whoever published it must replace it"
 
 
-@pytest.mark.parametrize("kid", [1, None, ["a"], "\ud800", "a" * 513])
+@pytest.mark.parametrize("kid", [1, None, ["a"], "\ud800", "a" * 1025])
 def test_a_kid_that_no_token_can_name_refuses_the_key(kid: object) -> None:
     assert "`kid`" in refusal({**jwk_of("RS256"), "kid": kid})
 
 
 def test_a_kid_is_kept_byte_by_byte() -> None:
-    for kid in ("", "a", "../../etc/passwd", "' OR 1=1 --", "a\nb\0", "schlüssel", "a" * 512):
+    for kid in ("", "a", "../../etc/passwd", "' OR 1=1 --", "a\nb\0", "schlüssel", "a" * 1024):
         (handle,) = load_jwk(jwk_of("ES256", kid=kid), NAMES)
         assert handle.kid == kid.encode()
     (handle,) = load_jwk(jwk_of("ES256", kid=None), NAMES)
