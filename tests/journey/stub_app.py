@@ -6,6 +6,7 @@ Run as a module it serves a config file with this application.
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import sys
 import time
@@ -89,4 +90,5 @@ build_app = StubApp
 
 
 if __name__ == "__main__":
+    multiprocessing.set_start_method(os.environ.get("STUB_START_METHOD", "fork"))
     sys.exit(serve_file(Path(sys.argv[1]), {}, program="tests.journey.stub_app"))

@@ -229,6 +229,20 @@ def test_systemd_is_told_how_far_it_is(tmp_path: Path) -> None:
             assert systemd.recv(1000) == b"STOPPING=1"
 
 
+def test_workers_can_be_spawned_where_python_does_not_fork(tmp_path: Path) -> None:
+    with stub(tmp_path, {"STUB_START_METHOD": "spawn"}, workers=2) as served:
+        assert served.text("/realm") == "first"
+        assert served.admin() == 200
+        served.reload(realm="second")
+        served.logged("reloaded: generation 2")
+        assert served.text("/realm") == "second"
+        os.kill(int(served.text("/pid")), signal.SIGKILL)
+        served.logged("takes its place")
+        assert {served.text("/realm") for _ in range(10)} == {"second"}
+        served.server.signal(signal.SIGTERM)
+        assert served.wait_end() == 0
+
+
 # --------------------------------------------------------------------------------------------------------------- reload
 
 
