@@ -742,6 +742,31 @@ cdef class FrontDoor:
                 if decision_slot is not None and REASONS[reason]:
                     self.decision_slots[door][reason] = decision_slot(DOORS[door], REASONS[reason])
 
+    def publish(self, FrontDoor other not None):
+        """Take over everything that `other` was made with, whole: what a reload builds is swapped in here.
+
+        A request that is being answered goes on with what it began with. Whether we are draining stays as it is.
+        """
+        cdef tuple former = (
+            self.engine, self.app, self.ask, self.websocket, self.fault, self.drop, self.access, self.audit,
+            self.is_trusted, self.login, self.trusted, self.answers, self.blank_identity,
+        )  # kept until all is swapped, so that no finaliser runs in between
+        self.engine = other.engine
+        self.app = other.app
+        self.ask = other.ask
+        self.websocket = other.websocket
+        self.fault = other.fault
+        self.drop = other.drop
+        self.access = other.access
+        self.audit = other.audit
+        self.is_trusted = other.is_trusted
+        self.login = other.login
+        self.trusted = {}
+        self.answers = other.answers
+        self.blank_identity = other.blank_identity
+        self.decision_id = other.decision_id
+        del former
+
     # -- the three ways in ----------------------------------------------------------------------------------------
 
     def __call__(self, dict scope not None, object receive, object send):
@@ -1069,19 +1094,29 @@ cdef class Relayed:
         return self
 
     def __next__(self):
-        cdef object answer
         try:
             return next(self.steps)
         except StopIteration:
             self.door._relay_ended(self)
             raise
         except UpstreamFault as fault:
-            answer = self.answer_to(fault)
-            if answer is not None:
-                self.send(answer[0])
-                self.send(answer[1])
-            elif fault.started:
-                raise
+            self._settle(fault)
+
+    def throw(self, object kind, object value=None, object traceback=None):
+        """Take what the scheduler throws in when the exchange failed or was cancelled."""
+        cdef object error = value if value is not None else kind if isinstance(kind, BaseException) else kind()
+        if not isinstance(error, UpstreamFault):
+            raise error
+        self._settle(error)
+
+    cdef object _settle(self, object fault):
+        """Answer a fault and end; raises StopIteration, or the fault where an answer is under way and must be cut."""
+        cdef object answer = self.answer_to(fault)
+        if answer is not None:
+            self.send(answer[0])
+            self.send(answer[1])
+        elif fault.started:
+            raise fault
         raise StopIteration
 
     cdef object answer_to(self, object fault):

@@ -145,6 +145,9 @@ class FrontDoor:
         sync_send: type | None = None,
         decision_id: bool = True,
     ) -> FrontDoor: ...
+    def publish(self, other: FrontDoor) -> None:
+        """Take over everything that `other` was made with, whole."""
+
     def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> Awaitable[None]: ...
     def finish(self, scope: _Scope, receive: _Receive, send: _Send, reason: str | None = None) -> Awaitable[None]:
         """Judge once more after an ASK, for good; with `reason`, refuse for that reason."""

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from gateway._native.front import FrontDoor, Verdict
+from gateway._native.front import Engine, FrontDoor, Verdict
 from gateway.front.asgi import Receive, Scope, Send
 
 
 class Learner(Protocol):
     """What can be asked when the hot path does not know."""
 
-    async def ask(self, reason: str, issuer_index: int, token: bytes) -> str | None:
+    async def ask(self, reason: str, issuer_index: int, token: bytes, engine: Engine | None = None) -> str | None:
         """Learn what is missing to judge `token`; give None for "judge again", or the reason to refuse.
 
-        `reason` is `kid_unknown`, `opaque` or `keys_unavailable`. Ends within the deadlines of its dependencies.
+        `reason` is `kid_unknown`, `opaque` or `keys_unavailable`. Ends within the deadlines of its dependencies. Where
+        asking again soon would be in vain, `engine` is told to refuse by itself for a while.
         """
 
 
@@ -27,7 +28,7 @@ class Asking:
         self._learner = learner
 
     async def __call__(self, door: FrontDoor, verdict: Verdict, scope: Scope, receive: Receive, send: Send) -> None:
-        refusal = await self._learner.ask(verdict.reason, verdict.issuer_index, verdict.token)
+        refusal = await self._learner.ask(verdict.reason, verdict.issuer_index, verdict.token, door.engine)
         await door.finish(scope, receive, send, refusal)
 
     async def learn(self, verdict: Verdict) -> str | None:

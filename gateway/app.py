@@ -1,0 +1,276 @@
+"""The composition root: from a config to the running application of one worker. Imported by `gateway.cli` only."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+
+from gateway._native.front import DOORS, REASONS, Engine, FrontDoor
+from gateway._native.metrics import MetricsBlock
+from gateway._native.token import TokenValidator
+from gateway.config import Config, IntrospectionConfig, resolve_secret
+from gateway.errors import ConfigError, ConfigFault, GatewayError
+from gateway.front.answers import deny_answers
+from gateway.front.asgi import App as ASGIApp
+from gateway.front.asking import Asking
+from gateway.front.endpoints import admin_app, public_app, reserved_paths
+from gateway.front.faults import FaultAnswers
+from gateway.front.granian_inline import install as install_inline
+from gateway.front.granian_inline import sync_send_type
+from gateway.front.introspect import Introspection
+from gateway.front.judging import EngineJudge
+from gateway.front.learning import ControlLearner
+from gateway.front.login import login_redirect
+from gateway.front.request_logs import Logs
+from gateway.front.routing import (
+    DECISION_HEADER,
+    header_claims_of,
+    identity_header_names,
+    plan_routes,
+    scope_names_of,
+)
+from gateway.front.socket_relay import SocketRelay
+from gateway.front.sockets import SocketDoor
+from gateway.front.trust import TrustedProxies
+from gateway.front.upstreams import PoolPlan, Upstreams
+from gateway.front.vitals import Figures, WorkerVitals
+from gateway.observability.catalogue import Layout, catalogue, decision_of
+from gateway.observability.metrics import Metrics
+from gateway.tokens.control import ControlState, TokenControl
+from gateway.types import Clock, Secret, SystemClock, WorkerContext
+
+_log = logging.getLogger("portcullis.app")
+
+SAMPLE_S = 1.0  # how often figures that are kept elsewhere go into the metrics
+SETTLE_S = 5.0  # a reload that needs a new validator waits this long for its keys
+SETTLE_STEP_S = 0.02
+
+
+def metrics_layout() -> Layout:
+    """Give the layout of the shared metrics map; the same in every process of one version."""
+    return Layout(catalogue(DOORS, REASONS))
+
+
+def build_app(config: Config, worker: WorkerContext, *, clock: Clock | None = None) -> App:
+    """Build one worker's application. Raises ConfigError for what only shows when the parts are made."""
+    return App(config, worker, clock or SystemClock())
+
+
+def _shape_of(config: Config) -> tuple[object, ...]:
+    """Give what a validator is made for: when it changes, another one is needed."""
+    return scope_names_of(config), header_claims_of(config), config.cache
+
+
+def _new_validator(config: Config) -> TokenValidator:
+    cache = config.cache
+    return TokenValidator(
+        entries=cache.tokens_entries,
+        ttl_s=cache.tokens_ttl_s,
+        structures=cache.structures_entries,
+        token_bytes_max=cache.token_bytes_max,
+        scope_names=scope_names_of(config),
+        header_claims=header_claims_of(config),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Generation:
+    """Everything that one config made. Published whole; the former one ends when nobody uses it any more."""
+
+    config: Config
+    validator: TokenValidator
+    control: TokenControl
+    door: FrontDoor
+    pools: PoolPlan
+
+
+class App:
+    """One worker's application: the doors, what stands behind them, and how both are swapped."""
+
+    def __init__(self, config: Config, worker: WorkerContext, clock: Clock) -> None:
+        self._worker = worker
+        self._clock = clock
+        self._metrics = Metrics(worker.metrics_path, metrics_layout(), MetricsBlock, worker.index)
+        self._upstreams = Upstreams()
+        self._vitals = WorkerVitals(self._metrics, self._control_state)
+        self._logs = Logs(config.log, worker.run_dir, self._metrics)
+        self._learner = ControlLearner(lambda: self._now.control, self._metrics, clock)
+        self._reloads = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        validator = _new_validator(config)
+        self._now = self._generation(config, validator, self._new_control(config, validator))
+        self.asgi: FrontDoor = self._now.door
+        self.admin_asgi: ASGIApp = admin_app(self._vitals)
+        figures = Figures(self._metrics, lambda: self._now.validator, self._control_state, self._upstreams.pools)
+        self._metrics.add_sampler(figures)
+        if config.server.inline:
+            install_inline(self.asgi)
+
+    # -- parts --------------------------------------------------------------------------------------------------------
+
+    def _new_control(self, config: Config, validator: TokenValidator) -> TokenControl:
+        with _faults_at("issuers"):
+            return TokenControl(
+                config,
+                base_dir=Path.cwd(),
+                run_dir=self._worker.run_dir,
+                validators=(validator,),
+                clock=self._clock,
+            )
+
+    def _generation(self, config: Config, validator: TokenValidator, control: TokenControl) -> _Generation:
+        """Make everything that a config asks for, changing nothing that serves. Raises ConfigError."""
+        pools = self._upstreams.plan(config.server)
+        with _faults_at("routes"):
+            plan = plan_routes(config, pools.pool_of)
+        introspects = bool(config.introspection.clients)
+        engine = Engine(
+            validator,
+            plan.snapshot,
+            reserved=reserved_paths(introspects),
+            header_bytes_max=config.server.header_bytes_max,
+            header_count_max=config.server.header_count_max,
+        )
+        judge = EngineJudge(engine, self._learner)
+        with _faults_at("introspection.clients"):
+            introspection = Introspection(judge, _secrets_of(config.introspection)) if introspects else None
+        return _Generation(config, validator, control, self._new_door(config, engine, introspection), pools)
+
+    def _new_door(self, config: Config, engine: Engine, introspection: Introspection | None) -> FrontDoor:
+        asking = Asking(self._learner)
+        names = identity_header_names(config)
+        drop = frozenset(names) | {DECISION_HEADER}
+        blank = tuple((name, b"") for name in names)
+        logs = self._logs.of_issuers([issuer.issuer for issuer in config.issuers], config.log)
+        return FrontDoor(
+            engine,
+            app=public_app(self._vitals, introspection, self._lifespan),
+            ask=asking,
+            websocket=SocketDoor(asking, SocketRelay(config, drop, blank), config.server.realm),
+            fault=FaultAnswers(self._count_fault),
+            drop=drop,
+            is_trusted=TrustedProxies(config.server.trusted_proxies),
+            answers=deny_answers(config.server.realm),
+            blank_identity=blank,
+            metrics=self._metrics.block,
+            decision_slot=self._decision_slot,
+            duration_slot=lambda door: self._metrics.slot("request_duration_seconds", door=door),
+            access=logs.access,
+            audit=logs.audit,
+            login=login_redirect(config.forward_auth),
+            sync_send=sync_send_type(),
+            decision_id=config.identity.decision_id,
+        )
+
+    def _decision_slot(self, door: str, reason: str) -> int:
+        return self._metrics.slot("decisions_total", door=door, decision=decision_of(reason), reason=reason)
+
+    def _count_fault(self, kind: str) -> None:
+        with contextlib.suppress(KeyError):  # faults that are the client's own are not in the catalogue
+            self._metrics.counter("upstream_faults_total", kind=kind).add()
+
+    def _control_state(self) -> ControlState:
+        return self._now.control.state()
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
+        self._upstreams.commit(self._now.pools)
+        await self._now.control.start()
+        sampling = asyncio.create_task(self._sample_for_ever(), name="metrics")
+        try:
+            yield
+        finally:
+            for task in (sampling, *self._tasks):
+                task.cancel()
+            await asyncio.gather(sampling, *self._tasks, return_exceptions=True)
+            await self._upstreams.aclose()
+            await self._now.control.stop()
+            self._logs.close()
+
+    async def _sample_for_ever(self) -> None:
+        while True:
+            self._metrics.sample()
+            await asyncio.sleep(SAMPLE_S)
+
+    @property
+    def draining(self) -> bool:
+        """Whether this worker sends its clients away; readiness goes first, then connections close."""
+        return self._vitals.draining
+
+    @draining.setter
+    def draining(self, value: bool) -> None:
+        self._vitals.draining = value
+        self.asgi.draining = value
+        if value:
+            self._upstreams.drain()
+
+    # -- reload -------------------------------------------------------------------------------------------------------
+
+    def reload(self, config: Config) -> None:
+        """Serve by another config from now on. Raises ConfigError, and changes nothing, where that cannot be.
+
+        Where scopes, identity headers or cache sizes changed, tokens are judged by a new validator: it gets its keys
+        first (at most SETTLE_S), and the former config serves until then. Everything else changes at once.
+        """
+        if _shape_of(config) == _shape_of(self._now.config):
+            following = self._generation(config, self._now.validator, self._now.control)
+            self._publish(following)
+            self._spawn(self._reload_control(following))
+        else:
+            validator = _new_validator(config)
+            self._spawn(self._replace(self._generation(config, validator, self._new_control(config, validator))))
+
+    def _publish(self, generation: _Generation) -> None:
+        """Swap a generation in whole."""
+        self._upstreams.commit(generation.pools)
+        self._now = generation
+        self.asgi.publish(generation.door)
+
+    async def _reload_control(self, generation: _Generation) -> None:
+        """Have the control plane follow a config whose routes are published already."""
+        async with self._reloads:
+            if self._now is not generation:
+                return  # another reload came after this one
+            try:
+                await generation.control.reload(generation.config)
+            except (GatewayError, ValueError) as error:
+                _log.error("issuers and store were not reloaded, the former ones stay: %s", error)
+
+    async def _replace(self, generation: _Generation) -> None:
+        """Start a generation with a control plane of its own, and publish it when it can judge."""
+        async with self._reloads:
+            former = self._now
+            await generation.control.start()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SETTLE_S):
+                    while not generation.control.state().ready:
+                        await asyncio.sleep(SETTLE_STEP_S)
+            self._publish(generation)
+            await former.control.stop()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _secrets_of(config: IntrospectionConfig) -> dict[str, Secret]:
+    return {client.id: resolve_secret(client.secret, Path.cwd()) for client in config.clients}
+
+
+@contextlib.contextmanager
+def _faults_at(key: str) -> Iterator[None]:
+    """Turn what the parts refuse into a fault of the config."""
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError([ConfigFault("config", None, key, str(error))]) from error

@@ -1,0 +1,36 @@
+"""The control plane, as the doors ask it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gateway._native.front import Engine
+from gateway.observability.metrics import Metrics
+from gateway.tokens.control import TokenControl
+from gateway.types import Clock
+
+HOLD_S = 1  # after a key was looked for in vain, unknown `kid`s of its issuer are refused at once for this long
+
+
+class ControlLearner:
+    """Hand the doors' questions to the control plane of the moment, and count them."""
+
+    def __init__(self, control: Callable[[], TokenControl], metrics: Metrics, clock: Clock) -> None:
+        self._control = control
+        self._clock = clock
+        self._asks = {
+            kind: metrics.counter("asks_total", kind=kind) for kind in ("kid_unknown", "opaque", "keys_unavailable")
+        }
+        self._in_flight = metrics.gauge("requests_in_flight")
+
+    async def ask(self, reason: str, issuer_index: int, token: bytes, engine: Engine | None = None) -> str | None:
+        """Learn what is missing to judge `token`; give None for "judge again", or the reason to refuse."""
+        self._asks[reason].add()
+        self._in_flight.add(1)
+        try:
+            refusal = await self._control().ask(reason, issuer_index, token)
+        finally:
+            self._in_flight.add(-1)
+        if refusal == "kid_unknown" and engine is not None:
+            engine.hold(issuer_index, int(self._clock.wall_s()) + HOLD_S)
+        return refusal

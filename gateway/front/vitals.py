@@ -1,0 +1,131 @@
+"""How a worker is: what its probes say, and the figures that it keeps elsewhere, brought into the metrics."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterable, Mapping
+
+from gateway import __version__
+from gateway._native import verify
+from gateway._native.token import TokenValidator
+from gateway._native.upstream import UpstreamPool
+from gateway.front.endpoints import Dependency
+from gateway.observability.exposition import exposition
+from gateway.observability.metrics import Counter, Metrics
+from gateway.tokens.control import ControlState
+from gateway.tokens.jwks import IssuerState
+
+_KEY_STATES = ("starting", "ok", "stale", "unavailable")
+_REVOCATION_STATES = {"ok": "ok", "degraded": "degraded", "starting": "starting"}
+
+
+def issuer_dependency(state: IssuerState) -> Dependency:
+    """Show an issuer's keys; one that is down leaves the gateway ready, or it would be unready everywhere at once."""
+    detail: dict[str, object] = {"keys": state.keys}
+    if state.age_s is not None:
+        detail["age_s"] = round(state.age_s, 1)
+    if state.error:
+        detail["error"] = state.error
+    if state.faults:
+        detail["faults"] = list(state.faults)
+    return Dependency(state.status, state.status != "starting", detail)
+
+
+def dependencies_of(state: ControlState) -> dict[str, Dependency]:
+    """Show everything that verdicts depend on."""
+    revocations = state.revocations
+    shown = {f"issuer {issuer.issuer}": issuer_dependency(issuer) for issuer in state.issuers}
+    name = _REVOCATION_STATES.get(revocations.status, revocations.status)
+    detail: dict[str, object] = {"error": revocations.error} if revocations.error else {}
+    shown["revocations"] = Dependency(name, revocations.trusted, detail)
+    return shown
+
+
+class Figures:
+    """Moves what validator, control plane and pools count by themselves into the shared metrics. Callable."""
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        validator: Callable[[], TokenValidator],
+        control: Callable[[], ControlState],
+        pools: Callable[[], Iterable[UpstreamPool]],
+    ) -> None:
+        self._metrics = metrics
+        self._validator = validator
+        self._control = control
+        self._pools = pools
+        self._totals: dict[tuple[str, ...], int] = {}
+        self._counters: dict[tuple[str, ...], Counter] = {}
+        self._sources: dict[tuple[str, ...], int] = {}
+
+    def __call__(self) -> None:
+        self._sample_tokens()
+        self._sample_control()
+        self._sample_pools()
+
+    def _follow(self, total: int, source: object, name: str, **labels: str) -> None:
+        """Count what a total grew by; a new `source` (after a reload) begins at 0 again."""
+        key = (name, *labels.values())
+        counter = self._counters.get(key)
+        if counter is None:
+            counter = self._counters[key] = self._metrics.counter(name, **labels)
+        if self._sources.get(key) != id(source):
+            self._sources[key] = id(source)
+            counter.follow(0)
+        counter.follow(total)
+
+    def _sample_tokens(self) -> None:
+        validator = self._validator()
+        stats = validator.stats()
+        self._follow(stats["hits"], validator, "token_cache_hits_total")
+        self._follow(stats["misses"], validator, "token_cache_misses_total")
+        self._follow(stats["evictions"], validator, "token_cache_evictions_total")
+        self._follow(stats["structure_hits"], validator, "token_structure_hits_total")
+        self._metrics.gauge("token_cache_entries").set(stats["entries"])
+        self._metrics.gauge("revocations").set(stats["revocations"])
+
+    def _sample_control(self) -> None:
+        state = self._control()
+        for issuer in state.issuers:
+            for name in _KEY_STATES:
+                gauge = self._metrics.gauge("jwks_state", state=name, issuer=issuer.issuer)
+                gauge.set(int(name == issuer.status))
+            self._metrics.gauge("jwks_keys", issuer=issuer.issuer).set(issuer.keys)
+        self._metrics.gauge("store_up").set(int(state.revocations.trusted and not state.revocations.error))
+
+    def _sample_pools(self) -> None:
+        requests = opened = busy = idle = 0
+        for pool in self._pools():
+            stats = pool.stats()
+            requests += stats["requests"]
+            opened += stats["connects"]
+            idle += stats["idle"]
+            busy += stats["active"]
+        self._follow(requests, None, "upstream_requests_total")
+        self._follow(opened, None, "upstream_connections_opened_total")
+        self._metrics.gauge("upstream_connections", state="busy").set(busy)
+        self._metrics.gauge("upstream_connections", state="idle").set(idle)
+
+
+class WorkerVitals:
+    """What the probes of one worker answer."""
+
+    def __init__(self, metrics: Metrics, control: Callable[[], ControlState]) -> None:
+        self._metrics = metrics
+        self._control = control
+        self.draining = False
+
+    def dependencies(self) -> Mapping[str, Dependency]:
+        return dependencies_of(self._control())
+
+    def metrics_text(self) -> str:
+        """Write all workers' metrics, with this worker's figures as of now."""
+        self._metrics.sample()
+        build = {
+            "version": __version__,
+            "python": platform.python_version(),
+            "crypto": verify.BACKEND,
+            "libcrypto": verify.LIBCRYPTO_VERSION,
+        }
+        return exposition(self._metrics.map, build)
