@@ -1,10 +1,11 @@
-"""Paths and routes: the canonical form is the oracle's, stays itself, and finds the oracle's route.
+"""Paths and routes: the canonical form stays itself; on a share of the inputs it and its route are the oracle's.
 
 An input is two bytes that choose routes, then path, host and method with `|` between (no path holds a plain `|`).
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable
 
 from gateway._native import routes
@@ -15,6 +16,7 @@ WORDS = (
     b"%", b"|api.test|", b"|a.b.test.|", b"|GET", b"|HEAD", b"/orders/", b"/users/1/posts", b"/files/a/b/c", b"/a" * 70,
 )  # fmt: skip
 LENGTH_MAX = 4200
+ORACLE_SHARE = 4
 POOL = (
     oracle.Pattern("/", "", ()),
     oracle.Pattern("/orders", "", ("GET", "POST")),
@@ -56,16 +58,18 @@ def seeds() -> Iterable[bytes]:
 def target(data: bytes) -> object:
     path, _, rest = data[2:].partition(b"|")
     host, _, method = rest.partition(b"|")
-    expected = oracle.canonical_path(path)
+    with_oracle = zlib.crc32(data) % ORACLE_SHARE == 0
     try:
         canonical = routes.canonical_path(path)
     except routes.PathRefused as refusal:
-        assert (refusal.offset, refusal.code) == expected
+        assert not with_oracle or (refusal.offset, refusal.code) == oracle.canonical_path(path)
         return refusal.code
-    assert canonical == expected
+    assert not with_oracle or canonical == oracle.canonical_path(path)
     assert routes.canonical_path(canonical) == canonical
     patterns, snapshot = snapshot_of(int.from_bytes(data[:2], "big"))
     found = snapshot.find(host, canonical, method)
+    if not with_oracle:
+        return found if isinstance(found, str) else (found[0].name, found[0].host)
     segments = canonical.count(b"/")
     if len(host) > routes.LIMITS["ROUTE_HOST_BYTES_MAX"]:
         host = b"-"  # the tree takes it for no route's host; the doors refuse it before
