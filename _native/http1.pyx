@@ -1,3 +1,4 @@
+# cython: autotestdict=False, auto_pickle=False
 """HTTP/1.1 as bytes: strict where leniency would let two readers see two messages.
 
 Everything that RFC 9112 lets a recipient either repair or refuse is refused: bare LF, folded lines, white space before

@@ -23,7 +23,8 @@ cdef enum ReadPhase:
     READ_NOTHING            # no response is due
 
 cdef enum WaitingFor:
-    WAIT_CONNECTION = 0     # a place in the pool, or a connection that is being opened
+    WAIT_PLACE = 0          # a connection that another request uses
+    WAIT_CONNECTION         # a connection that is being opened
     WAIT_RESPONSE           # the upstream's head, or the next piece of its body
     WAIT_CLIENT_BODY        # the next piece of the request's body
     WAIT_CLIENT_READS       # the client, who does not take what we have for it

@@ -1,3 +1,4 @@
+# cython: autotestdict=False, auto_pickle=False
 """The proxy door's client side: requests framed anew, responses relayed as they come.
 
 A request without a body, on a connection that is idle, costs one write and no coroutine; a response that arrives whole
@@ -474,10 +475,12 @@ cdef class Exchange:
                 if pool.body_bytes_max and total > pool.body_bytes_max:
                     self._fail("body_too_large", f"the body is longer than {pool.body_bytes_max} bytes", False)
                     return
-                if not self.chunked and (total > self.length or (not more and total < self.length)):
-                    # The upstream must never see a message of another length than its head says.
-                    self._fail("bad_request", "the body is not as long as its content-length says", False)
-                    return
+                if not self.chunked:
+                    if total > self.length or (not more and total < self.length):
+                        # The upstream must never see a message of another length than its head says.
+                        self._fail("bad_request", "the body is not as long as its content-length says", False)
+                        return
+                    more = total < self.length  # what would come now is not part of the message
                 self._write_body(data, not more)
         except asyncio.CancelledError:
             raise
@@ -955,9 +958,9 @@ cdef class UpstreamPool:
         """Append to the request that is being built; the one place where its size is looked at."""
         cdef Py_ssize_t need = self.out_bytes + length
         cdef char* room
+        if need > REQUEST_HEAD_BYTES_MAX:
+            raise UpstreamFault("bad_request", f"the head is longer than {REQUEST_HEAD_BYTES_MAX} bytes")
         if need > self.out_capacity:
-            if need > REQUEST_HEAD_BYTES_MAX:
-                raise UpstreamFault("bad_request", f"the head is longer than {REQUEST_HEAD_BYTES_MAX} bytes")
             room = <char*>realloc(self.out, <size_t>(2 * need))
             if room == NULL:
                 raise MemoryError()
@@ -1187,10 +1190,12 @@ cdef class UpstreamPool:
             return None
         if len(self.waiters) >= self.queue_max + len(self.opening):
             return exchange._fail("busy", "too many requests wait for a connection", False)
-        exchange.waiting = WAIT_CONNECTION
-        exchange.deadline = self.ticks + (
-            self.queue_ticks if len(self.connections) + len(self.opening) >= self.connections_max else self.connect_ticks
-        )
+        if len(self.connections) + len(self.opening) >= self.connections_max:
+            exchange.waiting = WAIT_PLACE
+            exchange.deadline = self.ticks + self.queue_ticks
+        else:
+            exchange.waiting = WAIT_CONNECTION
+            exchange.deadline = self.ticks + self.connect_ticks
         self.waiters.append(exchange)
         self._open_more()
 
@@ -1230,7 +1235,10 @@ cdef class UpstreamPool:
             problem = f"no connection to the upstream: {type(error).__name__}"
         finally:
             self.opening.discard(task)
+        if problem is None and connection.is_closing():
+            problem = "the upstream closed the connection at once"
         if problem is not None:
+            # Somebody is told, or an upstream that hangs up at once would be dialled for ever.
             exchange = self._next_waiter()
             if exchange is not None:
                 exchange._fail("unreachable", problem, False)
@@ -1238,9 +1246,6 @@ cdef class UpstreamPool:
             return
         self.connects += 1
         self.connections.add(connection)
-        if self.closed or connection.is_closing():
-            connection._close()
-            return
         self._release(connection)
 
     cdef object _release(self, UpstreamConnection connection):
@@ -1248,8 +1253,11 @@ cdef class UpstreamPool:
         cdef Exchange exchange
         connection._resume()
         connection.phase = READ_NOTHING
-        if self.closed or connection.is_closing() or connection.transport.get_write_buffer_size():
+        if self.closed or connection.is_closing():
             connection._close()
+            return None
+        if connection.descriptor >= 0 and connection.transport.get_write_buffer_size():
+            connection._close()     # its peer has not taken the last request, whatever it answered
             return None
         if self.waiters:
             exchange = self._next_waiter()
@@ -1328,7 +1336,7 @@ cdef class UpstreamPool:
                 connection.exchange._check()
         for exchange in [waiter for waiter in self.waiters if (<Exchange>waiter).deadline <= self.ticks]:
             self.waiters.remove(exchange)
-            if self.connections or not self.opening:
+            if exchange.waiting == WAIT_PLACE:
                 exchange._fail("busy", "no connection came free in time", False)
             else:
                 exchange._fail("unreachable", "no connection to the upstream in time", False)
