@@ -1,12 +1,18 @@
 """The two services around the demo's gateway: an issuer that publishes its keys and mints tokens, and an app.
 
-Both are toys on loopback, made with the standard library; the gateway in between is the real one.
+Both are toys on loopback, made with the standard library; the gateway in between is the real one. They run in a process
+of their own (`python -m gateway.cli.demo_services`), because the gateway's parent may have no threads when it forks:
+
+    the demo ◂── standard output: one line of JSON with our addresses
+             ──▸ standard input: nothing; the process ends when it does
 """
 
 from __future__ import annotations
 
 import html
 import json
+import signal
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -121,3 +127,19 @@ class DemoApp(_Service):
             do_HEAD = do_GET
 
         super().__init__(Handler, port)
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the gateway's to answer; our input ends with it
+    issuer, app = DemoIssuer(), DemoApp()
+    print(json.dumps({"issuer": issuer.url, "app": app.url}), flush=True)
+    try:
+        sys.stdin.read()
+    finally:
+        app.stop()
+        issuer.stop()
+
+
+if __name__ == "__main__":
+    main()

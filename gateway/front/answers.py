@@ -94,9 +94,7 @@ _REFUSALS = {
         "the issuer cannot be asked about the token at the moment",
         retry_after_s=5,
     ),
-    "no_upstream": Refusal(
-        404, "no_upstream", "Not found", "the route for this address serves forward-auth only"
-    ),
+    "no_upstream": Refusal(404, "no_upstream", "Not found", "the route for this address serves forward-auth only"),
     "auth_unsupported": Refusal(
         403, "auth_unsupported", "Not permitted", "the route asks for a kind of login that this gateway does not offer"
     ),

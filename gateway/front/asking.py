@@ -37,5 +37,3 @@ class Asking:
 
     def __repr__(self) -> str:
         return f"Asking({type(self._learner).__name__})"
-
-

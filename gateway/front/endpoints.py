@@ -97,5 +97,3 @@ def reserved_paths(introspection: bool) -> tuple[bytes, ...]:
     if introspection:
         paths.append(b"/oauth2/introspect")
     return tuple(paths)
-
-

@@ -15,7 +15,13 @@ _FAULTS: dict[str, tuple[int, str, str, str, int]] = {
     "unreachable": (502, "upstream_unreachable", "Bad gateway", "the app behind the gateway cannot be reached", 0),
     "protocol": (502, "upstream_protocol_error", "Bad gateway", "the app behind the gateway gave no valid answer", 0),
     "timeout": (504, "upstream_timeout", "Gateway timeout", "the app behind the gateway did not answer in time", 0),
-    "busy": (503, "upstream_busy", "Service unavailable", "every connection to the app behind the gateway is in use", 1),
+    "busy": (
+        503,
+        "upstream_busy",
+        "Service unavailable",
+        "every connection to the app behind the gateway is in use",
+        1,
+    ),
     "body_too_large": (413, "body_too_large", "Content too large", "the request's body is longer than is accepted", 0),
     "bad_request": (400, "request_unsendable", "Bad request", "the request cannot be passed on as it is", 0),
     "request_timeout": (408, "request_timeout", "Request timeout", "the request's body did not arrive in time", 0),
@@ -33,7 +39,9 @@ class FaultAnswers:
     def __init__(self, count: Callable[[str], None]) -> None:
         self._count = count
 
-    def __call__(self, kind: str, message: str, request_id: str, route: str, html: bool, started: bool) -> Messages | None:
+    def __call__(
+        self, kind: str, message: str, request_id: str, route: str, html: bool, started: bool
+    ) -> Messages | None:
         """Give the two ASGI messages, or None where an answer is under way or nobody is there to read one."""
         self._count(kind)
         if kind == "client_gone":

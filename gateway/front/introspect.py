@@ -93,9 +93,7 @@ async def _read_form(request: Request) -> dict[str, str] | Response:
     """Read the form, or give the refusal: fields may stand there once only (RFC 6749 §3.2)."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/x-www-form-urlencoded":
-        return ProblemResponse(
-            415, "unsupported_media_type", "Form expected", "send application/x-www-form-urlencoded"
-        )
+        return ProblemResponse(415, "unsupported_media_type", "Form expected", "send application/x-www-form-urlencoded")
     body = bytearray()
     try:
         async for piece in request.stream():

@@ -43,7 +43,12 @@ def test_stubs_fit_the_compiled_modules() -> None:
 
 def test_imports_go_down_only() -> None:
     finished = subprocess.run(
-        [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()", "--no-cache"],
+        [
+            sys.executable,
+            "-c",
+            "from importlinter.cli import lint_imports_command; lint_imports_command()",
+            "--no-cache",
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -71,7 +76,17 @@ def test_the_compiled_core_loads_alone() -> None:
 
 def test_a_sidecar_does_not_load_what_it_does_not_use() -> None:
     loaded = loaded_after("import gateway.app")
-    heavy = {"redis", "sqlalchemy", "webauthn", "jinja2", "opentelemetry", "confluent_kafka", "rich", "httpx2", "websockets"}
+    heavy = {
+        "redis",
+        "sqlalchemy",
+        "webauthn",
+        "jinja2",
+        "opentelemetry",
+        "confluent_kafka",
+        "rich",
+        "httpx2",
+        "websockets",
+    }
     assert not heavy & loaded
 
 

@@ -96,7 +96,9 @@ class Gateway:
         self.server.stop()
         self.server = self._start()
 
-    def ask(self, method: str, target: str, *headers: tuple[str, str], body: bytes = b"", host: str = "app.test") -> Answer:
+    def ask(
+        self, method: str, target: str, *headers: tuple[str, str], body: bytes = b"", host: str = "app.test"
+    ) -> Answer:
         return ask(self.port, method, target, headers, body, host)
 
     def admin(self, target: str) -> Answer:

@@ -112,7 +112,12 @@ class Connection:
         return Answer(status, pairs, body)
 
     def request(
-        self, method: str, target: str, headers: Pairs | Mapping[str, str] = (), body: bytes = b"", host: str = "app.test"
+        self,
+        method: str,
+        target: str,
+        headers: Pairs | Mapping[str, str] = (),
+        body: bytes = b"",
+        host: str = "app.test",
     ) -> Answer:
         self.send(request_bytes(method, target, headers, body, host))
         return self.read_answer(method)
@@ -133,7 +138,12 @@ def request_bytes(
 
 
 def ask(
-    port: int, method: str, target: str, headers: Pairs | Mapping[str, str] = (), body: bytes = b"", host: str = "app.test"
+    port: int,
+    method: str,
+    target: str,
+    headers: Pairs | Mapping[str, str] = (),
+    body: bytes = b"",
+    host: str = "app.test",
 ) -> Answer:
     """Make one request on a connection of its own."""
     with Connection(port) as connection:
