@@ -98,6 +98,8 @@ class App:
         self._worker = worker
         self._clock = clock
         self._metrics = Metrics(worker.metrics_path, metrics_layout(), MetricsBlock, worker.index)
+        assert isinstance(self._metrics.block, MetricsBlock)
+        self._block = self._metrics.block
         self._upstreams = Upstreams()
         self._vitals = WorkerVitals(self._metrics, self._control_state)
         self._logs = Logs(config.log, worker.run_dir, self._metrics)
@@ -159,7 +161,7 @@ class App:
             is_trusted=TrustedProxies(config.server.trusted_proxies),
             answers=deny_answers(config.server.realm),
             blank_identity=blank,
-            metrics=self._metrics.block,
+            metrics=self._block,
             decision_slot=self._decision_slot,
             duration_slot=lambda door: self._metrics.slot("request_duration_seconds", door=door),
             access=logs.access,
@@ -252,7 +254,7 @@ class App:
             await generation.control.start()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SETTLE_S):
-                    while not generation.control.state().ready:
+                    while not generation.control.state().ready:  # noqa: ASYNC110  (a reload; nothing waits for it)
                         await asyncio.sleep(SETTLE_STEP_S)
             self._publish(generation)
             await former.control.stop()

@@ -73,7 +73,7 @@ Portcullis demo
 
   also: what nobody may pretend, and what proxies ask
      curl -s -H "X-Auth-Subject: root" {gateway}/public/hello
-     curl -i -H "Authorization: Bearer $TOKEN" -H "X-Forwarded-Method: GET" -H "X-Forwarded-Uri: /orders/1" {gateway}/auth/forward
+     curl -i -H "Authorization: Bearer $TOKEN" {gateway}/auth/envoy/orders/1
      curl -s {admin}/metrics | grep decisions_total | grep -v ' 0$'
 
 Ctrl-C ends it.
@@ -161,10 +161,8 @@ def _announced(places: Places, as_json: bool) -> Iterator[None]:
 def _announce(places: Places, as_json: bool) -> None:
     deadline = time.monotonic() + READY_TIMEOUT_S
     while time.monotonic() < deadline:
-        with contextlib.suppress(OSError):
-            with urllib.request.urlopen(f"{places.gateway}/readyz", timeout=1) as answer:  # noqa: S310  (loopback)
-                if answer.status == 200:
-                    break
+        if _is_ready(places.gateway):
+            break
         time.sleep(READY_STEP_S)
     else:
         return
@@ -174,6 +172,12 @@ def _announce(places: Places, as_json: bool) -> None:
         text = _GUIDE.format(gateway=places.gateway, admin=places.admin, issuer=places.issuer, app=places.app)
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
+
+
+def _is_ready(gateway: str) -> bool:
+    with contextlib.suppress(OSError), urllib.request.urlopen(f"{gateway}/readyz", timeout=1) as answer:  # noqa: S310
+        return bool(answer.status == 200)
+    return False
 
 
 def _free_port(preferred: int) -> int:

@@ -142,10 +142,12 @@ _ID_MARK = "@request-id@"
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title><style>
-body{{font:16px/1.5 system-ui,sans-serif;max-width:34rem;margin:18vh auto 0;padding:0 1.5rem;color:#1d2430;background:#fafbfc}}
+body{{font:16px/1.5 system-ui,sans-serif;max-width:34rem;margin:18vh auto 0;padding:0 1.5rem}}
+body{{color:#1d2430;background:#fafbfc}}
 h1{{font-size:1.5rem;margin:0 0 .5rem}}p{{margin:.25rem 0}}small{{color:#667085}}
 @media(prefers-color-scheme:dark){{body{{color:#e4e7ec;background:#12161c}}small{{color:#98a2b3}}}}
-</style></head><body><h1>{title}</h1><p>{detail}.</p><p><small>{status} {code} · request {mark}</small></p></body></html>
+</style></head><body><h1>{title}</h1><p>{detail}.</p>
+<p><small>{status} {code} · request {mark}</small></p></body></html>
 """
 
 

@@ -39,7 +39,7 @@ class FaultAnswers:
     def __init__(self, count: Callable[[str], None]) -> None:
         self._count = count
 
-    def __call__(
+    def __call__(  # noqa: PLR0917  (called from compiled code, where names cost)
         self, kind: str, message: str, request_id: str, route: str, html: bool, started: bool
     ) -> Messages | None:
         """Give the two ASGI messages, or None where an answer is under way or nobody is there to read one."""

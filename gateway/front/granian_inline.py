@@ -9,6 +9,7 @@ granian 2.8.7 (2026-11).
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import logging
 from functools import partial
@@ -35,7 +36,7 @@ def unsupported_reason() -> str | None:
     if not version.startswith(_CHECKED_VERSIONS):
         return f"granian {version} was not checked"
     import granian._futures as futures
-    import granian.server.mp as mp
+    from granian.server import mp
 
     missing = [name for name in _NEEDED_NAMES if not hasattr(futures, name)]
     if missing or not hasattr(mp, "_new_cbscheduler"):
@@ -62,11 +63,9 @@ def install(door: FrontDoor) -> bool:
     if reason is not None:
         _log.warning("inline answers are off: %s", reason)
         return False
-    import granian._futures as futures
-    import granian.server.mp as mp
-
-    futures_any: Any = futures
-    base: Any = futures_any._BaseCBScheduler
+    futures: Any = importlib.import_module("granian._futures")
+    server: Any = importlib.import_module("granian.server.mp")
+    base: Any = futures._BaseCBScheduler
 
     class InlineScheduler(base):  # type: ignore[misc]
         """granian's scheduler with `InlineSchedule` before its schedule function, which can be set once only."""
@@ -75,24 +74,24 @@ def install(door: FrontDoor) -> bool:
 
         def __init__(self, loop: Any, callback: Any, _task: Any, _enter: Any, _leave: Any) -> None:
             super().__init__()
-            fallback = futures_any._cbsched_schedule(loop, self._ctx, self._run, callback)
-            self._schedule_fn = InlineSchedule(door, fallback, _report)
+            fallback = futures._cbsched_schedule(loop, self._ctx, self._run, callback)
+            setattr(self, "_schedule_fn", InlineSchedule(door, fallback, _report))  # noqa: B010  (a slot of the base)
 
-        cancel = futures_any._CBScheduler.cancel
-        cancelling = futures_any._CBScheduler.cancelling
-        uncancel = futures_any._CBScheduler.uncancel
+        cancel = futures._CBScheduler.cancel
+        cancelling = futures._CBScheduler.cancelling
+        uncancel = futures._CBScheduler.uncancel
 
-    original = mp._new_cbscheduler
+    original = server._new_cbscheduler
 
     def new_scheduler(loop: Any, callback: Any, impl_asyncio: bool = False) -> Any:
         if impl_asyncio:
             return original(loop, callback, impl_asyncio)
-        task = futures_any._CBSchedulerTask()
-        enter = partial(futures_any._aio_taskenter, loop)
-        leave = partial(futures_any._aio_taskleave, loop)
+        task = futures._CBSchedulerTask()
+        enter = partial(futures._aio_taskenter, loop)
+        leave = partial(futures._aio_taskleave, loop)
         return InlineScheduler(loop, callback, task, enter, leave)
 
-    mp._new_cbscheduler = new_scheduler
+    server._new_cbscheduler = new_scheduler
     return True
 
 

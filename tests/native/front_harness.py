@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, MutableMapping
 from typing import Any
 
 from gateway._native.front import Engine, FrontDoor, Verdict
@@ -129,8 +129,8 @@ class Harness:
     def send(self, scope: dict[str, Any]) -> Answer:
         sent: list[dict[str, Any]] = []
 
-        async def send(message: dict[str, Any]) -> None:
-            sent.append(message)
+        async def send(message: MutableMapping[str, Any]) -> None:
+            sent.append(dict(message))
 
         async def receive() -> dict[str, Any]:
             return {"type": "http.disconnect"}
