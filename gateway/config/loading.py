@@ -56,6 +56,16 @@ class LoadedConfig:
         """Tell where the value of a key such as `server.listen` or `issuers[0].audiences` came from."""
         return self.origins.get(key, _DEFAULT)
 
+    def fault_at(self, key: str, problem: str, hint: str = "") -> ConfigFault:
+        """Make a fault that was found after loading, with the place of its key."""
+        origin = self.origin_of(key)
+        if origin.kind == "env":
+            return ConfigFault("environment", None, origin.place, problem, hint)
+        file, _, line = origin.place.rpartition(":")
+        if origin.kind == "file":
+            return ConfigFault(file, int(line), key, problem, hint)
+        return ConfigFault("config" if self.path is None else self.path.name, None, key, problem, hint)
+
 
 def load_config(
     path: Path | None, *, env: Mapping[str, str] | None = None, overrides: Mapping[str, object] | None = None

@@ -1,8 +1,8 @@
 """A folder of signing keys: one private file a key, and `jwks.json`, the set to publish.
 
-The set is also the folder's index: its members `iat` and `exp` (OpenID Federation 1.0, "Federation Historical Keys") say
-since when a key exists and, once another has taken over, until when it must still be published, so that tokens it signed
-can be verified to their end. The newest key without `exp` signs.
+The set is also the folder's index: its members `iat` and `exp` (OpenID Federation 1.0, "Federation Historical Keys")
+say since when a key exists and, once another has taken over, until when it must still be published, so that tokens it
+signed can be verified to their end. The newest key without `exp` signs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gateway.tokens.signing import SigningKey, read_key
 
 KEY_BYTES_MAX = 64 * 1024  # a longer file is no key
 JWKS_NAME = "jwks.json"
-_KID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")  # becomes a file's name
+_KID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}")  # becomes a file's name
 
 FileFormat = Literal["jwk", "pem"]
 State = Literal["signing", "verifying", "retired"]
@@ -57,7 +57,7 @@ class KeyFolder:
     def jwks_path(self) -> Path:
         return self.path / JWKS_NAME
 
-    def keys(self) -> list[FolderKey]:
+    def published(self) -> list[FolderKey]:
         """List the published keys, newest first. Raises KeyInvalid where the set cannot be read."""
         if not self.jwks_path.exists():
             return []
@@ -80,7 +80,7 @@ class KeyFolder:
 
     def signing_key(self) -> SigningKey:
         """Read the key that signs now. Raises KeyInvalid where there is none."""
-        for key in self.keys():
+        for key in self.published():
             path = self._private_path(key.kid)
             if not key.retires_at_s and path is not None:
                 return read_key_file(path, key.algorithm, key.kid)
@@ -89,7 +89,7 @@ class KeyFolder:
     def add(self, key: SigningKey, *, now_s: int, file_format: FileFormat = "jwk") -> Path:
         """Write a new key and publish it beside the others; it signs from now on. Returns the private file's path."""
         with self._locked():
-            return self._add(key, now_s, file_format, self.keys())
+            return self._add(key, now_s, file_format, self.published())
 
     def rotate(
         self, key: SigningKey, *, now_s: int, overlap_s: int, file_format: FileFormat = "jwk"
@@ -100,7 +100,7 @@ class KeyFolder:
         """
         with self._locked():
             kept, retired = [], []
-            for old in self.keys():
+            for old in self.published():
                 retires_at_s = old.retires_at_s or now_s + overlap_s
                 if retires_at_s <= now_s:
                     retired.append(old)
@@ -133,7 +133,7 @@ class KeyFolder:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.path.mkdir(parents=True, exist_ok=True)
         folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(folder, fcntl.LOCK_EX)

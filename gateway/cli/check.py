@@ -1,0 +1,114 @@
+"""`portcullis check`: judge a config and its keys with the code that serves."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gateway.cli.output import as_json_option, config_option, default_file, fail_config, fault_document, mark, say
+from gateway.errors import ConfigError, ConfigFault
+
+if TYPE_CHECKING:
+    from gateway.config import LoadedConfig
+
+
+@click.command()
+@config_option
+@click.option("--online", is_flag=True, help="Fetch the keys of issuers over the network too.")
+@click.option("--schema", is_flag=True, help="Print the JSON Schema of the config, for editors, and do nothing else.")
+@as_json_option
+def check(file: Path | None, online: bool, schema: bool, as_json: bool) -> None:
+    """Load a config and its keys, and name every fault with file, line and remedy.
+
+    Exit status 1 where there is one. Warnings are printed, and change nothing.
+    """
+    from gateway.config import json_schema, load_config
+
+    if schema:
+        click.echo(json.dumps(json_schema(), indent=2))
+        return
+    try:
+        loaded = load_config(default_file(file), env=os.environ)
+    except ConfigError as error:
+        fail_config(error.faults, as_json)
+    warnings = list(loaded.warnings)
+    if not loaded.config.issuers:
+        warnings.append(
+            ConfigFault(_shown(loaded), None, "issuers", "none, so every token is refused", "add `[[issuers]]`")
+        )
+    if not loaded.config.routes:
+        warnings.append(
+            ConfigFault(_shown(loaded), None, "routes", "none, so every request is refused", "add `[[routes]]`")
+        )
+    issuers, faults = _issuers(loaded, online, warnings)
+    document = {
+        "ok": not faults,
+        "file": str(loaded.path or ""),
+        "faults": [fault_document(fault) for fault in faults],
+        "warnings": [fault_document(fault) for fault in warnings],
+        "issuers": issuers,
+        "routes": len(loaded.config.routes),
+        "origins": {key: {"kind": origin.kind, "place": origin.place} for key, origin in loaded.origins.items()},
+    }
+
+    def speak() -> None:
+        count = len(loaded.config.issuers), len(loaded.config.routes)
+        click.echo(f"{mark(True)} {_shown(loaded)}: {_many(count[0], 'issuer')}, {_many(count[1], 'route')}")
+        for issuer in issuers:
+            usable = None if issuer["status"] == "not asked" else issuer["status"] == "ok"
+            click.echo(f"{mark(usable)} {issuer['issuer']}: {issuer['text']}")
+        for warning in warnings:
+            click.echo(f"{click.style('!', fg='yellow')} {warning}")
+        for fault in faults:
+            click.echo(f"{mark(False)} {fault}", err=True)
+
+    say(document, as_json, speak)
+    sys.exit(1 if faults else 0)
+
+
+def _issuers(
+    loaded: LoadedConfig, online: bool, warnings: list[ConfigFault]
+) -> tuple[list[dict[str, object]], list[ConfigFault]]:
+    """Load keys and say how each issuer stands; with it, what is wrong. Odd keys in a set are warnings."""
+    from gateway.cli.issuers import is_local, load_issuers
+    from gateway.tokens.control import rules_of
+
+    issuers = loaded.config.issuers
+    states = {
+        state.issuer: state
+        for _, state in load_issuers([issuer for issuer in issuers if online or is_local(issuer)], loaded.base_dir)
+    }
+    found: list[dict[str, object]] = []
+    faults: list[ConfigFault] = []
+    for index, issuer in enumerate(issuers):
+        key = f"issuers[{index}]"
+        place = next((f"{key}.{name}" for name in ("jwks_file", "secret", "jwks_uri") if getattr(issuer, name)), key)
+        try:
+            rules_of(issuer)
+        except ValueError as error:
+            faults.append(loaded.fault_at(key, str(error)))
+        state = states.get(issuer.issuer)
+        if state is None:
+            text = "its keys are fetched when it is served; `--online` tries that"
+            found.append({"issuer": issuer.issuer, "status": "not asked", "keys": 0, "text": text})
+            continue
+        if state.error or not state.keys:
+            faults.append(loaded.fault_at(place, state.error or "no usable key"))
+        warnings.extend(loaded.fault_at(place, fault, "this key is not used") for fault in state.faults)
+        text = state.error or _many(state.keys, "usable key")
+        status = "unavailable" if state.error or not state.keys else "ok"
+        found.append({"issuer": issuer.issuer, "status": status, "keys": state.keys, "text": text})
+    return found, faults
+
+
+def _shown(loaded: LoadedConfig) -> str:
+    return "no file, defaults" if loaded.path is None else loaded.path.name
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
