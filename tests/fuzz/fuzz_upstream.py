@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from contextvars import Context
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVarTuple, Unpack
 
 from gateway._native import http1
 from gateway._native.upstream import UpstreamFault, UpstreamPool
 from tests.oracle import http1 as oracle
 
+Ts = TypeVarTuple("Ts")
 LENGTH_MAX = 3000
 INTERIM_MAX = 16
 WORDS = (
@@ -126,10 +128,15 @@ class Transport(asyncio.Transport):
 
 
 class MemoryLoop(asyncio.SelectorEventLoop):
-    """An event loop whose connections are Transports."""
+    """An event loop whose connections are Transports, and in which time stands still: a timer never rings."""
 
     pieces: list[bytes]
     transport: Transport | None = None
+
+    def call_at(
+        self, when: float, callback: Callable[[Unpack[Ts]], object], *args: Unpack[Ts], context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        return asyncio.TimerHandle(when, callback, args, self, context)
 
     async def create_connection(self, protocol_factory: Callable[[], Any], *_: Any, **__: Any) -> Any:
         protocol = protocol_factory()
