@@ -1,0 +1,163 @@
+"""Envoy, by its HTTP filter `ext_authz` with an HTTP service (measured with 1.39)."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from gateway.cli.render.site import AUTH_TIMEOUT_S, App, Site, Upstream
+
+# Besides host, method, path, content length and Authorization, which are always sent.
+_ASKED_HEADERS = ("accept", "sec-fetch-mode", "x-forwarded-proto", "x-forwarded-for", "x-request-id")
+_TYPE = '"@type": type.googleapis.com/envoy.'
+
+
+def render_envoy(site: Site, *, full: bool) -> dict[str, str]:
+    """Return the files: the listener's filters and the clusters; with `full` the whole bootstrap file."""
+    manager, clusters = _manager(site), _clusters(site)
+    if not full:
+        note = "# One network filter for your listener's filter chain, and the clusters it names.\n"
+        return {"portcullis.envoy.yaml": f"{note}filters:\n{manager}clusters:\n{clusters}"}
+    listener = f"""\
+static_resources:
+  listeners:
+  - name: web
+    address:
+      socket_address: {{ address: "{site.listen.host}", port_value: {site.listen.port} }}
+    filter_chains:
+    - filters:
+"""
+    return {"envoy.yaml": listener + _deeper(manager, 3) + "  clusters:\n" + _deeper(clusters, 1)}
+
+
+def _manager(site: Site) -> str:
+    text = f"""\
+- name: envoy.filters.network.http_connection_manager
+  typed_config:
+    {_TYPE}extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+    stat_prefix: web
+    use_remote_address: true
+    # Paths go to the gateway as they came, and it refuses those that can be read in two ways.
+    normalize_path: false
+    merge_slashes: false
+    common_http_protocol_options:
+      headers_with_underscores_action: REJECT_REQUEST
+    upgrade_configs:
+    - upgrade_type: websocket
+    route_config:
+      name: portcullis
+      ignore_port_in_host_matching: true
+      virtual_hosts:
+"""
+    upstreams = site.upstreams()
+    for number, host in enumerate(site.hosts):
+        text += f"      - name: portcullis_{number}\n        domains: ['{host.name or '*'}']\n        routes:\n"
+        text += "".join(_route(app, upstreams[app.upstream]) for app in host.apps)
+    text += f"""\
+    http_filters:
+    # What the client says of itself goes first, then the gateway is asked.
+    - name: envoy.filters.http.header_mutation
+      typed_config:
+        {_TYPE}extensions.filters.http.header_mutation.v3.HeaderMutation
+        mutations:
+          request_mutations:
+"""
+    text += "".join(f"          - remove: {name.lower()}\n" for name in site.identity)
+    # Some apps read `x.auth.subject` as `x-auth-subject`; names with `_` are rejected above.
+    text += "          - remove_on_match: { key_matcher: { safe_regex: { regex: '[a-z0-9-]*[^a-z0-9:-].*' } } }\n"
+    text += f"""\
+    - name: envoy.filters.http.ext_authz
+      typed_config:
+        {_TYPE}extensions.filters.http.ext_authz.v3.ExtAuthz
+        transport_api_version: V3
+        failure_mode_allow: false
+        status_on_error: {{ code: ServiceUnavailable }}
+        allowed_headers:
+          patterns:
+"""
+    text += "".join(f"          - exact: {name}\n" for name in _ASKED_HEADERS)
+    text += f"""\
+        http_service:
+          server_uri:
+            uri: {site.gateway.url}
+            cluster: portcullis
+            timeout: {AUTH_TIMEOUT_S}s
+          path_prefix: /auth/envoy
+          authorization_response:
+            allowed_upstream_headers:
+              patterns:
+"""
+    text += "".join(f"              - exact: {name.lower()}\n" for name in site.identity)
+    return (
+        text
+        + f"""\
+    - name: envoy.filters.http.router
+      typed_config:
+        {_TYPE}extensions.filters.http.router.v3.Router
+"""
+    )
+
+
+def _route(app: App, cluster: str) -> str:
+    target = f"cluster: {cluster}, timeout: 0s"
+    if not app.strip_prefix:
+        return f"        - match: {{ prefix: {_quoted(app.prefix)} }}\n          route: {{ {target} }}\n"
+    # `/api/x` becomes `/x`; a plain prefix_rewrite would leave `//x` or take `/apix` too.
+    pattern = _quoted("^" + "".join(f"\\{c}" if c in ".+*?()[]^$|" else c for c in app.strip_prefix) + "/?")
+    return (
+        f"        - match: {{ prefix: {_quoted(app.prefix)} }}\n"
+        f"          route:\n            cluster: {cluster}\n            timeout: 0s\n"
+        f"            regex_rewrite: {{ pattern: {{ regex: {pattern} }}, substitution: / }}\n"
+    )
+
+
+def _clusters(site: Site) -> str:
+    text = _cluster("portcullis", site.gateway)
+    for upstream, name in site.upstreams().items():
+        text += _cluster(name, upstream)
+    return text
+
+
+def _cluster(name: str, upstream: Upstream) -> str:
+    if upstream.socket:
+        address = f"pipe: {{ path: {_quoted(upstream.socket)} }}"
+    else:
+        address = f"socket_address: {{ address: {_quoted(upstream.host)}, port_value: {upstream.port} }}"
+    kind = "STATIC" if upstream.socket or _is_ip(upstream.host) else "STRICT_DNS"
+    text = f"""\
+- name: {name}
+  type: {kind}
+  connect_timeout: 2s
+  load_assignment:
+    cluster_name: {name}
+    endpoints:
+    - lb_endpoints:
+      - endpoint: {{ address: {{ {address} }} }}
+"""
+    if upstream.tls:
+        text += f"""\
+  transport_socket:
+    name: envoy.transport_sockets.tls
+    typed_config:
+      {_TYPE}extensions.transport_sockets.tls.v3.UpstreamTlsContext
+      sni: {_quoted(upstream.host)}
+      auto_sni_san_validation: true
+      common_tls_context:
+        validation_context: {{ trusted_ca: {{ filename: /etc/ssl/certs/ca-certificates.crt }} }}
+"""
+    return text
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _deeper(text: str, steps: int) -> str:
+    return "".join(f"{'  ' * steps}{line}\n" for line in text.splitlines())

@@ -1,0 +1,150 @@
+"""What a proxy must know of a config: where the gateway is, which apps are behind it, which headers are ours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from gateway.config import Config, RouteConfig
+
+PLACEHOLDER = "http://127.0.0.1:9000"
+BUILT_IN_HEADERS = ("X-Auth-Subject", "X-Auth-Issuer", "X-Auth-Scopes")
+DECISION_HEADER = "X-Auth-Decision-Id"
+AUTH_TIMEOUT_S = 10  # for one question to the gateway: it may wait for an issuer's keys (fetch_timeout_s, 5 by default)
+
+_PLAIN_SOCKET = re.compile(r"/[A-Za-z0-9_./@+-]+")
+
+
+class CannotRender(ValueError):
+    """The config has something that a proxy's config cannot express."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """An address that a proxy connects to: host and port, or the path of a socket."""
+
+    host: str = ""
+    port: int = 0
+    tls: bool = False
+    socket: str = ""
+
+    @property
+    def authority(self) -> str:
+        """`host:port`, IPv6 in brackets."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """`http://host:port`."""
+        return f"{'https' if self.tls else 'http'}://{self.authority}"
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """Where requests go whose path begins with `prefix`; `strip_prefix` is taken off it first."""
+
+    prefix: str
+    upstream: Upstream
+    strip_prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One host name ("" = any, `*.` = all below) and its apps, the longest prefix first, the rest last."""
+
+    name: str
+    apps: tuple[App, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """All of it. `listen` is where the proxy listens."""
+
+    gateway: Upstream
+    listen: Upstream
+    hosts: tuple[Host, ...]
+    identity: tuple[str, ...]
+
+    def upstreams(self) -> dict[Upstream, str]:
+        """Name each upstream of the apps once, in a stable order."""
+        found = dict.fromkeys(app.upstream for host in self.hosts for app in host.apps)
+        return {upstream: f"portcullis_app_{number}" for number, upstream in enumerate(found)}
+
+
+def site_of(config: Config, *, listen: str, fallback: str = PLACEHOLDER) -> Site:
+    """Gather what the snippets need. `fallback` is the app behind routes that name no upstream.
+
+    Raises CannotRender for what no snippet can say.
+    """
+    names = list(dict.fromkeys(route.host.lower() for route in config.routes)) or [""]
+    # A proxy asks the most specific name first; `""` must come last, where order decides.
+    names.sort(key=lambda name: (name == "", name.startswith("*"), -len(name) if name.startswith("*") else 0))
+    return Site(
+        gateway=_gateway(config.server.listen),
+        listen=parse_listen(listen),
+        hosts=tuple(
+            Host(name, _apps([route for route in config.routes if route.host.lower() == name], fallback))
+            for name in names
+        ),
+        identity=(
+            *BUILT_IN_HEADERS,
+            *((DECISION_HEADER,) if config.identity.decision_id else ()),
+            *sorted(config.identity.headers),
+        ),
+    )
+
+
+def parse_listen(address: str) -> Upstream:
+    """Read `host:port` or `:port`."""
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal() or not re.fullmatch(r"[A-Za-z0-9_.:\[\]-]*", host):
+        raise CannotRender(f"`{address}` is no address; write `host:port`")
+    return Upstream(host.strip("[]") or "0.0.0.0", int(port))
+
+
+def _gateway(listen: str) -> Upstream:
+    address = parse_listen(listen)
+    return Upstream({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host), address.port)
+
+
+def _apps(routes: list[RouteConfig], fallback: str) -> tuple[App, ...]:
+    """Make the fewest prefixes that send every route to its upstream."""
+    wanted = [
+        App(_literal_prefix(route.path), parse_upstream(route.upstream or fallback), route.strip_prefix.rstrip("/"))
+        for route in routes
+    ]
+    rest = next((app for app in wanted if not app.strip_prefix), App("/", parse_upstream(fallback)))
+    kept = [App("/", rest.upstream)]
+    for app in sorted(wanted, key=lambda app: len(app.prefix)):
+        nearest = max((one for one in kept if app.prefix.startswith(one.prefix)), key=lambda one: len(one.prefix))
+        if (nearest.upstream, nearest.strip_prefix) == (app.upstream, app.strip_prefix):
+            continue
+        if nearest.prefix == app.prefix != "/":
+            raise CannotRender(
+                f"routes of path `{app.prefix}…` go to different upstreams, which only the proxy door can tell apart"
+            )
+        kept = [one for one in kept if one.prefix != app.prefix] + [app]
+    return tuple(sorted(kept, key=lambda app: (-len(app.prefix), app.prefix)))
+
+
+def _literal_prefix(pattern: str) -> str:
+    return pattern.partition("{")[0]
+
+
+def parse_upstream(url: str) -> Upstream:
+    """Read the address of an upstream as the config has it."""
+    if url.startswith("unix:"):
+        path = url.removeprefix("unix:")
+        if not _PLAIN_SOCKET.fullmatch(path):
+            raise CannotRender(f"`{path}`: letters, digits and `/_.@+-` only, in the path of a socket")
+        return Upstream(socket=path)
+    parts = urlsplit(url)
+    tls = parts.scheme == "https"
+    return Upstream(parts.hostname or "", parts.port or (443 if tls else 80), tls)
+
+
+def indented(lines: Iterable[str], depth: int, width: int = 4) -> str:
+    """Join lines, each `depth` steps in."""
+    return "".join(f"{' ' * width * depth}{line}\n" for line in lines)

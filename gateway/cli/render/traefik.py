@@ -1,0 +1,95 @@
+"""Traefik, by the middleware `ForwardAuth` (measured with 3.7)."""
+
+from __future__ import annotations
+
+from gateway.cli.render.site import CannotRender, Host, Site
+
+
+def render_traefik(site: Site, *, full: bool) -> dict[str, str]:
+    """Return the files: the dynamic configuration; with `full` the static one that reads it too."""
+    files = {"portcullis.traefik.yml": _dynamic(site)}
+    if full:
+        files = {"traefik.yml": _static(site), **files}
+    return files
+
+
+def _static(site: Site) -> str:
+    return f"""\
+entryPoints:
+  web:
+    address: "{site.listen.authority}"
+    http:
+      # Some apps read `X.Auth.Subject` and `X_Auth_Subject` as `X-Auth-Subject`.
+      aliasHeadersStrategy: reject
+providers:
+  file:
+    filename: portcullis.traefik.yml
+log:
+  level: WARN
+"""
+
+
+def _dynamic(site: Site) -> str:
+    upstreams = site.upstreams()
+    text = """\
+# In the static configuration, for each entry point (else clients can spoof headers as `X.Auth.Subject`):
+#   entryPoints: { web: { http: { aliasHeadersStrategy: reject } } }
+http:
+  routers:
+"""
+    number = 0
+    strips: dict[str, str] = {}
+    for host in site.hosts:
+        for app in host.apps:
+            strip = strips.setdefault(app.strip_prefix, f"portcullis-prefix-{len(strips)}") if app.strip_prefix else ""
+            middlewares = ["portcullis-strip", "portcullis", *([strip] if strip else [])]
+            text += f"    portcullis-{number}:\n"
+            text += f"      rule: {_quoted(_rule(host, app.prefix))}\n"
+            text += f"      entryPoints: [web]\n      middlewares: [{', '.join(middlewares)}]\n"
+            text += f"      service: {_name(upstreams[app.upstream])}\n"
+            text += f"      priority: {1 + len(app.prefix) + 1000 * _weight(host)}\n"
+            number += 1
+    text += "  middlewares:\n"
+    text += "    # What the client says of itself is removed, whatever the gateway answers.\n"
+    text += "    portcullis-strip:\n      headers:\n        customRequestHeaders:\n"
+    text += "".join(f'          {name}: ""\n' for name in site.identity)
+    text += f"""\
+    portcullis:
+      forwardAuth:
+        address: "{site.gateway.url}/auth/forward"
+        trustForwardHeader: false
+        maxResponseBodySize: 65536
+        authResponseHeaders:
+"""
+    text += "".join(f"          - {name}\n" for name in site.identity)
+    for prefix, name in strips.items():
+        text += f"    {name}:\n      stripPrefix:\n        prefixes: [{_quoted(prefix)}]\n"
+    text += "  services:\n"
+    for upstream, name in upstreams.items():
+        if upstream.socket:
+            raise CannotRender(f"Traefik cannot connect to the socket `{upstream.socket}`")
+        text += f"    {_name(name)}:\n      loadBalancer:\n        servers:\n          - url: {_quoted(upstream.url)}\n"
+    return text
+
+
+def _name(pool: str) -> str:
+    return pool.replace("_", "-")
+
+
+def _rule(host: Host, prefix: str) -> str:
+    path = f"PathPrefix(`{prefix}`)"
+    if not host.name:
+        return path
+    if host.name.startswith("*."):
+        suffix = host.name.removeprefix("*.").replace(".", r"\.")
+        return rf"HostRegexp(`^(?:[a-z0-9_-]+\.)+{suffix}$`) && {path}"
+    return f"Host(`{host.name}`) && {path}"
+
+
+def _weight(host: Host) -> int:
+    """An exact host counts for more than a longer path, and a wildcard for more than any host."""
+    return 0 if not host.name else 1 if host.name.startswith("*.") else 2
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
