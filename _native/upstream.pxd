@@ -107,7 +107,7 @@ cdef class UpstreamConnection:
     cdef object _lost(self, Exchange exchange, str problem, bint from_io)
     cdef object _feed(self, Exchange exchange, bytes data)
     cdef int _hold(self, const char* data, Py_ssize_t length) except -1
-    cdef object _body(self, Exchange exchange, bytes whole, const char* at, Py_ssize_t length)
+    cdef object _body(self, Exchange exchange, dict start, bytes whole, const char* at, Py_ssize_t length)
     cdef object _broken(self, Exchange exchange, int code)
     cdef object _close(self)
     cdef object _resume(self)

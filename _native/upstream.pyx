@@ -451,6 +451,7 @@ cdef class Exchange:
                     return  # a final answer came at once: the body is not wanted
                 self.proceed = pool.loop.create_future()
                 self.proceed_tick = pool.ticks + pool.expect_ticks
+                self.deadline = self.proceed_tick + pool.response_ticks
                 await self.proceed
             while more and self.connection is not None:
                 if self.writable is not None:
@@ -706,9 +707,10 @@ cdef class UpstreamConnection:
         cdef Py_ssize_t length = PyBytes_GET_SIZE(data)
         cdef Py_ssize_t size
         cdef Head* head = &self.pool.response
+        cdef dict start
         cdef int code
         if self.phase != READ_HEAD:
-            return self._body(exchange, data, at, length)
+            return self._body(exchange, None, data, at, length)
         if self.held_bytes:
             self._hold(at, length)
             at = self.held
@@ -743,7 +745,7 @@ cdef class UpstreamConnection:
         length -= size
         self.keep_alive = head.keep_alive
         exchange.proceed_tick = ~<uint64_t>0
-        exchange._emit(self.pool._start_message(), 0, True)
+        start = self.pool._start_message()
         if head.framing == BODY_LENGTH:
             self.phase = READ_LENGTH
             self.left = head.length
@@ -755,15 +757,19 @@ cdef class UpstreamConnection:
         else:
             self.phase = READ_LENGTH
             self.left = 0
-        self._body(exchange, None, at, length)
+        self._body(exchange, start, None, at, length)
         self.held_bytes = 0
         if self.held_capacity > 4096:
             free(self.held)
             self.held = NULL
             self.held_capacity = 0
 
-    cdef object _body(self, Exchange exchange, bytes whole, const char* at, Py_ssize_t length):
-        """Relay a piece of the body; `whole` holds exactly these bytes, or is None."""
+    cdef object _body(self, Exchange exchange, dict start, bytes whole, const char* at, Py_ssize_t length):
+        """Relay a piece of the body; `whole` holds exactly these bytes, or is None.
+
+        `start`: the response's start, where this is the first piece. It goes out with it: a server may answer 500 when
+        it is told of a start alone, and what is malformed at once is better a 502.
+        """
         cdef bytes piece
         cdef Py_ssize_t size = length
         cdef Py_ssize_t position = 0
@@ -793,13 +799,15 @@ cdef class UpstreamConnection:
             if code < 0:
                 return self._broken(exchange, code)
             last = code == CHUNK_FINISHED
-            if not last and not size and exchange.queue is None and self.held_bytes == 0 and whole is not None:
+            if not last and not size and start is None:
                 return None     # framing only
         else:
             piece = whole if whole is not None else PyBytes_FromStringAndSize(at, length)
             position = length
         if last:
             self.phase = READ_NOTHING
+        if start is not None:
+            exchange._emit(start, 0, True)
         exchange._emit({"type": _BODY_TYPE, "body": piece, "more_body": not last}, size, False)
         if last:
             # Bytes after the end belong to no request of ours: the connection is of no more use.

@@ -597,7 +597,6 @@ async def test_sixteen_interim_responses_are_borne() -> None:
         b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n0\r\n",
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhelX",
     ],
 )
 async def test_an_upstream_that_dies_in_its_body_cuts_the_response(answer: bytes) -> None:
@@ -606,6 +605,14 @@ async def test_an_upstream_that_dies_in_its_body_cuts_the_response(answer: bytes
         fault = await fault_of(pool, None, client)
         assert (fault.kind, fault.started) == ("protocol", True)
         assert not client.whole
+
+
+async def test_a_body_that_is_malformed_from_the_start_is_a_fault_before_the_response() -> None:
+    answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhelX"
+    async with upstream(answering(answer)) as made, pool_to(made) as pool:
+        client = Client()
+        fault = await fault_of(pool, None, client)
+        assert (fault.kind, fault.started, client.sent) == ("protocol", False, [])
 
 
 async def test_an_upstream_that_dies_in_its_head_is_a_fault_before_the_response() -> None:
