@@ -158,7 +158,7 @@ def test_what_is_used_outlives_a_flood_of_what_is_seen_once() -> None:
         if cache.get(name) is None:
             missed += 1
             cache.put(name, name)
-    assert missed <= 400  # of 20,000: two in a hundred
+    assert missed <= 1000  # of 20,000; first in, first out would miss 5,000
 
 
 def test_an_insertion_looks_at_few_entries_even_when_all_are_hot() -> None:

@@ -1,4 +1,4 @@
-"""SipHash-1-3 in plain Python, after the paper (Aumasson and Bernstein, 2012), and what a bounded cache may still know."""
+"""SipHash-1-3 in plain Python (Aumasson and Bernstein, 2012), and what a bounded TTL cache may still know."""
 
 from __future__ import annotations
 
