@@ -134,7 +134,7 @@ class MemoryLoop(asyncio.SelectorEventLoop):
     transport: Transport | None = None
 
     def call_at(
-        self, when: float, callback: Callable[[Unpack[Ts]], object], *args: Unpack[Ts], context: Context | None = None
+        self, when: float, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.TimerHandle:
         return asyncio.TimerHandle(when, callback, args, self, context)
 

@@ -48,7 +48,13 @@ raw_paths = st.one_of(
     st.binary(max_size=24).map(lambda tail: b"/" + tail),
     st.lists(st.integers(0, 255), max_size=12).map(lambda tail: b"/" + b"".join(b"%%%02x" % byte for byte in tail)),
 )
-accepted_paths = raw_paths.filter(lambda raw: not oracle.faults_of(raw))
+# Mostly good from the start: a filter that drops nearly all of `raw_paths` makes Hypothesis give up.
+GOOD_PIECES = [piece for piece in PIECES if not oracle.faults_of(f"/a{piece}z".encode())]
+accepted_paths = (
+    st.lists(st.sampled_from(GOOD_PIECES) | st.integers(0x20, 0x7E).map("%{:02x}".format), max_size=12)
+    .map(lambda pieces: ("/" + "".join(pieces)).encode())
+    .filter(lambda raw: not oracle.faults_of(raw))
+)
 
 
 @given(raw_paths)
