@@ -10,7 +10,7 @@ from bench.table import save
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="bench", description="Measure the gateway against its peers.")
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the gateway against its peers.")
     parser.add_argument("what", choices=("micro", "journey", "soak", "all"))
     parser.add_argument("--quick", action="store_true", help="short rounds: an order of magnitude, no verdict")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there, not into bench/results")

@@ -100,11 +100,11 @@ def choose_peers(words: Sequence[str]) -> tuple[Peer, ...]:
 class Tokens:
     """The tokens of all runs, on disk for wrk."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, distinct: int = DISTINCT_TOKENS, bad: int = BAD_TOKENS) -> None:
         self.issuer: Issuer = make_issuer("RS256")
-        self.good = self.issuer.tokens(DISTINCT_TOKENS)
+        self.good = self.issuer.tokens(distinct)
         check_sizes(self.good)
-        self.bad = [with_bad_signature(token) for token in self.good[:BAD_TOKENS]]
+        self.bad = [with_bad_signature(token) for token in self.good[:bad]]
         self.workloads = {
             SAME: Workload(SAME, load.write_tokens(folder / "same", self.good[:1]), 200),
             DISTINCT: Workload(DISTINCT, load.write_tokens(folder / "distinct", self.good), 200),

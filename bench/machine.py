@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 _PACKAGES = (
-    "portcullis-gateway",
     "granian",
     "starlette",
     "uvloop",

@@ -48,6 +48,17 @@ def calling(call: Callable[[object], object], arguments: Sequence[object]) -> Ca
     return run
 
 
+def looping(loop: Callable[[int], object]) -> Callable[[int], int]:
+    """Make a `run` from something that does the work `count` times by itself, in C."""
+
+    def run(count: int) -> int:
+        started_ns = time.thread_time_ns()
+        loop(count)
+        return time.thread_time_ns() - started_ns
+
+    return run
+
+
 def calling_fresh(
     prepare: Callable[[], None], call: Callable[[object], object], arguments: Sequence[object]
 ) -> Callable[[int], int]:

@@ -17,7 +17,18 @@ from typing import Any
 from bench import machine
 from bench.bars import MICRO_BARS, Verdicts
 from bench.material import ALGORITHMS, Issuer, check_sizes, make_issuer, with_bad_signature
-from bench.measure import Contestant, Spread, calling, calling_fresh, difference_us, proved, race, ratio, spread_of
+from bench.measure import (
+    Contestant,
+    Spread,
+    calling,
+    calling_fresh,
+    difference_us,
+    looping,
+    proved,
+    race,
+    ratio,
+    spread_of,
+)
 from bench.modules import Group, groups
 from bench.table import Cell, Progress, print_table
 from bench.verifiers import OURS, PYJWT, RUST_BACKED, others, our_validator, ours, pyjwt, pyjwt_by_kid
@@ -91,7 +102,7 @@ class Micro:
             signed, _, encoded = tokens[0].rpartition(b".")
             signature = base64url.decode(encoded)
             found[FLOOR] = Contestant(
-                FLOOR, lambda n: raw_verify_loop(issuer.algorithm, spki, signed, signature, n), count
+                FLOOR, looping(lambda n: raw_verify_loop(issuer.algorithm, spki, signed, signature, n)), count
             )
         found["known"] = Contestant("known", calling(judge, tokens[:1]), self.effort.cheap)
         for name, check in others(issuer).items():

@@ -13,6 +13,7 @@ from typing import ClassVar
 from bench.machine import package_version
 from bench.material import AUDIENCE, ISSUER
 from bench.peers.base import Door, Peer, Setup
+from gateway import __version__
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
 CACHE_ENTRIES = 20_000  # as Envoy's, so that both hold the 10,000 tokens with room to spare
@@ -59,7 +60,7 @@ class Portcullis(Peer):
     }
 
     def version(self) -> str:
-        return f"{package_version('portcullis-gateway')} on granian {package_version('granian')}"
+        return f"{__version__} on granian {package_version('granian')}"
 
     def missing(self) -> str | None:
         if importlib.util.find_spec("gateway.cli.serve") is None:
