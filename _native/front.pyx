@@ -601,12 +601,35 @@ cdef Finished FINISHED = Finished()
 
 
 cdef bint view_scope(RequestView* view, dict scope, int header_count_max) except -1:
-    """Fill `view` with slices of an ASGI scope's objects, which the caller keeps alive. False when it has too many headers."""
+    """Fill `view` with slices of an ASGI scope's objects, which the caller keeps alive. False when it has too many headers.
+
+    Every field is set then, too: none may point into an earlier request.
+    """
     cdef PyObject* item
     cdef PyObject* pair
     cdef list headers
     cdef Py_ssize_t count, i
     cdef Py_ssize_t size = 0
+    item = PyDict_GetItem(scope, "method")
+    if item == NULL:
+        view.method = slice_of(b"GET", 3)  # websocket scopes have none
+    else:
+        view.method.ptr = PyUnicode_AsUTF8AndSize(<object>item, &size)
+        view.method.len = size
+    item = PyDict_GetItem(scope, "raw_path")
+    if item == NULL or not PyBytes_CheckExact(<object>item):
+        raise ValueError("the server gives no raw_path")
+    split_query(slice_of(PyBytes_AS_STRING(<object>item), PyBytes_GET_SIZE(<object>item)), &view.path, &view.query)
+    item = PyDict_GetItem(scope, "query_string")
+    if item == NULL or not PyBytes_CheckExact(<object>item):
+        raise ValueError("the server gives no query_string")
+    view.query = slice_of(PyBytes_AS_STRING(<object>item), PyBytes_GET_SIZE(<object>item))
+    item = PyDict_GetItem(scope, "scheme")
+    if item == NULL or not PyUnicode_CheckExact(<object>item):
+        view.scheme = slice_empty()
+    else:
+        view.scheme.ptr = PyUnicode_AsUTF8AndSize(<object>item, &size)
+        view.scheme.len = size
     item = PyDict_GetItem(scope, "headers")
     if item == NULL or not PyList_CheckExact(<object>item):
         headers = list(scope["headers"])
@@ -633,26 +656,6 @@ cdef bint view_scope(RequestView* view, dict scope, int header_count_max) except
             raise TypeError("header values are bytes")
         view.headers[i].value = slice_of(PyBytes_AS_STRING(<object>item), PyBytes_GET_SIZE(<object>item))
     view.header_count = <int>count
-    item = PyDict_GetItem(scope, "method")
-    if item == NULL:
-        view.method = slice_of(b"GET", 3)  # websocket scopes have none
-    else:
-        view.method.ptr = PyUnicode_AsUTF8AndSize(<object>item, &size)
-        view.method.len = size
-    item = PyDict_GetItem(scope, "raw_path")
-    if item == NULL or not PyBytes_CheckExact(<object>item):
-        raise ValueError("the server gives no raw_path")
-    split_query(slice_of(PyBytes_AS_STRING(<object>item), PyBytes_GET_SIZE(<object>item)), &view.path, &view.query)
-    item = PyDict_GetItem(scope, "query_string")
-    if item == NULL or not PyBytes_CheckExact(<object>item):
-        raise ValueError("the server gives no query_string")
-    view.query = slice_of(PyBytes_AS_STRING(<object>item), PyBytes_GET_SIZE(<object>item))
-    item = PyDict_GetItem(scope, "scheme")
-    if item == NULL or not PyUnicode_CheckExact(<object>item):
-        view.scheme = slice_empty()
-    else:
-        view.scheme.ptr = PyUnicode_AsUTF8AndSize(<object>item, &size)
-        view.scheme.len = size
     return True
 
 
@@ -817,12 +820,13 @@ cdef class FrontDoor:
         cdef object client = scope.get("client")
         cdef object known
         cdef object address = client[0] if client else ""
-        known = self.trusted.get(address)
+        cdef dict trusted = self.trusted  # while `is_trusted` runs, `publish` may put another one in its place
+        known = trusted.get(address)
         if known is None:
             known = bool(self.is_trusted(address))
-            if len(self.trusted) >= 4096:
-                self.trusted.clear()
-            self.trusted[address] = known
+            if len(trusted) >= 4096:
+                trusted.clear()
+            trusted[address] = known
         return known
 
     cdef object _serve(self, dict scope, object receive, object send, int override, bint final):

@@ -24,7 +24,7 @@ _FAULTS: dict[str, tuple[int, str, str, str, int]] = {
     ),
     "body_too_large": (413, "body_too_large", "Content too large", "the request's body is longer than is accepted", 0),
     "bad_request": (400, "request_unsendable", "Bad request", "the request cannot be passed on as it is", 0),
-    "request_timeout": (408, "request_timeout", "Request timeout", "the request's body did not arrive in time", 0),
+    "body_timeout": (408, "request_timeout", "Request timeout", "the request's body did not arrive in time", 0),
 }
 _UNKNOWN = (502, "upstream_error", "Bad gateway", "the app behind the gateway could not be used", 0)
 

@@ -286,6 +286,16 @@ def test_header_count_is_bounded() -> None:
     assert harness.call("GET", "/only-get", [("X-A", "b")] * 10).status == 431
 
 
+def test_a_request_with_too_many_headers_is_seen_as_itself() -> None:
+    """Regression: its method, path and query were slices of the request before, whose bytes were freed."""
+    harness = Harness(header_count_max=10)
+    harness.call("DELETE", "/auth/envoy/orders/secret?token=canary")
+    answer = harness.call("GET", "/auth/request?mine", [("X-A", "b")] * 10)
+    assert (answer.status, answer.one("x-auth-status")) == (403, "431")
+    verdict, status = harness.audited[-1]
+    assert (verdict.door, verdict.method, verdict.query, status) == ("nginx", "GET", b"mine", 403)
+
+
 @pytest.mark.parametrize("method", ["", "GET\x00", "G ET", "A" * 33, "GET\r\nX: y", "gét"])
 def test_strange_methods_are_400(harness: Harness, method: str) -> None:
     answer = harness.forward(method, "/orders/1", bearer())
