@@ -3,7 +3,7 @@
 Everything else about the distribution is in `pyproject.toml`. Environment:
 `PORTCULLIS_DEBUG=1` keeps asserts, bounds checks and live-object counters; `PORTCULLIS_ASAN=1`
 adds AddressSanitizer and UBSan; `PORTCULLIS_FUZZ=1` adds clang's coverage instrumentation;
-`PORTCULLIS_EXT=a,b` builds only the named extensions.
+`PORTCULLIS_EXT=a,b` builds only the named extensions, `PORTCULLIS_EXT=none` none of them.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ def cython_view() -> Path:
 
 def compile_flags() -> tuple[list[str], list[str]]:
     """Return the compiler's and the linker's flags for the build that the environment asks for."""
-    compile_args = ["-O2", "-fno-strict-aliasing", "-Wall", "-Wno-unused-function", "-Wno-unreachable-code"]
+    compile_args = ["-O2", "-fno-strict-aliasing"]
     link_args: list[str] = []
     if DEBUG:
-        compile_args += ["-O1", "-g", "-UNDEBUG", "-DPORTCULLIS_DEBUG=1"]
+        compile_args += ["-Wall", "-Wno-unused-function", "-O1", "-g", "-UNDEBUG", "-DPORTCULLIS_DEBUG=1"]
     if ASAN:
         sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer", "-g"]
         compile_args += sanitize
@@ -59,7 +59,7 @@ def compile_flags() -> tuple[list[str], list[str]]:
     if FUZZ:
         compile_args += ["-fsanitize=address,fuzzer-no-link", "-g", "-fno-omit-frame-pointer"]
     if not (DEBUG or ASAN or FUZZ):
-        compile_args.append("-g0")
+        compile_args += ["-g0", "-w"]  # what a compiler says of generated C is for developers, in the other builds
     return compile_args, link_args
 
 

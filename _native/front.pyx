@@ -580,23 +580,6 @@ cdef class Verdict:
         return f"Verdict({self.kind} {self.reason} at {self.door}: {self.method} {self.host}{self.path})"
 
 
-@cython.final
-cdef class Finished:
-    """An awaitable that is done already."""
-
-    def __await__(self):
-        return self
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        raise StopIteration
-
-
-cdef Finished FINISHED = Finished()
-
-
 # --- The ASGI adapter --------------------------------------------------------------------------------------------
 
 
@@ -657,6 +640,13 @@ cdef bint view_scope(RequestView* view, dict scope, int header_count_max) except
         view.headers[i].value = slice_of(PyBytes_AS_STRING(<object>item), PyBytes_GET_SIZE(<object>item))
     view.header_count = <int>count
     return True
+
+
+cdef enum Inline:
+    # What FrontDoor.answer_inline did, or leaves to do.
+    INLINE_ANSWERED = 1
+    INLINE_RELAY = 2           # allowed, and for an upstream: the loop's thread serves it
+    INLINE_SCHEDULE = 3        # all else: as the server does it
 
 
 cdef class FrontDoor:
@@ -856,18 +846,20 @@ cdef class FrontDoor:
             return send(rest)
         return _send_both(send, start, rest)
 
-    cdef bint answer_inline(self, object watcher) except -1:
-        """Answer a server's request on its own thread where no Python and no upstream is needed; False otherwise."""
+    cdef int answer_inline(self, object watcher) except -1:
+        """Answer a server's request on its own thread where no Python and no upstream is needed; tell what to do else."""
         cdef Judgement j = self.inline_scratch
         cdef object scope = watcher.scope
         cdef object send
         cdef bytes request_id
         cdef dict start
         if type(scope) is not dict or PyDict_GetItem(scope, "method") == NULL:
-            return False
+            return INLINE_SCHEDULE
         self._judge(j, scope, False)
-        if j.kind == ASK or j.kind == NATIVE or (j.kind == ALLOW and j.door == DOOR_PROXY):
-            return False
+        if j.kind == ASK or j.kind == NATIVE:
+            return INLINE_SCHEDULE
+        if j.kind == ALLOW and j.door == DOOR_PROXY:
+            return INLINE_RELAY if self.access is None else INLINE_SCHEDULE
         request_id = self._new_id()
         start = self._start(j, request_id)
         self._account(j, start["status"], request_id)
@@ -875,7 +867,7 @@ cdef class FrontDoor:
         send(start)
         send({"type": "http.response.body", "body": j.body})
         watcher.done()
-        return True
+        return INLINE_ANSWERED
 
     # -- the answers ----------------------------------------------------------------------------------------------
 
@@ -1090,6 +1082,30 @@ cdef class Relayed:
     cdef int status                            # as sent to the client; 0 = none yet
     cdef bint html
     cdef int64_t started_ns
+    cdef object watcher                        # granian's, where no coroutine awaits us
+
+    def ended(self, object exchange):
+        """Tell granian how the exchange ended: its done callback where nobody awaits it."""
+        cdef object answer
+        cdef object error
+        try:
+            error = exchange.exception()
+        except BaseException as cancelled:
+            error = cancelled
+        if error is None:
+            self.door._relay_ended(self)
+        elif isinstance(error, UpstreamFault):
+            answer = self.answer_to(error)
+            if answer is not None:
+                self.send(answer[0])
+                self.send(answer[1])
+            elif error.started:
+                self.watcher.err(error)
+                return
+        else:
+            self.watcher.err(error)
+            return
+        self.watcher.done()
 
     def __await__(self):
         return self
@@ -1158,31 +1174,65 @@ async def _await_relayed(Relayed relayed):
 
 @cython.final
 cdef class InlineSchedule:
-    """What granian's callback scheduler calls for each request: answer at once, or schedule as granian does.
+    """What granian's callback scheduler calls for each request: answer at once, or schedule.
 
-    Runs on granian's own Python thread, under the GIL. `fallback` is granian's own schedule function.
+    Runs on granian's own Python thread, under the GIL. `fallback` is granian's own schedule function; `fault` is called
+    with an exception that should not have been.
     """
 
     cdef FrontDoor door
+    cdef object call_soon                      # the loop's call_soon_threadsafe
+    cdef object context
     cdef object fallback
-    cdef object fault                          # callable: called once with the exception, then all goes to fallback
-    cdef readonly uint64_t answered
+    cdef object fault
+    cdef readonly uint64_t answered            # on this thread
+    cdef readonly uint64_t relayed             # handed to the loop without a task
 
-    def __cinit__(self, FrontDoor door not None, object fallback, object fault):
+    def __cinit__(self, FrontDoor door not None, object loop, object context, object fallback, object fault):
         self.door = door
+        self.call_soon = loop.call_soon_threadsafe
+        self.context = context
         self.fallback = fallback
         self.fault = fault
         self.answered = 0
+        self.relayed = 0
 
     def __call__(self, object watcher):
-        cdef bint done = False
+        cdef int outcome
         try:
-            done = self.door.answer_inline(watcher)
+            outcome = self.door.answer_inline(watcher)
         except Exception as error:
             self.fault(error)
             watcher.err(error)
             return
-        if done:
+        if outcome == INLINE_ANSWERED:
             self.answered += 1
+        elif outcome == INLINE_RELAY:
+            self.relayed += 1
+            self.call_soon(self.relay, watcher, context=self.context)
+        else:
+            self.fallback(watcher)
+
+    def relay(self, object watcher):
+        """Serve one request to an upstream, on the loop's thread, where it is judged once more.
+
+        A reload in between may have made something else of it: then it goes the usual way.
+        """
+        cdef FrontDoor door = self.door
+        cdef Judgement j = door.scratch
+        cdef dict scope = watcher.scope
+        cdef object proto
+        cdef object relayed
+        try:
+            door._judge(j, scope, False)
+            if j.kind != ALLOW or j.door != DOOR_PROXY or (<RouteSettings>j.route.extra).pool is None:
+                self.fallback(watcher)
+                return
+            proto = watcher.proto
+            relayed = door._forward(j, scope, proto.receive, proto.send)
+        except Exception as error:
+            self.fault(error)
+            watcher.err(error)
             return
-        self.fallback(watcher)
+        (<Relayed?>relayed).watcher = watcher
+        (<Relayed>relayed).exchange.add_done_callback((<Relayed>relayed).ended)

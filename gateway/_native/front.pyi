@@ -110,14 +110,6 @@ class Verdict:
     identity: Identity | None
     parameters: dict[str, str]
 
-@final
-class Finished:
-    """An awaitable that is done already."""
-
-    def __await__(self) -> Finished: ...
-    def __iter__(self) -> Finished: ...
-    def __next__(self) -> object: ...
-
 @disjoint_base
 class FrontDoor:
     """The ASGI application: judges each request, answers what it can at once, hands on the rest."""
@@ -157,10 +149,18 @@ class FrontDoor:
 
 @final
 class InlineSchedule:
-    """What granian's callback scheduler calls for each request: answer at once, or schedule as granian does."""
+    """What granian's callback scheduler calls for each request: answer at once, or schedule."""
 
     answered: int
+    relayed: int
     def __new__(
-        cls, door: FrontDoor, fallback: Callable[[Any], object], fault: Callable[[BaseException], object]
+        cls,
+        door: FrontDoor,
+        loop: Any,
+        context: Any,
+        fallback: Callable[[Any], object],
+        fault: Callable[[BaseException], object],
     ) -> InlineSchedule: ...
     def __call__(self, watcher: Any) -> None: ...
+    def relay(self, watcher: Any) -> None:
+        """Serve one request to an upstream, on the loop's thread."""

@@ -2,7 +2,8 @@
 
 granian gives each request to a callback scheduler on a Python thread of its own, which schedules it on the loop; the
 hop costs 4 to 5 µs of about 16. This module puts `InlineSchedule` in the scheduler's place: what the front door can
-answer at once is answered right there, all else goes the usual way. It leans on names that granian does not promise
+answer at once is answered right there; what goes to an upstream is handed to the loop without a task of its own; all
+else goes the usual way. It serves granian's asyncio tasks, its default. It leans on names that granian does not promise
 (`granian._futures`), so it checks them and the version, and leaves granian alone when anything differs. Checked with
 granian 2.8.7 (2026-11).
 """
@@ -18,14 +19,7 @@ from typing import Any
 from gateway._native.front import FrontDoor, InlineSchedule
 
 _CHECKED_VERSIONS = ("2.8.",)
-_NEEDED_NAMES = (
-    "_BaseCBScheduler",
-    "_CBScheduler",
-    "_CBSchedulerTask",
-    "_aio_taskenter",
-    "_aio_taskleave",
-    "_cbsched_schedule",
-)
+_NEEDED_NAMES = ("_BaseCBScheduler", "_aio_taskenter", "_aio_taskleave", "_cbsched_aioschedule")
 
 _log = logging.getLogger("portcullis.front")
 
@@ -74,22 +68,18 @@ def install(door: FrontDoor) -> bool:
 
         def __init__(self, loop: Any, callback: Any, _task: Any, _enter: Any, _leave: Any) -> None:
             super().__init__()
-            fallback = futures._cbsched_schedule(loop, self._ctx, self._run, callback)
-            setattr(self, "_schedule_fn", InlineSchedule(door, fallback, _report))  # noqa: B010  (a slot of the base)
-
-        cancel = futures._CBScheduler.cancel
-        cancelling = futures._CBScheduler.cancelling
-        uncancel = futures._CBScheduler.uncancel
+            fallback = futures._cbsched_aioschedule(loop, self._ctx, callback)
+            schedule = InlineSchedule(door, loop, self._ctx, fallback, _report)
+            setattr(self, "_schedule_fn", schedule)  # noqa: B010  (a slot of the base)
 
     original = server._new_cbscheduler
 
     def new_scheduler(loop: Any, callback: Any, impl_asyncio: bool = False) -> Any:
-        if impl_asyncio:
+        if not impl_asyncio:
             return original(loop, callback, impl_asyncio)
-        task = futures._CBSchedulerTask()
         enter = partial(futures._aio_taskenter, loop)
         leave = partial(futures._aio_taskleave, loop)
-        return InlineScheduler(loop, callback, task, enter, leave)
+        return InlineScheduler(loop, callback, None, enter, leave)
 
     server._new_cbscheduler = new_scheduler
     return True
