@@ -41,7 +41,7 @@ def check(file: Path | None, online: bool, schema: bool, as_json: bool) -> None:
         warnings.append(
             ConfigFault(_shown(loaded), None, "issuers", "none, so every token is refused", "add `[[issuers]]`")
         )
-    if not loaded.config.routes:
+    if not loaded.config.routes and not loaded.config.introspection.clients:
         warnings.append(
             ConfigFault(_shown(loaded), None, "routes", "none, so every request is refused", "add `[[routes]]`")
         )

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from gateway.cli.render.site import App, Host, Site, Upstream
+from gateway.cli.render.site import UNTRUSTED_HEADERS, App, Host, Site, Upstream
 
 
 def render_caddy(site: Site, *, full: bool) -> dict[str, str]:
     """Return the Caddyfile: its sites, with `full` its global options too."""
     text = "{\n\tadmin off\n\tauto_https off\n}\n\n" if full else ""
+    if full and all(host.name for host in site.hosts):
+        text += f"http://:{site.listen.port} {{\n{_bind(site)}\trespond 404\n}}\n\n"
     return {"Caddyfile" if full else "portcullis.Caddyfile": text + "\n".join(_site(site, host) for host in site.hosts)}
 
 
 def _site(site: Site, host: Host) -> str:
-    where = f"\tbind {site.listen.host}\n" if site.listen.host != "0.0.0.0" else ""
     lines = [
         "# In this order: what the client says of itself goes first, then the gateway is asked.",
-        *(f"request_header -{name}" for name in site.identity),
+        *(f"request_header -{name}" for name in (*site.identity, *UNTRUSTED_HEADERS)),
         f"forward_auth {site.gateway.authority} {{",
         "\turi /auth/forward",
         "\theader_up -Connection",
@@ -26,7 +27,11 @@ def _site(site: Site, host: Host) -> str:
     for app in host.apps:
         lines += _app(app)
     body = "".join(f"\t\t{line}\n" for line in lines)
-    return f"http://{host.name}:{site.listen.port} {{\n{where}\troute {{\n{body}\t}}\n}}\n"
+    return f"http://{host.name}:{site.listen.port} {{\n{_bind(site)}\troute {{\n{body}\t}}\n}}\n"
+
+
+def _bind(site: Site) -> str:
+    return f"\tbind {site.listen.host}\n" if site.listen.host != "0.0.0.0" else ""
 
 
 def _app(app: App) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 
-from gateway.cli.render.site import AUTH_TIMEOUT_S, App, Site, Upstream
+from gateway.cli.render.site import AUTH_TIMEOUT_S, UNTRUSTED_HEADERS, App, Site, Upstream
 
 # Besides host, method, path, content length and Authorization, which are always sent.
 _ASKED_HEADERS = ("accept", "sec-fetch-mode", "x-forwarded-proto", "x-forwarded-for", "x-request-id")
@@ -41,6 +41,18 @@ def _manager(site: Site) -> str:
     merge_slashes: false
     common_http_protocol_options:
       headers_with_underscores_action: REJECT_REQUEST
+    # What the client says of itself goes first, then the gateway is asked.
+    early_header_mutation_extensions:
+    - name: envoy.http.early_header_mutation.header_mutation
+      typed_config:
+        {_TYPE}extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
+        mutations:
+"""
+    removed = (*site.identity, *UNTRUSTED_HEADERS, "X-Forwarded-For", "X-Forwarded-Host")
+    text += "".join(f"        - remove: {name.lower()}\n" for name in removed)
+    text += """\
+        # Some apps read `x.auth.subject` as `x-auth-subject`; names with `_` are rejected above.
+        - remove_on_match: { key_matcher: { safe_regex: { regex: '[a-z0-9-]*[^a-z0-9:-].*' } } }
     upgrade_configs:
     - upgrade_type: websocket
     route_config:
@@ -52,18 +64,7 @@ def _manager(site: Site) -> str:
     for number, host in enumerate(site.hosts):
         text += f"      - name: portcullis_{number}\n        domains: ['{host.name or '*'}']\n        routes:\n"
         text += "".join(_route(app, upstreams[app.upstream]) for app in host.apps)
-    text += f"""\
-    http_filters:
-    # What the client says of itself goes first, then the gateway is asked.
-    - name: envoy.filters.http.header_mutation
-      typed_config:
-        {_TYPE}extensions.filters.http.header_mutation.v3.HeaderMutation
-        mutations:
-          request_mutations:
-"""
-    text += "".join(f"          - remove: {name.lower()}\n" for name in site.identity)
-    # Some apps read `x.auth.subject` as `x-auth-subject`; names with `_` are rejected above.
-    text += "          - remove_on_match: { key_matcher: { safe_regex: { regex: '[a-z0-9-]*[^a-z0-9:-].*' } } }\n"
+    text += "    http_filters:\n"
     text += f"""\
     - name: envoy.filters.http.ext_authz
       typed_config:

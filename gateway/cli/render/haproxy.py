@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.cli.render.site import AUTH_TIMEOUT_S, App, Host, Site, Upstream
+from gateway.cli.render.site import AUTH_TIMEOUT_S, UNTRUSTED_HEADERS, App, Host, Site, Upstream
 
 LUA_NAME = "portcullis.lua"
 
@@ -109,13 +109,12 @@ defaults
 frontend portcullis_front
     mode http
     bind {listen}
-    # Some apps read `X_Auth_Subject` and `X.Auth.Subject` as `X-Auth-Subject`: such names would pass by what comes next.
+    # Some apps read `X_Auth_Subject` and `X.Auth.Subject` as `X-Auth-Subject`: such names pass by what comes next.
     http-request deny deny_status 400 if {{ req.hdr_names -m reg [^A-Za-z0-9,-] }}
     # What the client says of itself goes first, then the gateway is asked.
 """
-    text += "".join(f"    http-request del-header {name}\n" for name in site.identity)
+    text += "".join(f"    http-request del-header {name}\n" for name in (*site.identity, *UNTRUSTED_HEADERS))
     text += """\
-    http-request del-header Forwarded
     http-request lua.portcullis
     http-request deny deny_status 503 unless { var(txn.portcullis_allowed) -m bool }
     http-request set-header X-Forwarded-For %[src]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.cli.render.site import AUTH_TIMEOUT_S, App, Host, Site, Upstream, indented
+from gateway.cli.render.site import AUTH_TIMEOUT_S, UNTRUSTED_HEADERS, App, Host, Site, Upstream, indented
 
 # What the gateway can mean beside 401 and 403, which are all that nginx hands on by itself.
 _RESTORED = (400, 404, 405, 429, 431, 500, 503)
@@ -29,8 +29,9 @@ map $http_upgrade $portcullis_connection {
     default upgrade;
     ""      "";
 }
-# nginx repeats the challenge of a 401 by itself; of anything else it must be told.
+# nginx repeats the challenge of a 401 by itself (and a 302 comes as one); of anything else it must be told.
 map $portcullis_status $portcullis_own_challenge {
+    302     "";
     401     "";
     default $portcullis_challenge;
 }
@@ -122,7 +123,7 @@ def _location(site: Site, app: App, pool: str) -> str:
         "proxy_set_header X-Forwarded-For $remote_addr;",
         "proxy_set_header X-Forwarded-Host $host;",
         "proxy_set_header X-Forwarded-Proto $scheme;",
-        'proxy_set_header Forwarded "";',
+        *(f'proxy_set_header {name} "";' for name in UNTRUSTED_HEADERS),
         "# Empty ones are not sent, and so replace what the client sent.",
         *(f"proxy_set_header {name} ${_variable(name)};" for name in site.identity),
     ]

@@ -12,6 +12,19 @@ from gateway.config import Config, RouteConfig
 PLACEHOLDER = "http://127.0.0.1:9000"
 BUILT_IN_HEADERS = ("X-Auth-Subject", "X-Auth-Issuer", "X-Auth-Scopes")
 DECISION_HEADER = "X-Auth-Decision-Id"
+# What apps may believe of a proxy, and no client may say; those that a snippet sets itself are not in here.
+UNTRUSTED_HEADERS = (
+    "Forwarded",
+    "X-Forwarded-Method",
+    "X-Forwarded-Port",
+    "X-Forwarded-Prefix",
+    "X-Forwarded-Server",
+    "X-Forwarded-Uri",
+    "X-Original-Method",
+    "X-Original-Url",
+    "X-Real-Ip",
+    "X-Rewrite-Url",
+)
 AUTH_TIMEOUT_S = 10  # for one question to the gateway: it may wait for an issuer's keys (fetch_timeout_s, 5 by default)
 
 _PLAIN_SOCKET = re.compile(r"/[A-Za-z0-9_./@+-]+")

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from gateway.cli.render.site import CannotRender, Host, Site
+from gateway.cli.render.site import UNTRUSTED_HEADERS, CannotRender, Host, Site
+
+# Traefik drops or sets the others itself, at the entry point.
+_UNMANAGED_HEADERS = tuple(
+    name for name in UNTRUSTED_HEADERS if not name.startswith("X-Forwarded-") and name != "X-Real-Ip"
+)
 
 
 def render_traefik(site: Site, *, full: bool) -> dict[str, str]:
@@ -52,7 +57,7 @@ http:
     text += "  middlewares:\n"
     text += "    # What the client says of itself is removed, whatever the gateway answers.\n"
     text += "    portcullis-strip:\n      headers:\n        customRequestHeaders:\n"
-    text += "".join(f'          {name}: ""\n' for name in site.identity)
+    text += "".join(f'          {name}: ""\n' for name in (*site.identity, *_UNMANAGED_HEADERS))
     text += f"""\
     portcullis:
       forwardAuth:
