@@ -19,6 +19,7 @@ from gateway.stores.base import ORIGIN, PURGE_SLACK_S, Revision, RevocationBatch
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
+OPEN_TIMEOUT_S = 30.0  # the import of the driver, on a machine that has just started
 CONNECT_TIMEOUT_S = 1.0  # TCP and TLS
 CALL_TIMEOUT_S = 1.0  # one call in all: the driver's own timeouts do not end a peer that is stopped or drips
 CONNECTIONS_MAX = 8
@@ -47,14 +48,13 @@ class RedisRevocationStore:
         parts = urlsplit(url)
         self._place_name = f"{parts.scheme}://{parts.hostname or ''}:{parts.port or 6379}{parts.path}"  # no password
         self._url = url
-        self._calls: Redis | None = None
-        self._waits: Redis | None = None
+        self._client: Redis | None = None
         self._opening = asyncio.Lock()
         self._suspect = False  # a call failed: what follows may be another server
 
     async def append(self, rows: Sequence[RevocationRow]) -> Revision:
+        client = await self._open()
         async with self._bounded(CALL_TIMEOUT_S):
-            client, _ = await self._open()
             async with client.pipeline(transaction=True) as pipe:
                 pipe.set(LOG, secrets.token_hex(8), nx=True)
                 pipe.get(LOG)
@@ -64,8 +64,8 @@ class RedisRevocationStore:
             return _revision(log.decode(), ids[-1].decode() if ids else START)
 
     async def read_after(self, revision: Revision, limit: int) -> RevocationBatch:
+        client = await self._open()
         async with self._bounded(CALL_TIMEOUT_S):
-            client, _ = await self._open()
             log = await self._log(client)
             after, restarted = _place(revision, log)
             begin = _rewind(after) if self._suspect else after
@@ -94,15 +94,15 @@ class RedisRevocationStore:
         block_s = min(timeout_s, BLOCK_S_MAX)
         if block_s <= 0:
             return
+        client = await self._open()
         async with self._bounded(block_s + CALL_TIMEOUT_S):
-            _, client = await self._open()
             await client.xread({STREAM: after or START}, count=1, block=max(1, int(block_s * 1000)))
 
     async def purge(self, now_s: float) -> int:
+        client = await self._open()
         total, after, more = 0, START, True
         while more:
             async with self._bounded(CALL_TIMEOUT_S):
-                client, _ = await self._open()
                 found = await _page(client, after, PURGE_PAGE)
                 dead = [identifier for identifier, fields in found if _is_over(fields, now_s)]
                 if dead:
@@ -112,12 +112,11 @@ class RedisRevocationStore:
         return total
 
     async def close(self) -> None:
-        for client in (self._calls, self._waits):
-            if client is not None:
-                with suppress(Exception):
-                    async with asyncio.timeout(CALL_TIMEOUT_S):
-                        await client.aclose()
-        self._calls = self._waits = None
+        client, self._client = self._client, None
+        if client is not None:
+            with suppress(Exception):
+                async with asyncio.timeout(CALL_TIMEOUT_S):
+                    await client.aclose()
 
     @asynccontextmanager
     async def _bounded(self, timeout_s: float) -> AsyncIterator[None]:
@@ -132,15 +131,14 @@ class RedisRevocationStore:
             self._suspect = True
             raise StoreUnavailable(f"`{self._place_name}` failed: {type(error).__name__}") from error
 
-    async def _open(self) -> tuple[Redis, Redis]:
-        """Return the client for calls and the one for blocking reads."""
-        async with self._opening:
-            if self._calls is None or self._waits is None:
+    async def _open(self) -> Redis:
+        """Return the client, made on first use; no server is asked."""
+        async with self._opening, self._bounded(OPEN_TIMEOUT_S):
+            if self._client is None:
                 # The import takes 200 ms; the loop has requests to answer meanwhile.
                 await asyncio.to_thread(importlib.import_module, "redis.asyncio")
-                self._calls = _new_client(self._url, CALL_TIMEOUT_S)
-                self._waits = _new_client(self._url, None)
-            return self._calls, self._waits
+                self._client = _new_client(self._url)
+            return self._client
 
     async def _log(self, client: Redis) -> str:
         """Return the log's name, giving it one when it is new: a server that was emptied has another."""
@@ -151,7 +149,7 @@ class RedisRevocationStore:
         return cast(bytes, name).decode()
 
 
-def _new_client(url: str, socket_timeout_s: float | None) -> Redis:
+def _new_client(url: str) -> Redis:
     from redis.asyncio import Redis
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
@@ -159,7 +157,9 @@ def _new_client(url: str, socket_timeout_s: float | None) -> Redis:
 
     return Redis.from_url(
         url,
-        socket_timeout=socket_timeout_s,
+        # `_bounded` holds the deadline. With a socket_timeout, redis-py 8.1 writes through asyncio.wait_for, which on
+        # Python 3.11 swallows a cancellation that comes when the write is done: ours, and that of asyncio.timeout.
+        socket_timeout=None,
         socket_connect_timeout=CONNECT_TIMEOUT_S,
         socket_keepalive=True,
         max_connections=CONNECTIONS_MAX,

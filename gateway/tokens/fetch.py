@@ -121,9 +121,9 @@ class Fetcher:
         Redirects are refused, or with `same_origin_redirects` followed where scheme, host and port stay the same.
         """
         redirects = REDIRECTS_MAX if same_origin_redirects else 0
-        self._claim_loop()
+        client = await self.open()
         async with self._bounded(url, timeout_s):
-            body = await self._send("GET", url, timeout_s=timeout_s, bytes_max=bytes_max, redirects=redirects)
+            body = await self._send(client, "GET", url, timeout_s=timeout_s, bytes_max=bytes_max, redirects=redirects)
             return _json_object(body, url)
 
     async def post_form(
@@ -136,10 +136,10 @@ class Fetcher:
         bytes_max: int,
     ) -> dict[str, Any]:
         """Return the JSON object that answers a posted form, with `basic` as name and password. Raises FetchFailed."""
-        self._claim_loop()
+        client = await self.open()
         async with self._bounded(url, timeout_s):
             body = await self._send(
-                "POST", url, timeout_s=timeout_s, bytes_max=bytes_max, redirects=0, form=form, basic=basic
+                client, "POST", url, timeout_s=timeout_s, bytes_max=bytes_max, redirects=0, form=form, basic=basic
             )
             return _json_object(body, url)
 
@@ -149,14 +149,13 @@ class Fetcher:
         if client is not None:
             await client.aclose()
 
-    def _claim_loop(self) -> None:
+    async def open(self) -> httpx2.AsyncClient:
+        """Return the client, made on first use. Its import is our own start, and part of no peer's deadline."""
         loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop = loop
         elif self._loop is not loop:
             raise RuntimeError("a fetcher belongs to the event loop that first used it")
-
-    async def _open(self) -> httpx2.AsyncClient:
         async with self._opening:
             if self._client is None:
                 self._client = await self._new_client()
@@ -196,6 +195,7 @@ class Fetcher:
 
     async def _send(
         self,
+        client: httpx2.AsyncClient,
         method: str,
         url: str,
         *,
@@ -206,7 +206,6 @@ class Fetcher:
         basic: tuple[str, str] | None = None,
     ) -> bytes:
         first = origin(check_address(url))
-        client = await self._open()
         # `_bounded` holds the deadline that counts. Only connecting has one of the driver's as well: httpcore2 2.16
         # forgets its socket when a task is cancelled inside the TLS handshake, and closes it when it times out itself.
         waits = (timeout_s * CONNECT_SHARE, None, None, None)

@@ -56,6 +56,7 @@ class RemoteKeys:
 
     async def fetch(self) -> dict[str, Any]:
         config = self._config
+        await self._fetcher.open()
         try:
             async with asyncio.timeout(config.fetch_timeout_s):
                 return await self._fetch()

@@ -41,6 +41,9 @@ class FakeFetcher:
     def as_fetcher(self) -> Fetcher:
         return cast(Fetcher, self)
 
+    async def open(self) -> None:
+        pass
+
     async def get_json(
         self, url: str, *, timeout_s: float, bytes_max: int, same_origin_redirects: bool = False
     ) -> dict[str, Any]:
