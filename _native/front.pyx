@@ -576,6 +576,15 @@ cdef class Verdict:
     cdef readonly Identity identity
     cdef readonly dict parameters
 
+    @property
+    def target(self):
+        """What goes upstream: the canonical path that was judged, less the route's `strip_prefix`, and the query."""
+        cdef bytes path = self.path.encode()
+        cdef bytes prefix = b""
+        if self.route is not None and isinstance(self.route.extra, RouteSettings):
+            prefix = (<RouteSettings>self.route.extra).strip_prefix
+        return join_target(stripped(borrow(path), borrow(prefix)), borrow(self.query))
+
     def __repr__(self):
         return f"Verdict({self.kind} {self.reason} at {self.door}: {self.method} {self.host}{self.path})"
 
@@ -953,9 +962,7 @@ cdef class FrontDoor:
             identity = identity + ((b"x-auth-decision-id", relayed.request_id),)
         target = stripped(j.path, borrow(settings.strip_prefix))
         if j.query.len or target.len == 0 or target.ptr[0] != c"/":
-            joined = bytes_of(target) if target.len and target.ptr[0] == c"/" else b"/" + bytes_of(target)
-            if j.query.len:
-                joined = joined + b"?" + bytes_of(j.query)
+            joined = join_target(target, j.query)
             target = borrow(joined)
         if self.access is not None:
             relayed.verdict = self._copy(j, relayed.request_id)
@@ -1062,6 +1069,12 @@ cdef inline Slice stripped(Slice path, Slice prefix) noexcept nogil:
     if path.len > prefix.len and path.ptr[prefix.len] != c"/":
         return path
     return slice_sub(path, prefix.len, path.len)
+
+
+cdef bytes join_target(Slice path, Slice query):
+    """Write path and query as a request target; a path that lost its first slash to `strip_prefix` gets one."""
+    cdef bytes target = bytes_of(path) if path.len and path.ptr[0] == c"/" else b"/" + bytes_of(path)
+    return target + b"?" + bytes_of(query) if query.len else target
 
 
 @cython.final

@@ -105,6 +105,8 @@ class App:
         self._logs = Logs(config.log, worker.run_dir, self._metrics)
         self._learner = ControlLearner(lambda: self._now.control, self._metrics, clock)
         self._reloads = asyncio.Lock()
+        self._stop = asyncio.Event()  # set when draining: long-lived conversations end
+        self._wanted = 0  # number of the newest reload; an older one that still waits for keys is given up
         self._tasks: set[asyncio.Task[None]] = set()
         validator = _new_validator(config)
         self._now = self._generation(config, validator, self._new_control(config, validator))
@@ -150,12 +152,19 @@ class App:
         names = identity_header_names(config)
         drop = frozenset(names) | {DECISION_HEADER}
         blank = tuple((name, b"") for name in names)
+        relay = SocketRelay(
+            drop,
+            blank,
+            decision_id=config.identity.decision_id,
+            stop=self._stop,
+            open_sockets=self._metrics.gauge("websocket_connections"),
+        )
         logs = self._logs.of_issuers([issuer.issuer for issuer in config.issuers], config.log)
         return FrontDoor(
             engine,
             app=public_app(self._vitals, introspection, self._lifespan),
             ask=asking,
-            websocket=SocketDoor(asking, SocketRelay(config, drop, blank), config.server.realm),
+            websocket=SocketDoor(asking, relay, config.server.realm),
             fault=FaultAnswers(self._count_fault),
             drop=drop,
             is_trusted=TrustedProxies(config.server.trusted_proxies),
@@ -213,6 +222,7 @@ class App:
         self._vitals.draining = value
         self.asgi.draining = value
         if value:
+            self._stop.set()
             self._upstreams.drain()
 
     # -- reload -------------------------------------------------------------------------------------------------------
@@ -225,11 +235,14 @@ class App:
         """
         if _shape_of(config) == _shape_of(self._now.config):
             following = self._generation(config, self._now.validator, self._now.control)
+            self._wanted += 1
             self._publish(following)
-            self._spawn(self._reload_control(following))
+            self._spawn(self._reload_control(following, self._wanted))
         else:
             validator = _new_validator(config)
-            self._spawn(self._replace(self._generation(config, validator, self._new_control(config, validator))))
+            following = self._generation(config, validator, self._new_control(config, validator))
+            self._wanted += 1
+            self._spawn(self._replace(following, self._wanted))
 
     def _publish(self, generation: _Generation) -> None:
         """Swap a generation in whole."""
@@ -237,27 +250,31 @@ class App:
         self._now = generation
         self.asgi.publish(generation.door)
 
-    async def _reload_control(self, generation: _Generation) -> None:
+    async def _reload_control(self, generation: _Generation, number: int) -> None:
         """Have the control plane follow a config whose routes are published already."""
         async with self._reloads:
-            if self._now is not generation:
+            if self._wanted != number:
                 return  # another reload came after this one
             try:
                 await generation.control.reload(generation.config)
             except (GatewayError, ValueError) as error:
                 _log.error("issuers and store were not reloaded, the former ones stay: %s", error)
 
-    async def _replace(self, generation: _Generation) -> None:
+    async def _replace(self, generation: _Generation, number: int) -> None:
         """Start a generation with a control plane of its own, and publish it when it can judge."""
         async with self._reloads:
-            former = self._now
+            if self._wanted != number:
+                return
             await generation.control.start()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SETTLE_S):
-                    while not generation.control.state().ready:  # noqa: ASYNC110  (a reload; nothing waits for it)
+                    while self._wanted == number and not generation.control.state().ready:  # noqa: ASYNC110  (a reload)
                         await asyncio.sleep(SETTLE_STEP_S)
-            self._publish(generation)
-            await former.control.stop()
+            gone = generation.control
+            if self._wanted == number:
+                gone = self._now.control
+                self._publish(generation)
+            await gone.stop()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

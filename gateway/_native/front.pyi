@@ -109,6 +109,9 @@ class Verdict:
     route: Route | None
     identity: Identity | None
     parameters: dict[str, str]
+    @property
+    def target(self) -> bytes:
+        """What goes upstream: the canonical path, less the route's `strip_prefix`, and the query."""
 
 @disjoint_base
 class FrontDoor:

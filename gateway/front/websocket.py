@@ -15,7 +15,7 @@ from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidStatus, PayloadTooBig
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
-from websockets.protocol import State
+from websockets.protocol import Event, State
 from websockets.typing import Subprotocol
 from websockets.uri import WebSocketURI
 
@@ -68,6 +68,9 @@ class Ending:
     by_client: bool = False
 
 
+GONE = Ending(ABNORMAL, by_client=True)
+
+
 async def relay_websocket(
     scope: Scope,
     receive: Receive,
@@ -83,10 +86,11 @@ async def relay_websocket(
 ) -> None:
     """Pass one ASGI websocket through to the upstream until either side ends it.
 
-    Headers are treated as by `UpstreamPool.forward`. Raises UpstreamFault only before anything was received from or sent
-    to the server, so that the caller can refuse the handshake in its own words. An upstream that refuses is quoted:
-    its status, headers and body where the server knows `websocket.http.response`, else the server's 403. `stop`: when it
-    is set (the gateway drains), both sides are closed with 1001.
+    Headers are treated as by `UpstreamPool.forward`. Raises UpstreamFault only before anything was received from or
+    sent to the server, so that the caller can refuse the handshake in its own words. An upstream that refuses is
+    quoted: its status, headers and body where the server knows `websocket.http.response`, else the server's 403.
+    `stop`: when it is set (the gateway drains), both sides are closed with 1001. Cookies of the upstream's 101 go into
+    `websocket.accept`; granian 2.8 sends none of its headers.
     """
     bridge = _Bridge(scope, receive, send, limits)
     reader, writer = await pool.open_stream(READ_BYTES)
@@ -114,7 +118,7 @@ class _Bridge:
         self.limits = limits
         self.subprotocols = [Subprotocol(name) for name in scope.get("subprotocols") or ()]
         self.protocol = ClientProtocol(
-            WebSocketURI(False, "upstream", 80, "/", "", None, None),
+            WebSocketURI(False, "upstream", 80, "/", ""),
             subprotocols=self.subprotocols or None,
             max_size=limits.message_bytes_max,
         )
@@ -123,6 +127,7 @@ class _Bridge:
         self.delivering_since: float | None = None  # the client has not taken a message yet
         self.heard = asyncio.Event()  # a pong came
         self.pings = 0
+        self.early: list[Event] = []  # frames that came right behind the upstream's handshake
 
     # -- the handshakes -----------------------------------------------------------------------------------------------
 
@@ -223,8 +228,8 @@ class _Bridge:
             for event in events:
                 assert isinstance(event, Frame)
                 message = self.join(event)
-                if message is not None:
-                    await self.deliver(message)
+                if message is not None and not await self.deliver(message):
+                    return GONE
             await self.flush(writer)
             if self.protocol.close_rcvd is not None:
                 code = self.protocol.close_rcvd.code
@@ -263,15 +268,23 @@ class _Bridge:
             self.protocol.parser_exc = error
             return None
 
-    async def deliver(self, message: Message) -> None:
+    async def deliver(self, message: Message) -> bool:
+        """Hand a message to the server; False when the client is gone."""
         self.delivering_since = asyncio.get_running_loop().time()
-        await self.send(message)
+        try:
+            await self.send(message)
+        except OSError:
+            return False
         self.delivering_since = None
+        return True
 
     async def pump_up(self, writer: asyncio.StreamWriter) -> Ending:
         """Client to upstream. Asks for no more while the upstream does not take what was sent."""
         while True:
-            message = await self.receive()
+            try:
+                message = await self.receive()
+            except RuntimeError:  # what granian says of a transport that is closed already
+                return GONE
             if message["type"] != "websocket.receive":
                 code = message.get("code") or NO_STATUS
                 return Ending(code, message.get("reason") or "", by_client=True)
