@@ -54,6 +54,7 @@ cdef class Exchange:
     cdef object task                    # upload or watch of the client, or None
     # the response
     cdef bint direct                    # the server's `send` completes at once
+    cdef readonly int status            # of the response; 0 until it started
     cdef bint started                   # the response's start was handed to the server
     cdef bint complete                  # and its end
     cdef object blocked                 # the server's awaitable of a `send` that did not complete at once, or None
@@ -119,6 +120,7 @@ cdef class UpstreamPool:
     cdef readonly int port
     cdef readonly int connections_max
     cdef readonly int queue_max
+    cdef readonly int streams_max
     cdef public bint draining           # tell clients to close their connections
     cdef object tls
     cdef str server_name
@@ -138,6 +140,7 @@ cdef class UpstreamPool:
     cdef list idle                      # newest last
     cdef object waiters                 # deque of Exchange
     cdef set opening                    # tasks
+    cdef set streams                    # writers, and places of those that are being opened
     cdef bint closed
     cdef object _drained                # future of aclose, or None
     cdef NameTable table

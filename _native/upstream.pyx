@@ -145,6 +145,13 @@ cdef dict _REQUEST_ACTS = {
     b"x-url-scheme": ACT_TRUSTED,
     b"front-end-https": ACT_TRUSTED,
     b"via": ACT_VIA,
+    **dict.fromkeys(
+        (
+            b"sec-websocket-accept", b"sec-websocket-extensions", b"sec-websocket-key", b"sec-websocket-protocol",
+            b"sec-websocket-version",
+        ),
+        ACT_DROP,  # of the client's own handshake with us
+    ),
 }
 
 cdef NameTable _RESPONSE_TABLE = NameTable({
@@ -167,6 +174,9 @@ cdef NameTable _RESPONSE_TABLE = NameTable({
 
 # RFC 9110 §9.2.2; only these may be sent a second time.
 cdef frozenset _IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"))
+
+# What X-Forwarded-Proto says of a connection to us; a WebSocket began as an HTTP request.
+cdef dict _WEB_SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 
 cdef object _START_TYPE = "http.response.start"
 cdef object _BODY_TYPE = "http.response.body"
@@ -323,6 +333,8 @@ cdef class Exchange:
     cdef int _emit(self, dict message, Py_ssize_t size, bint start) except -1:
         """Hand one message to the server, or queue it where the server is not ready."""
         cdef object awaitable
+        if start:
+            self.status = message["status"]
         if self.direct and self.blocked is None and not self.queue:
             awaitable = self.send(message)
             self.started = True
@@ -845,6 +857,7 @@ cdef class UpstreamPool:
         str unix_path=None,
         int connections_max=256,
         int queue_max=1024,
+        int streams_max=1024,
         double connect_timeout_s=2.0,
         double response_timeout_s=30.0,
         double keepalive_s=55.0,
@@ -860,8 +873,8 @@ cdef class UpstreamPool:
     ):
         if not 0 <= port <= 65535:
             raise ValueError("a port is within 0 to 65535")
-        if connections_max < 1 or queue_max < 0 or tick_s <= 0:
-            raise ValueError("connections_max and tick_s must be above zero, queue_max not below it")
+        if connections_max < 1 or queue_max < 0 or streams_max < 0 or tick_s <= 0:
+            raise ValueError("connections_max and tick_s must be above zero, queue_max and streams_max not below it")
         self.host = host
         self.port = port
         self.tls = tls
@@ -869,6 +882,7 @@ cdef class UpstreamPool:
         self.unix_path = unix_path
         self.connections_max = connections_max
         self.queue_max = queue_max
+        self.streams_max = streams_max
         self.connect_timeout_s = connect_timeout_s
         self.tick_s = tick_s
         self.response_ticks = _ticks_of(response_timeout_s, tick_s)
@@ -893,6 +907,7 @@ cdef class UpstreamPool:
         self.idle = []
         self.waiters = deque()
         self.opening = set()
+        self.streams = set()
         self.table = NameTable(_REQUEST_ACTS)
         self.out_capacity = 2048
         self.out = <char*>malloc(<size_t>self.out_capacity)
@@ -910,6 +925,7 @@ cdef class UpstreamPool:
             "active": len(self.connections) - len(self.idle),
             "opening": len(self.opening),
             "waiting": len(self.waiters),
+            "streams": len(self.streams),
             "requests": self.requests,
             "connects": self.connects,
             "reuses": self.reuses,
@@ -946,6 +962,43 @@ cdef class UpstreamPool:
 
     cdef object _bind(self):
         self.loop = asyncio.get_running_loop()
+
+    def request_head(self, dict scope not None, bytes target not None, extra_headers=(), drop=None, bint trusted=False):
+        """Return the head that `forward` would send for a request without body. Raises UpstreamFault."""
+        cdef Exchange exchange = Exchange.__new__(Exchange)
+        self._build(exchange, scope, _slice(target), tuple(extra_headers), drop, trusted)
+        if exchange.has_body:
+            raise UpstreamFault("bad_request", "a body was announced where none may be")
+        return exchange.head
+
+    async def open_stream(self, Py_ssize_t limit=65536):
+        """Open a connection for something else than HTTP requests; return (StreamReader, StreamWriter)."""
+        if self.loop is None:
+            self._bind()
+        if self.closed:
+            raise UpstreamFault("unreachable", "the pool is closed")
+        if len(self.streams) >= self.streams_max:
+            raise UpstreamFault("busy", f"more than {self.streams_max} streams to the upstream")
+        place = object()
+        self.streams.add(place)
+        arguments = {} if self.tls is None else {"ssl": self.tls, "server_hostname": self.server_name}
+        try:
+            async with asyncio.timeout(self.connect_timeout_s):
+                if self.unix_path is not None:
+                    reader, writer = await asyncio.open_unix_connection(self.unix_path, limit=limit, **arguments)
+                else:
+                    reader, writer = await asyncio.open_connection(self.host, self.port, limit=limit, **arguments)
+        except (OSError, ValueError) as error:
+            raise UpstreamFault("unreachable", f"no connection to the upstream: {type(error).__name__}") from error
+        finally:
+            self.streams.discard(place)
+        self.streams.add(writer)
+        return reader, writer
+
+    def close_stream(self, writer):
+        """Close what `open_stream` gave; what is not written yet is thrown away."""
+        self.streams.discard(writer)
+        writer.transport.abort()
 
     cdef bint _is_direct(self, object send) except -1:
         """True for the `send` of granian's HTTP protocol, which completes at once unless its channel is full."""
@@ -990,7 +1043,7 @@ cdef class UpstreamPool:
 
     cdef object _build(self, Exchange exchange, dict scope, Slice target, tuple extra, object drop, bint trusted):
         """Write the request's head. Raises UpstreamFault for what cannot be framed in one way only."""
-        cdef str method = scope["method"]
+        cdef str method = scope["method"] if scope["type"] != "websocket" else "GET"
         cdef Py_ssize_t method_len
         cdef const char* method_text = PyUnicode_AsUTF8AndSize(method, &method_len)
         cdef object headers = scope["headers"]
@@ -1155,7 +1208,7 @@ cdef class UpstreamPool:
         """X-Forwarded-*, and Forwarded (RFC 7239): the trusted peer's own, then what we saw ourselves."""
         cdef object client = scope.get("client")
         cdef object server = scope.get("server")
-        cdef str scheme = scope.get("scheme") or "http"
+        cdef str scheme = _WEB_SCHEMES.get(scope.get("scheme"), "http")
         cdef bytes address = str(client[0]).encode() if client else b"unknown"
         cdef bytes scheme_text = scheme.encode()
         cdef bytes port
@@ -1374,6 +1427,9 @@ cdef class UpstreamPool:
             if connection.exchange is not None:
                 connection.exchange._fail("unreachable", "the pool is closed", False)
             connection._close()
+        for writer in list(self.streams):
+            if isinstance(writer, asyncio.StreamWriter):
+                self.close_stream(writer)
         for task in list(self.opening):
             task.cancel()
         if self.opening:

@@ -1,7 +1,7 @@
 """The proxy door's client side: requests framed anew, responses relayed as they come."""
 
 import ssl
-from asyncio import AbstractEventLoop, Transport
+from asyncio import AbstractEventLoop, StreamReader, StreamWriter, Transport
 from collections.abc import Awaitable, Callable, Generator, MutableMapping, Sequence
 from contextvars import Context
 from typing import Any, Final, Self
@@ -29,6 +29,9 @@ class Exchange:
     """One request and its response, for whoever awaits it; behaves like an asyncio future."""
 
     _asyncio_future_blocking: bool
+    status: Final[int]
+    """Of the response; 0 until it started."""
+
     def __new__(cls) -> Exchange: ...
     def __await__(self) -> Generator[Any]: ...
     def __iter__(self) -> Generator[Any]: ...
@@ -68,6 +71,7 @@ class UpstreamPool:
     port: Final[int]
     connections_max: Final[int]
     queue_max: Final[int]
+    streams_max: Final[int]
     requests: Final[int]
     connects: Final[int]
     reuses: Final[int]
@@ -86,6 +90,7 @@ class UpstreamPool:
         unix_path: str | None = None,
         connections_max: int = 256,
         queue_max: int = 1024,
+        streams_max: int = 1024,
         connect_timeout_s: float = 2.0,
         response_timeout_s: float = 30.0,
         keepalive_s: float = 55.0,
@@ -117,6 +122,26 @@ class UpstreamPool:
         whose forwarding headers count (they are continued; everybody else's are replaced). Trailers are dropped both
         ways: ASGI servers of the day offer no way to pass them on. RFC 9110 §7.6, RFC 9112 §6.
         """
+
+    def request_head(
+        self,
+        scope: MutableMapping[str, Any],
+        target: bytes,
+        extra_headers: Sequence[tuple[bytes, bytes]] = (),
+        drop: frozenset[bytes] | None = None,
+        trusted: bool = False,
+    ) -> bytes:
+        """Return the head that `forward` would send for a request without body (a handshake). Raises UpstreamFault."""
+
+    async def open_stream(self, limit: int = 65536) -> tuple[StreamReader, StreamWriter]:
+        """Open a connection for something else than HTTP requests, such as a WebSocket.
+
+        At most `streams_max` at a time, beside `connections_max`. `close_stream` must be called in the end. Raises
+        UpstreamFault: `unreachable`, `busy`.
+        """
+
+    def close_stream(self, writer: StreamWriter) -> None:
+        """Close what `open_stream` gave; what is not written yet is thrown away."""
 
     async def aclose(self, grace_s: float = 0.0) -> None:
         """Close the pool: idle connections at once, others when their response is done or `grace_s` is over."""

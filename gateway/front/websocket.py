@@ -155,7 +155,9 @@ class _Bridge:
                         self.protocol.receive_data(data)
                     else:
                         self.protocol.receive_eof()
-                    if self.protocol.state is State.OPEN or self.protocol.handshake_exc is not None:
+                    # Not the state: what lies behind the upstream's answer may have closed the protocol already.
+                    self.early += self.protocol.events_received()
+                    if self.early or self.protocol.handshake_exc is not None:
                         break
         except TimeoutError:
             raise UpstreamFault("timeout", "the upstream did not answer the handshake in time") from None
@@ -163,7 +165,7 @@ class _Bridge:
             raise UpstreamFault("protocol", f"the connection broke: {type(error).__name__}") from error
         refusal = self.protocol.handshake_exc
         if refusal is None:
-            (response, *self.early) = self.protocol.events_received()
+            response = self.early.pop(0)
             assert isinstance(response, Response)
             return response
         if isinstance(refusal, InvalidStatus) and 200 <= refusal.response.status_code <= 599:
