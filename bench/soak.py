@@ -1,7 +1,7 @@
 """Minutes at full load with an eye on memory: `python -m bench soak`.
 
 Good, distinct and bad tokens take turns; the resident memory is sampled all the time, and a line is fitted through the
-samples after the warm-up. A slope that would matter within a day is a leak.
+samples after the caches are full. A slope that would matter within a day is a leak.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from bench.table import Progress, print_table
 
 SAMPLE_S = 1.0
 SLICE_S = 10  # seconds of one kind of load
-WARM_UP = 0.25  # of the samples, from the start: caches and arenas fill
+WARM_UP = 0.25  # of the samples, from the start: arenas fill
 FLAT_MB_PER_HOUR = 6.0
+WORKLOADS = (SAME, DISTINCT, BAD)
 DOORS = ("forward", "proxy")
 
 
@@ -72,7 +73,7 @@ def run(minutes: float) -> dict[str, Any]:
         raise SystemExit(f"bench: {lacking}")
     results: dict[str, Any] = {"kind": "soak", "machine": machine.describe(), "minutes": minutes}
     slices = max(3, round(minutes * 60 / len(DOORS) / SLICE_S))
-    progress = Progress(slices * len(DOORS))
+    progress = Progress((slices + len(WORKLOADS)) * len(DOORS))
     rows: list[list[str | float | int | None]] = []
     with tempfile.TemporaryDirectory(prefix="portcullis-soak-") as name:
         folder = Path(name)
@@ -109,14 +110,20 @@ def _soak(door: Any, folder: Path, tokens: Tokens, slices: int, progress: Progre
         with serving(peer.command(setup), folder, core=SERVER_CORE, environment=peer.environment) as server:
             server.wait_until_listening(setup.port)
             check_answers(peer, door, setup.port, tokens)
+
+            def load_with(name: str) -> int:
+                progress.step(f"{door}: {name}, {requests:,} requests so far")
+                path, headers = peer.path(door), load.headers_for(door)
+                done = load.run_wrk(
+                    folder, setup.port, path, headers, tokens.workloads[name], seconds=SLICE_S, core=LOAD_CORE
+                )
+                server.require_alive()
+                return done.requests
+
+            for name in WORKLOADS:  # The caches fill before anything counts.
+                requests += load_with(name)
             sampler = Sampler(server)
             sampler.start()
             for number in range(slices):
-                workload = tokens.workloads[(SAME, DISTINCT, BAD)[number % 3]]
-                progress.step(f"{door}: {workload.name}, {requests:,} requests so far")
-                path, headers = peer.path(door), load.headers_for(door)
-                requests += load.run_wrk(
-                    folder, setup.port, path, headers, workload, seconds=SLICE_S, core=LOAD_CORE
-                ).requests
-                server.require_alive()
+                requests += load_with(WORKLOADS[number % len(WORKLOADS)])
             return requests, sampler.stop()

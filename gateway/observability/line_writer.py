@@ -48,8 +48,9 @@ class LineWriter:
         self._flush_bytes = flush_bytes
         self._flush_interval_s = flush_interval_s
         self._buffer_bytes_max = buffer_bytes_max
-        self._wake = threading.Condition()
-        self._lines: list[bytes] = []  # guarded by self._wake, as all below
+        self._lock = threading.Lock()
+        self._wake = threading.Condition(self._lock)
+        self._lines: list[bytes] = []  # guarded by self._lock, as all below
         self._buffered_bytes = 0
         self._dropped = 0
         self._reopen = False
@@ -59,7 +60,7 @@ class LineWriter:
 
     def write(self, line: bytes) -> None:
         """Take one line, its line feed included; drop it and count it where the buffer is full or the writer closed."""
-        with self._wake:
+        with self._lock:
             if self._closing or self._buffered_bytes + len(line) > self._buffer_bytes_max:
                 self._dropped += 1
                 taken = False
@@ -76,20 +77,20 @@ class LineWriter:
 
     def reopen(self) -> None:
         """Open the file anew before the next line: for log rotation. A stream stays as it is."""
-        with self._wake:
+        with self._lock:
             self._reopen = self._path is not None
             self._start()
             self._wake.notify()
 
     def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
         """Write what is there, for at most `timeout_s`, and end; later lines are dropped. Idempotent."""
-        with self._wake:
+        with self._lock:
             self._closing = True
             self._wake.notify()
         if self._thread is not None:
             self._thread.join(timeout_s)
             if self._thread.is_alive():  # The sink blocks; the thread dies with the process.
-                with self._wake:
+                with self._lock:
                     left, self._lines, self._buffered_bytes = len(self._lines), [], 0
                 if left:
                     self._on_dropped(left)
@@ -108,7 +109,7 @@ class LineWriter:
     def _run(self) -> None:
         ending = False
         while not ending:
-            with self._wake:
+            with self._lock:
                 self._wake.wait_for(lambda: self._lines or self._reopen or self._closing)
                 self._wake.wait_for(self._is_urgent, self._flush_interval_s)
                 lines, self._lines, self._buffered_bytes = self._lines, [], 0

@@ -66,4 +66,6 @@ def redact_field(name: str, value: object) -> object:
 
 def redact_path(path: str) -> str:
     """Return a path without the JWTs in it; a fraction of a microsecond where there is none."""
+    if "ey" not in path and "ew" not in path:
+        return path
     return _JOSE.sub(REDACTED, path)

@@ -22,7 +22,6 @@ from gateway.observability.logs import (
     RequestLines,
     SubjectForm,
     Subjects,
-    Timestamps,
     load_pseudonym_key,
 )
 from gateway.observability.process_log import configure_process_log
@@ -203,17 +202,20 @@ def test_workers_that_start_at_once_share_one_key(tmp_path: Path) -> None:
     assert len(keys) == 1 and len(keys.pop()) == 2 * PSEUDONYM_KEY_BYTES
 
 
-def test_time_stamps_follow_the_clock_within_and_across_seconds() -> None:
+def test_a_time_stamp_follows_the_clock(tmp_path: Path) -> None:
     clock = FixedClock(NOON_S)
-    timestamps = Timestamps(clock)
-    for step_s, expected in (
-        (0.0, "2026-11-23T12:00:00.250000Z"),
-        (0.5, "2026-11-23T12:00:00.750000Z"),
-        (0.75, "2026-11-23T12:00:01.000000Z"),
-        (-1.0, "2026-11-23T11:59:59.250000Z"),
-    ):
+    writer = LineWriter(str(tmp_path / "log"), name="access")
+    log = AccessLog(writer, RequestLines(Subjects("none"), ISSUERS, clock))
+    for step_s in (0.0, 0.5, 0.75, -1.0):
         clock.now_s = NOON_S + step_s
-        assert timestamps.now() == expected
+        log(Judgement(), 200, 0)
+    writer.close()
+    assert [json.loads(line)["ts"] for line in (tmp_path / "log").read_text().splitlines()] == [
+        "2026-11-23T12:00:00.250000Z",
+        "2026-11-23T12:00:00.750000Z",
+        "2026-11-23T12:00:01Z",
+        "2026-11-23T11:59:59.250000Z",
+    ]
 
 
 # -- the process's own log --------------------------------------------------------------------------------------------

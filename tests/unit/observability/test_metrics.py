@@ -34,6 +34,7 @@ from gateway.observability.metrics import (
     create_map,
 )
 
+ROOT = Path(__file__).resolve().parents[3]
 parser = pytest.importorskip("prometheus_client.parser", reason="prometheus_client is absent")
 
 DOORS = ("forward", "nginx", "envoy", "proxy")
@@ -403,3 +404,18 @@ def test_a_worker_tells_its_memory_and_cpu_time(metrics: Metrics, path: Path) ->
     assert memory is not None and memory > 1_000_000
     assert value(path, "worker_cpu_seconds_total", worker="0") is not None
     assert process_usage(2**22 + 1) is None
+
+
+def test_the_handbook_describes_every_metric_as_the_catalogue_does() -> None:
+    from gateway._native.front import DOORS as doors
+    from gateway._native.front import REASONS as reasons
+
+    handbook = (ROOT / "docs" / "observability.md").read_text()
+    for metric in catalogue(doors, reasons):
+        (row,) = (line for line in handbook.splitlines() if line.startswith(f"| `portcullis_{metric.name}` |"))
+        cells = [cell.strip() for cell in row.strip("| ").split("|")]
+        issuer = ("issuer",) if metric.by_issuer else ()
+        worker = ("worker",) if metric.aggregation == "worker" else ()
+        labels = ", ".join(f"`{label}`" for label in (*issuer, *metric.labels, *worker))
+        aggregation = metric.aggregation if metric.kind == "gauge" else ""
+        assert cells[1:] == [metric.kind, labels, aggregation, metric.help]
