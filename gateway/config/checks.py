@@ -414,7 +414,7 @@ def _upstream(upstream: str, path: Path) -> Iterator[Complaint]:
             yield Complaint(path, "no path of a socket", hint)
         return
     parts = _split_url(upstream)
-    if parts is None or parts.scheme not in {"http", "https"} or not parts.hostname:
+    if parts is None or parts.scheme not in {"http", "https"} or not _is_host(parts.hostname or ""):
         yield Complaint(path, "no address of an upstream", hint)
     elif parts.username is not None or parts.password is not None:
         yield Complaint(path, "credentials in the address are not sent", hint)
@@ -422,6 +422,13 @@ def _upstream(upstream: str, path: Path) -> Iterator[Complaint]:
         yield Complaint(
             path, "an upstream has no path, query or fragment", "the request's own path is sent; see strip_prefix"
         )
+
+
+def _is_host(text: str) -> bool:
+    try:
+        return bool(_HOST_NAME.fullmatch(text) or ipaddress.ip_address(text))
+    except ValueError:
+        return False
 
 
 def _strip_prefix(route: RouteConfig, path: Path) -> Iterator[Complaint]:

@@ -429,6 +429,7 @@ def test_lines_stay_right_when_an_element_before_does_not_fit(faults: Faults) ->
         ('path = "/a"\nupstream = "http://h:99999"', "upstream", "no address of an upstream"),
         ('path = "/a"\nupstream = "http://h/x"', "upstream", "an upstream has no path, query or fragment"),
         ('path = "/a"\nupstream = "http://u:p@h"', "upstream", "credentials in the address are not sent"),
+        ('path = "/a"\nupstream = "http://a;b{}"', "upstream", "no address of an upstream"),
         ('path = "/a"\nupstream = "unix:"', "upstream", "no path of a socket"),
         (
             'path = "/ab/c"\nupstream = "http://h"\nstrip_prefix = "/a"',
@@ -441,6 +442,11 @@ def test_lines_stay_right_when_an_element_before_does_not_fit(faults: Faults) ->
 def test_routes_that_cannot_work_are_faults(text: str, key: str, problem: str, faults: Faults) -> None:
     fault = one(faults(f"[[routes]]\n{text}\n"))
     assert (fault.key, fault.problem) == (f"routes[0].{key}", problem)
+
+
+@pytest.mark.parametrize("upstream", ["http://[::1]:1", "https://app", "http://10.0.0.1/", "http://my_app.local:80"])
+def test_upstreams(upstream: str, load: Load) -> None:
+    assert load(f'[[routes]]\npath = "/a"\nupstream = "{upstream}"\n').config.routes[0].upstream == upstream
 
 
 def test_two_routes_for_the_same_requests_name_both_lines(faults: Faults) -> None:
@@ -580,3 +586,10 @@ def test_a_secret_that_others_can_read_is_a_warning(mode: int, count: int, load:
     assert len(loaded.warnings) == count
     for warning in loaded.warnings:
         assert (warning.line, warning.hint) == (3, "chmod 600")
+
+
+def test_a_fault_that_is_found_later_gets_the_place_of_its_key(load: Load) -> None:
+    loaded = load(ISSUER, env={"PORTCULLIS_SERVER__WORKERS": "2"})
+    assert loaded.fault_at("issuers[0].issuer", "no answer").line == 2
+    assert loaded.fault_at("server.workers", "too many").key == "PORTCULLIS_SERVER__WORKERS"
+    assert loaded.fault_at("server.listen", "taken").line is None
