@@ -207,7 +207,7 @@ class TokenControl:
         is_open = self._revocations.trusted
         snapshot = KeySnapshot(
             rules,
-            [part.handles if is_open else () for part in parts],
+            [part.handles for part in parts],
             [part.usable_until_s if is_open else 0 for part in parts],
         )
         for validator in self._validators:

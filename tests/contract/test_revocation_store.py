@@ -162,6 +162,12 @@ async def test_wait_ends_at_once_where_there_is_news_already(open_another: Opene
         assert time.monotonic() - started < 0.5
         await reader.wait(ORIGIN, 1.0)
         assert time.monotonic() - started < 0.5
+    revision = await reader.append([row("b")])
+    await reader.wait(revision, 0.05)  # nothing yet
+    await reader.append([row("c")])
+    started = time.monotonic()
+    await reader.wait(revision, 1.0)
+    assert time.monotonic() - started < 0.5
 
 
 async def test_wait_ends_at_its_timeout(store: RevocationStore) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -155,3 +155,28 @@ async def test_counts_of_what_was_asked_are_shown_by_issuer(issuer: RealIssuer, 
     await gateway.judge(b"good-2")
     name = issuer.issuer
     assert gateway.control.state().introspections == {(name, "active"): 1, (name, "inactive"): 1, (name, "error"): 1}
+
+
+async def test_a_list_of_revocations_that_overflows_ends_every_kept_answer(
+    issuer: RealIssuer, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await gateway.judge(b"good-1") == "ok"
+
+    def overflow(rows: object) -> None:
+        raise OverflowError("no room")
+
+    full = Gateway(issuer, gateway.control._run_dir)
+    monkeypatch.setattr(full.control._revocations, "_sinks", [SinkStub(overflow)])
+    await full.control.start()
+    assert await full.judge(b"good-1") == "ok"
+    await full.control.revoke("jti", issuer.issuer, "any", until_s=2_000_000_000)
+    assert not full.control.state().ready
+    assert await full.judge(b"good-1") == "keys_unavailable"
+    await full.control.stop()
+
+
+class SinkStub:
+    """A table of revocations that does what `revoke_many` is given to do."""
+
+    def __init__(self, revoke_many: Callable[[object], None]) -> None:
+        self.revoke_many = revoke_many

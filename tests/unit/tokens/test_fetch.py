@@ -95,6 +95,13 @@ async def test_the_byte_cap_holds_to_the_byte(fetcher: Fetcher, issuer: RealIssu
         await get(fetcher, issuer.jwks_uri, bytes_max=size_bytes - 1)
 
 
+async def test_the_byte_cap_holds_after_decompression(fetcher: Fetcher, issuer: RealIssuer) -> None:
+    issuer.mode = "bomb"  # 62 kB as sent
+    with pytest.raises(FetchFailed) as failed:
+        await get(fetcher, issuer.jwks_uri, bytes_max=1_000_000)
+    assert failed.value.problem == "too_large"
+
+
 async def test_redirects_are_followed_within_the_origin_where_asked(fetcher: Fetcher, issuer: RealIssuer) -> None:
     issuer.mode = "redirect_here"
     url = issuer.jwks_uri
