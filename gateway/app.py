@@ -144,7 +144,10 @@ class App:
         )
         judge = EngineJudge(engine, self._learner)
         with _faults_at("introspection.clients"):
-            introspection = Introspection(judge, _secrets_of(config.introspection)) if introspects else None
+            introspection = None
+            if introspects:
+                secrets = _secrets_of(config.introspection)
+                introspection = Introspection(judge, secrets, body_timeout_s=config.server.body_timeout_s)
         return _Generation(config, validator, control, self._new_door(config, engine, introspection), pools)
 
     def _new_door(self, config: Config, engine: Engine, introspection: Introspection | None) -> FrontDoor:

@@ -258,6 +258,7 @@ def load_worker(start: WorkerStart) -> Worker:
     """Build and start the application on the loop that granian made; granian calls this in the worker's process."""
     configure_process_log(start.config.log.level)
     logging.getLogger("_granian").addFilter(_is_no_notice)
+    logging.getLogger("_granian.utils").addFilter(_is_no_cut)
     try:
         worker = Worker(start)
         asyncio.get_event_loop().run_until_complete(worker.startup())
@@ -274,6 +275,11 @@ def load_worker(start: WorkerStart) -> Worker:
 def _is_no_notice(record: logging.LogRecord) -> bool:
     """Drop granian's remark that its embedded server is experimental: it was tried (tests/journey/test_serve_*.py)."""
     return record.msg != "Embedded server is experimental!"
+
+
+def _is_no_cut(record: logging.LogRecord) -> bool:
+    """Drop granian's traceback of an UpstreamFault: raising it cuts a response that broke off, and is logged before."""
+    return "\nUpstreamFault: " not in record.getMessage()
 
 
 def run_worker(  # noqa: PLR0917

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
-import binascii
 import hashlib
 import hmac
 from collections.abc import Mapping
@@ -35,16 +35,18 @@ class TokenJudge(Protocol):
 class Introspection:
     """Answer RFC 7662 requests of known clients."""
 
-    __slots__ = ("_clients", "_decoy", "_judge")
+    __slots__ = ("_body_timeout_s", "_clients", "_decoy", "_judge")
 
-    def __init__(self, judge: TokenJudge, clients: Mapping[str, Secret]) -> None:
+    def __init__(self, judge: TokenJudge, clients: Mapping[str, Secret], *, body_timeout_s: float) -> None:
+        """`body_timeout_s` bounds the reading of a whole form: anybody may begin to send one."""
         self._judge = judge
+        self._body_timeout_s = body_timeout_s
         self._clients = {client: hashlib.sha256(secret.reveal()).digest() for client, secret in clients.items()}
         self._decoy = hashlib.sha256(b"no such client").digest()
 
     async def endpoint(self, request: Request) -> Response:
         """Serve `POST /oauth2/introspect`."""
-        form = await _read_form(request)
+        form = await _read_form(request, self._body_timeout_s)
         if isinstance(form, Response):
             return form
         if not self._knows(_credentials(request, form)):
@@ -89,17 +91,20 @@ def describe(claims: Mapping[str, Any]) -> dict[str, Any]:
     return answer
 
 
-async def _read_form(request: Request) -> dict[str, str] | Response:
+async def _read_form(request: Request, timeout_s: float) -> dict[str, str] | Response:
     """Read the form, or give the refusal: fields may stand there once only (RFC 6749 §3.2)."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/x-www-form-urlencoded":
         return ProblemResponse(415, "unsupported_media_type", "Form expected", "send application/x-www-form-urlencoded")
     body = bytearray()
     try:
-        async for piece in request.stream():
-            body += piece
-            if len(body) > BODY_BYTES_MAX:
-                return ProblemResponse(413, "body_too_large", "Content too large", "the form is too long")
+        async with asyncio.timeout(timeout_s):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > BODY_BYTES_MAX:
+                    return ProblemResponse(413, "body_too_large", "Content too large", "the form is too long")
+    except TimeoutError:
+        return ProblemResponse(408, "request_timeout", "Request timeout", "the form did not arrive in time")
     except ClientDisconnect:
         return ProblemResponse(400, "invalid_request", "Form incomplete", "the connection broke off")
     try:
@@ -125,6 +130,6 @@ def _credentials(request: Request, form: Mapping[str, str]) -> tuple[str, str] |
         return None
     try:
         client, mark, secret = base64.b64decode(value.strip(), validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # no base64, no ASCII, or no UTF-8 inside
         return None
     return (unquote_plus(client), unquote_plus(secret)) if mark else None
