@@ -30,3 +30,13 @@ def logged(server: ServerProcess, **fields: object) -> dict[str, Any]:
 
     wait_until(is_there, f"a line with {fields}", LOGGED_WITHIN_S)
     return found[-1]
+
+
+def metric(server_metrics: str, name: str, **labels: str) -> float:
+    """Sum the samples of a metric that have these labels."""
+    total = 0.0
+    for line in server_metrics.splitlines():
+        series, _, value = line.rpartition(" ")
+        if series.partition("{")[0] == name and all(f'{key}="{text}"' in series for key, text in labels.items()):
+            total += float(value)
+    return total
