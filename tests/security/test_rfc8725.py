@@ -69,9 +69,9 @@ def test_section_3_2_inappropriate_algorithms_do_not_exist(alg: str) -> None:
 def test_section_3_3_every_cryptographic_operation_is_validated() -> None:
     """One failed operation refuses the whole token; nested tokens, of which only the shell would be checked, too."""
     validator = validator_of()
-    token = SIGNER.token(CLAIMS)
+    token = next(token for n in range(9) if (token := SIGNER.token({**CLAIMS, "jti": f"{n}"}))[-86] != token[-85])
     signed, _, signature = token.rpartition(b".")
-    assert code_of(validator, signed + b"." + signature[:-2] + b"AA") == "signature"
+    assert code_of(validator, signed + b"." + signature[1:2] + signature[:1] + signature[2:]) == "signature"
     assert code_of(validator, SIGNER.token(SIGNER.token(CLAIMS), {"cty": "JWT"})) == "header_invalid"
 
 
