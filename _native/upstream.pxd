@@ -13,6 +13,7 @@ cdef enum:
     REQUEST_HEAD_BYTES_MAX = 262144     # what we send before a body
     FORWARDED_LINES_MAX = 16            # X-Forwarded-For or Forwarded lines of one request
     INTERIM_RESPONSES_MAX = 16          # 1xx before one final response
+    HELD_HEAD_BODY_BYTES_MAX = 65536    # a body of this length or less goes out with its head
     QUEUED_BYTES_HIGH = 65536           # response bytes that wait for a slow client; then the upstream is not read
 
 cdef enum ReadPhase:
@@ -45,6 +46,7 @@ cdef class Exchange:
     cdef bint has_body
     cdef bint chunked                   # body of unknown length
     cdef bint expects                   # Expect: 100-continue went out
+    cdef bint head_is_held              # the head waits for the first piece of a short body
     cdef bint sent                      # head and body are with the transport, whole
     cdef bint retried
     cdef uint64_t length                # of the body, where it is known
@@ -105,6 +107,7 @@ cdef class UpstreamConnection:
     cdef Py_ssize_t held_bytes
     cdef Py_ssize_t held_capacity
     cdef object _serve(self, Exchange exchange)
+    cdef object _write_first(self, Exchange exchange, bytes data)
     cdef object _lost(self, Exchange exchange, str problem, bint from_io)
     cdef object _feed(self, Exchange exchange, bytes data)
     cdef int _hold(self, const char* data, Py_ssize_t length) except -1

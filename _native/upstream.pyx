@@ -292,6 +292,8 @@ cdef class Exchange:
                 PyContext_Enter(context)
                 try:
                     callback(self)
+                except Exception as failure:
+                    self.pool.loop.call_exception_handler({"message": "a callback failed", "exception": failure})
                 finally:
                     PyContext_Exit(context)
             else:
@@ -514,7 +516,11 @@ cdef class Exchange:
             self.sent = True
             self.task = None
         if data and not connection.is_closing():
-            connection.transport.write(data)
+            if self.head_is_held:
+                self.head_is_held = False
+                connection._write_first(self, self.head + data)
+            else:
+                connection.transport.write(data)
             if connection.choked and not last:
                 self.writable = self.pool.loop.create_future()
 
@@ -661,9 +667,6 @@ cdef class UpstreamConnection:
     cdef object _serve(self, Exchange exchange):
         """Send the exchange's head, and begin its body."""
         cdef UpstreamPool pool = self.pool
-        cdef bytes head = exchange.head
-        cdef Py_ssize_t size = PyBytes_GET_SIZE(head)
-        cdef ssize_t written = 0
         self.exchange = exchange
         exchange.connection = self
         exchange.waiting = WAIT_RESPONSE
@@ -672,21 +675,35 @@ cdef class UpstreamConnection:
         self.phase = READ_HEAD
         self.answered = False
         self.interim = 0
+        if not exchange.has_body:
+            exchange.sent = True
+            self._write_first(exchange, exchange.head)
+            return None
+        # A short body mostly is there already; then head and body go out together. Where the length is unknown, or the
+        # client waits for a sign (Expect), the upstream must see the head first.
+        exchange.head_is_held = (
+            not exchange.chunked and not exchange.expects and exchange.length <= HELD_HEAD_BODY_BYTES_MAX
+        )
+        if not exchange.head_is_held:
+            self._write_first(exchange, exchange.head)
+        if exchange.connection is self:
+            exchange._start_task(exchange._upload())
+
+    cdef object _write_first(self, Exchange exchange, bytes data):
+        """Write a request's first bytes, past the transport where that is possible."""
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
+        cdef ssize_t written = 0
         if self.descriptor >= 0:
             # INVARIANT: the transport's own buffer is empty here (_release looks), so the order of bytes is kept. The
             # descriptor is open: transports close it in connection_lost only, and `is_closing` was asked before.
-            written = socket_send(self.descriptor, PyBytes_AS_STRING(head), <size_t>size, MSG_DONTWAIT | MSG_NOSIGNAL)
+            written = socket_send(self.descriptor, PyBytes_AS_STRING(data), <size_t>size, MSG_DONTWAIT | MSG_NOSIGNAL)
             if written < 0:
                 if errno != EAGAIN:
                     self._lost(exchange, "the connection broke", False)
                     return None
                 written = 0
         if written < size:
-            self.transport.write(head[written:] if written else head)
-        if exchange.has_body:
-            exchange._start_task(exchange._upload())
-        else:
-            exchange.sent = True
+            self.transport.write(data[written:] if written else data)
 
     cdef object _resume(self):
         if self.paused and not self.dead and not self.is_closing():

@@ -305,6 +305,33 @@ async def test_a_body_of_unknown_length_is_chunked_anew() -> None:
         assert made.received[0].endswith(b"transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n4\r\n0\r\nx\r\n0\r\n\r\n")
 
 
+@pytest.mark.parametrize(("length", "together"), [(65_536, True), (65_537, False)])
+async def test_the_head_of_a_short_body_waits_for_its_first_piece(length: int, together: bool) -> None:
+    """Two packets for one small request would cost both sides a system call more."""
+    async with upstream(reading_bodies()) as made, pool_to(made, response_timeout_s=9 * FOREVER_S) as pool:
+        steps: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        client = Client()
+        client.receive = steps.get  # type: ignore[method-assign]
+        first_bytes = asyncio.Event()
+        serve = made.talk
+
+        async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await until(lambda: reader._buffer)  # type: ignore[attr-defined]
+            first_bytes.set()
+            await serve(reader, writer)
+
+        made.talk = talk
+        headers = [(b"host", b"a"), (b"content-length", b"%d" % length)]
+        relaying = asyncio.ensure_future(ask(pool, scope_of("POST", headers), client))
+        await until(lambda: made.connections)
+        await asyncio.sleep(0.02)
+        assert first_bytes.is_set() is not together
+        for piece in pieces(b"x" * 5, b"x" * (length - 5)):
+            steps.put_nowait(piece)
+        await relaying
+        assert made.received[0].endswith(b"\r\n\r\n" + b"x" * length)
+
+
 async def test_a_length_of_zero_is_said_and_nothing_is_read() -> None:
     client = Client()
     head = await sent_head(scope_of("POST", [(b"host", b"a"), (b"content-length", b"0")]), client)
@@ -1070,6 +1097,59 @@ async def test_a_unix_socket_can_be_the_upstream(tmp_path: Path) -> None:
             assert (await ask(pool)).body == b"ok"
         assert made.connections == 1
         await pool.aclose()
+
+
+def waiting_for_the_end(made: Upstream) -> Talk:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    return talk
+
+
+async def test_streams_max_holds_and_streams_end_with_the_pool() -> None:
+    async with upstream(waiting_for_the_end) as made:
+        async with pool_to(made, streams_max=2) as pool:
+            first = await pool.open_stream()
+            await pool.open_stream()
+            assert pool.stats()["streams"] == 2
+            with pytest.raises(UpstreamFault) as caught:
+                await pool.open_stream()
+            assert caught.value.kind == "busy"
+            pool.close_stream(first[1])
+            await pool.open_stream()
+        assert pool.stats()["streams"] == 0
+        await until(lambda: made.closed == 3)
+        with pytest.raises(UpstreamFault) as caught:
+            await pool.open_stream()
+        assert caught.value.kind == "unreachable"
+
+
+async def test_a_stream_to_nowhere_is_unreachable() -> None:
+    async with upstream(answering(OK)) as made:
+        port = made.port
+    pool = UpstreamPool("127.0.0.1", port, tick_s=FOREVER_S)
+    with pytest.raises(UpstreamFault) as caught:
+        await pool.open_stream()
+    assert (caught.value.kind, pool.stats()["streams"]) == ("unreachable", 0)
+
+
+def test_the_head_of_a_handshake_is_filtered_like_any_other() -> None:
+    pool = UpstreamPool("127.0.0.1", 80)
+    scope = scope_of(
+        headers=[(b"host", b"a"), (b"x-auth-subject", b"evil"), (b"sec-websocket-key", b"theirs")], scheme="wss"
+    )
+    scope["type"] = "websocket"
+    del scope["method"]
+    ours = (*IDENTITY, (b"connection", b"Upgrade"), (b"sec-websocket-key", b"ours"))
+    head = pool.request_head(scope, b"/chat", ours, DROP)
+    assert head.startswith(b"GET /chat HTTP/1.1\r\nhost: a\r\n")
+    assert values_of(head, b"x-auth-subject") == [b"alice"]
+    assert values_of(head, b"sec-websocket-key") == [b"ours"]
+    assert values_of(head, b"x-forwarded-proto") == [b"https"]
+    assert values_of(head, b"connection") == [b"Upgrade"]
+    for line in ((b"content-length", b"1"), (b"transfer-encoding", b"chunked")):
+        with pytest.raises(UpstreamFault):
+            pool.request_head(scope_of(headers=[(b"host", b"a"), line]), b"/")
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:
