@@ -7,6 +7,7 @@ import os
 import secrets
 import sqlite3
 import stat
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -125,7 +126,7 @@ class SQLiteRevocationStore:
             self._path, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=True
         )
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
+            _enter_wal(connection)
             connection.execute("PRAGMA synchronous = FULL")  # what was acknowledged survives a power cut
             connection.executescript(_SCHEMA)
             self._log = _log_id(connection)
@@ -242,6 +243,19 @@ def _page(db: sqlite3.Connection, after: int, limit: int) -> list[tuple[int, Rev
         " WHERE number > ? ORDER BY number LIMIT ?"
     )
     return db.execute(query, (after, limit + 1)).fetchall()
+
+
+def _enter_wal(connection: sqlite3.Connection) -> None:
+    """Switch the journal. SQLite's busy timeout does not hold here: where two processes do it at once, one fails."""
+    deadline_s = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline_s:
+                raise
+            time.sleep(0.005)
 
 
 def _check(handle: int, path: Path) -> tuple[int, int]:
