@@ -57,6 +57,8 @@ class Logs:
                 problem = f"`{target}` cannot be written: {(error.strerror or 'refused').lower()}"
                 raise ConfigError([ConfigFault("config", None, f"log.{name}", problem)]) from error
             self._writers[name, target] = writer
+        else:
+            writer.reopen()  # A reload follows a log that was rotated.
         return writer
 
     def close(self) -> None:
