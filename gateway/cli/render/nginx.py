@@ -2,10 +2,38 @@
 
 from __future__ import annotations
 
+from urllib.parse import unquote
+
 from gateway.cli.render.site import AUTH_TIMEOUT_S, UNTRUSTED_HEADERS, App, Host, Site, Upstream, indented
 
-# What the gateway can mean beside 401 and 403, which are all that nginx hands on by itself.
-_RESTORED = (400, 404, 405, 429, 431, 500, 503)
+# What the gateway can mean beside 401 and 403, which are all that nginx hands on by itself. 404 and 405 stay 403, as
+# they are behind other proxies: the gateway knows no way through, which says nothing of the app.
+_RESTORED = (400, 429, 431, 500, 503)
+
+# What the client says of its request has no place in the question.
+_UNASKED_HEADERS = (
+    "X-Forwarded-Host",
+    "X-Forwarded-Proto",
+    *(name for name in UNTRUSTED_HEADERS if not name.startswith("X-Original-")),
+)
+
+_HEAD = """\
+# Run it in the foreground, by any user, with all its files in its own folder: nginx -p "$PWD" -c nginx.conf -e stderr
+daemon off;
+pid nginx.pid;
+error_log stderr;
+worker_processes auto;
+events {
+    worker_connections 4096;
+}
+http {
+    access_log off;
+    client_body_temp_path temp_body;
+    proxy_temp_path temp_proxy;
+    fastcgi_temp_path temp_fastcgi;
+    uwsgi_temp_path temp_uwsgi;
+    scgi_temp_path temp_scgi;
+"""
 
 
 def render_nginx(site: Site, *, full: bool) -> dict[str, str]:
@@ -14,8 +42,7 @@ def render_nginx(site: Site, *, full: bool) -> dict[str, str]:
     if not full:
         return {"portcullis.nginx.conf": snippet}
     body = "".join(f"    {line}\n" if line else "\n" for line in snippet.splitlines())
-    head = "worker_processes auto;\nevents {\n    worker_connections 4096;\n}\nhttp {\n    access_log off;\n"
-    return {"nginx.conf": f"{head}{body}}}\n"}
+    return {"nginx.conf": f"{_HEAD}{body}}}\n"}
 
 
 def _http(site: Site) -> str:
@@ -88,7 +115,7 @@ server {{
             "proxy_set_header X-Original-URL $scheme://$host$request_uri;",
             "proxy_set_header X-Original-Method $request_method;",
             "proxy_set_header X-Forwarded-For $remote_addr;",
-            *(f'proxy_set_header {name} "";' for name in site.identity),
+            *(f'proxy_set_header {name} "";' for name in (*_UNASKED_HEADERS, *site.identity)),
         ],
         2,
     )
@@ -112,7 +139,7 @@ def _location(site: Site, app: App, pool: str) -> str:
     scheme = "https" if upstream.tls else "http"
     lines = []
     if app.strip_prefix:
-        lines.append(f'rewrite "^{_regex(app.strip_prefix)}(?:/(.*))?$" /$1 break;')
+        lines.append(f'rewrite "^{_regex(_decoded(app.strip_prefix))}(?:/(.*))?$" /$1 break;')
     lines += [
         f"proxy_pass {scheme}://{pool};",
         "proxy_http_version 1.1;",
@@ -132,13 +159,19 @@ def _location(site: Site, app: App, pool: str) -> str:
             "proxy_ssl_server_name on;",
             f"proxy_ssl_name {upstream.host};",
             "proxy_ssl_verify on;",
+            "proxy_ssl_verify_depth 3;",
             "proxy_ssl_trusted_certificate /etc/ssl/certs/ca-certificates.crt;",
         ]
-    return f'\n    location "{app.prefix}" {{\n{indented(lines, 2)}    }}\n'
+    return f'\n    location "{_decoded(app.prefix)}" {{\n{indented(lines, 2)}    }}\n'
 
 
 def _variable(header: str) -> str:
     return "portcullis_" + "".join(c if c.isalnum() else "_" for c in header.lower().removeprefix("x-auth-"))
+
+
+def _decoded(path: str) -> str:
+    """Write a path as nginx compares it: without escapes, inside double quotes."""
+    return unquote(path).replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _regex(path: str) -> str:

@@ -111,8 +111,8 @@ def site_of(config: Config, *, listen: str, fallback: str = PLACEHOLDER) -> Site
 
 def parse_listen(address: str) -> Upstream:
     """Read `host:port` or `:port`."""
-    host, _, port = address.rpartition(":")
-    if not port.isdecimal() or not re.fullmatch(r"[A-Za-z0-9_.:\[\]-]*", host):
+    host, colon, port = address.rpartition(":")
+    if not colon or not (port.isascii() and port.isdecimal()) or not re.fullmatch(r"[A-Za-z0-9_.:\[\]-]*", host):
         raise CannotRender(f"`{address}` is no address; write `host:port`")
     return Upstream(host.strip("[]") or "0.0.0.0", int(port))
 
@@ -128,17 +128,20 @@ def _apps(routes: list[RouteConfig], fallback: str) -> tuple[App, ...]:
         App(_literal_prefix(route.path), parse_upstream(route.upstream or fallback), route.strip_prefix.rstrip("/"))
         for route in routes
     ]
-    rest = next((app for app in wanted if not app.strip_prefix), App("/", parse_upstream(fallback)))
-    kept = [App("/", rest.upstream)]
+    rest = next(
+        (app for app in wanted if app.prefix == "/"),
+        next((app for app in wanted if not app.strip_prefix), App("/", parse_upstream(fallback))),
+    )
+    kept = [App("/", rest.upstream, rest.strip_prefix if rest.prefix == "/" else "")]
+    decided: dict[str, App] = {}
     for app in sorted(wanted, key=lambda app: len(app.prefix)):
-        nearest = max((one for one in kept if app.prefix.startswith(one.prefix)), key=lambda one: len(one.prefix))
-        if (nearest.upstream, nearest.strip_prefix) == (app.upstream, app.strip_prefix):
-            continue
-        if nearest.prefix == app.prefix != "/":
+        if decided.setdefault(app.prefix, app) != app:
             raise CannotRender(
                 f"routes of path `{app.prefix}…` go to different upstreams, which only the proxy door can tell apart"
             )
-        kept = [one for one in kept if one.prefix != app.prefix] + [app]
+        nearest = max((one for one in kept if app.prefix.startswith(one.prefix)), key=lambda one: len(one.prefix))
+        if (nearest.upstream, nearest.strip_prefix) != (app.upstream, app.strip_prefix):
+            kept.append(app)
     return tuple(sorted(kept, key=lambda app: (-len(app.prefix), app.prefix)))
 
 
@@ -156,6 +159,28 @@ def parse_upstream(url: str) -> Upstream:
     parts = urlsplit(url)
     tls = parts.scheme == "https"
     return Upstream(parts.hostname or "", parts.port or (443 if tls else 80), tls)
+
+
+def any_spelling(text: str) -> str:
+    """Write a regex for a piece of a path with any of its characters percent-encoded, for proxies that match raw paths.
+
+    The gateway judges `/%61pi/x` as `/api/x`, and it must go where that goes.
+    """
+    return "".join(c if c == "/" else f"(?:{_one_or_escaped(c)})" for c in text)
+
+
+def _one_or_escaped(character: str) -> str:
+    plain = re.escape(character) if character.isascii() else ""
+    escaped = "".join(
+        f"%{byte:02X}".replace("A", "[Aa]")
+        .replace("B", "[Bb]")
+        .replace("C", "[Cc]")
+        .replace("D", "[Dd]")
+        .replace("E", "[Ee]")
+        .replace("F", "[Ff]")
+        for byte in character.encode()
+    )
+    return f"{plain}|{escaped}" if plain else escaped
 
 
 def indented(lines: Iterable[str], depth: int, width: int = 4) -> str:
