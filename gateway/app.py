@@ -43,6 +43,7 @@ from gateway.front.upstreams import PoolPlan, Upstreams
 from gateway.front.vitals import Figures, WorkerVitals
 from gateway.observability.catalogue import Layout, catalogue, decision_of
 from gateway.observability.metrics import Metrics
+from gateway.stores import RevocationStore
 from gateway.tokens.control import ControlState, TokenControl
 from gateway.types import Clock, Secret, SystemClock, WorkerContext
 
@@ -119,7 +120,9 @@ class App:
 
     # -- parts --------------------------------------------------------------------------------------------------------
 
-    def _new_control(self, config: Config, validator: TokenValidator) -> TokenControl:
+    def _new_control(
+        self, config: Config, validator: TokenValidator, store: RevocationStore | None = None
+    ) -> TokenControl:
         with _faults_at("issuers"):
             return TokenControl(
                 config,
@@ -127,6 +130,7 @@ class App:
                 run_dir=self._worker.run_dir,
                 validators=(validator,),
                 clock=self._clock,
+                store=store,
             )
 
     def _generation(self, config: Config, validator: TokenValidator, control: TokenControl) -> _Generation:
@@ -243,7 +247,8 @@ class App:
             self._spawn(self._reload_control(following, self._wanted))
         else:
             validator = _new_validator(config)
-            following = self._generation(config, validator, self._new_control(config, validator))
+            store = self._now.control.store if config.store == self._now.config.store else None
+            following = self._generation(config, validator, self._new_control(config, validator, store))
             self._wanted += 1
             self._spawn(self._replace(following, self._wanted))
 
@@ -266,18 +271,21 @@ class App:
     async def _replace(self, generation: _Generation, number: int) -> None:
         """Start a generation with a control plane of its own, and publish it when it can judge."""
         async with self._reloads:
-            if self._wanted != number:
-                return
-            await generation.control.start()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(SETTLE_S):
-                    while self._wanted == number and not generation.control.state().ready:  # noqa: ASYNC110  (a reload)
-                        await asyncio.sleep(SETTLE_STEP_S)
             gone = generation.control
+            if self._wanted == number:
+                await generation.control.start()
+                await self._settle(generation, number)
             if self._wanted == number:
                 gone = self._now.control
                 self._publish(generation)
-            await gone.stop()
+            await gone.stop(keep_store=gone.store is self._now.control.store)
+
+    async def _settle(self, generation: _Generation, number: int) -> None:
+        """Wait until a generation can judge, for SETTLE_S at most, or until another reload makes it pointless."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_S):
+                while self._wanted == number and not generation.control.state().ready:  # noqa: ASYNC110  (a reload)
+                    await asyncio.sleep(SETTLE_STEP_S)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -65,7 +65,9 @@ class TokenControl:
         validators: Sequence[TokenValidator],
         clock: Clock | None = None,
         fetcher: Fetcher | None = None,
+        store: RevocationStore | None = None,
     ) -> None:
+        """`store` is one that is open already, for a successor with the same `[store]`: its log goes on."""
         self._base_dir = base_dir
         self._run_dir = run_dir
         self._validators = validators
@@ -76,7 +78,7 @@ class TokenControl:
         self._reloading = asyncio.Lock()
         self._introspector = self._new_introspector(config)
         self._store_config = config.store
-        self._store = self._new_store(config.store)
+        self._store = self._new_store(config.store) if store is None else store
         self._revocations = self._new_revocations(self._store)
         self._keys = JWKSCache(
             config.issuers,
@@ -93,12 +95,18 @@ class TokenControl:
         await self._first_load(self._revocations)
         await self._keys.start()
 
-    async def stop(self) -> None:
-        """End everything. The validators keep what they have."""
+    @property
+    def store(self) -> RevocationStore:
+        """The open store of revocations, for a successor."""
+        return self._store
+
+    async def stop(self, *, keep_store: bool = False) -> None:
+        """End everything, but for the store where a successor has it. The validators keep what they have."""
         await self._keys.stop()
         await self._introspector.stop()
         await self._revocations.stop()
-        await self._store.close()
+        if not keep_store:
+            await self._store.close()
         await self._fetcher.aclose()
 
     async def ask(self, reason: str, issuer_index: int, token: bytes) -> str | None:

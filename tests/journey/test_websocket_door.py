@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -107,7 +108,7 @@ def test_close_codes_come_through(running: Gateway) -> None:
     [("/chat/1", {"exp": 1}, 401), ("/chat/1", {"scope": "other"}, 403), ("/nowhere", {}, 404), ("/livez", {}, 404)],
 )
 def test_handshake_is_refused_with_the_doors_status(
-    running: Gateway, path: str, changes: dict[str, object], status: int
+    running: Gateway, path: str, changes: dict[str, Any], status: int
 ) -> None:
     assert refused_with(running, path, mint(**changes)).response.status_code == status
 
