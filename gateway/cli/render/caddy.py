@@ -17,6 +17,11 @@ def _site(site: Site, host: Host) -> str:
     lines = [
         "# In this order: what the client says of itself goes first, then the gateway is asked.",
         *(f"request_header -{name}" for name in (*site.identity, *UNTRUSTED_HEADERS)),
+        "# What `Connection` names would be taken off again on the way to the app: it may name what it is for.",
+        "@upgrade header_regexp Connection `(?i)(?:^|[ ,])upgrade(?:[ ,]|$)`",
+        "@stays not header_regexp Connection `(?i)(?:^|[ ,])upgrade(?:[ ,]|$)`",
+        "request_header @stays -Connection",
+        "request_header @upgrade Connection Upgrade",
         f"forward_auth {site.gateway.authority} {{",
         "\turi /auth/forward",
         "\theader_up -Connection",

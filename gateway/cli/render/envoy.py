@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 
-from gateway.cli.render.site import AUTH_TIMEOUT_S, UNTRUSTED_HEADERS, App, Site, Upstream
+from gateway.cli.render.site import AUTH_TIMEOUT_S, RETRY_AFTER_S, UNTRUSTED_HEADERS, App, Site, Upstream
 
 # Besides host, method, path, content length and Authorization, which are always sent.
 _ASKED_HEADERS = ("accept", "sec-fetch-mode", "x-forwarded-proto", "x-forwarded-for", "x-request-id")
@@ -64,6 +64,19 @@ def _manager(site: Site) -> str:
     for number, host in enumerate(site.hosts):
         text += f"      - name: portcullis_{number}\n        domains: ['{host.name or '*'}']\n        routes:\n"
         text += "".join(_route(app, upstreams[app.upstream]) for app in host.apps)
+    # ext_authz takes any 5xx for a fault of its own, and forgets the headers.
+    text += f"""\
+    local_reply_config:
+      mappers:
+      - filter:
+          and_filter:
+            filters:
+            - response_flag_filter: {{ flags: [UAEX] }}
+            - status_code_filter: {{ comparison: {{ value: {{ default_value: 503, runtime_key: portcullis }} }} }}
+        headers_to_add:
+        - header: {{ key: retry-after, value: "{RETRY_AFTER_S}" }}
+          append_action: OVERWRITE_IF_EXISTS_OR_ADD
+"""
     text += "    http_filters:\n"
     text += f"""\
     - name: envoy.filters.http.ext_authz

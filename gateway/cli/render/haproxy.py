@@ -50,7 +50,7 @@ core.register_action("portcullis", { "http-req" }, function(txn)
     end
     headers["x-forwarded-method"] = { txn.sf:method() }
     headers["x-forwarded-proto"] = { txn.sf:ssl_fc() == "1" and "https" or "http" }
-    headers["x-forwarded-host"] = { txn.sf:req_hdr("host") }
+    headers["x-forwarded-host"] = { txn.sf:req_fhdr("host") }
     headers["x-forwarded-uri"] = { txn.sf:pathq() }
     headers["x-forwarded-for"] = { txn.sf:src() }
     local answer = core.httpclient():get({
@@ -118,7 +118,7 @@ frontend portcullis_front
     http-request lua.portcullis
     http-request deny deny_status 503 unless { var(txn.portcullis_allowed) -m bool }
     http-request set-header X-Forwarded-For %[src]
-    http-request set-header X-Forwarded-Host %[req.hdr(host)]
+    http-request set-header X-Forwarded-Host %[req.fhdr(host)]
     http-request set-header X-Forwarded-Proto http unless { ssl_fc }
     http-request set-header X-Forwarded-Proto https if { ssl_fc }
 """
@@ -134,9 +134,9 @@ frontend portcullis_front
 def _rule(host: Host, app: App, name: str) -> str:
     conditions = []
     if host.name.startswith("*."):
-        conditions.append(f"{{ req.hdr(host),host_only -i -m end {host.name.removeprefix('*')} }}")
+        conditions.append(f"{{ req.fhdr(host),host_only -i -m end {host.name.removeprefix('*')} }}")
     elif host.name:
-        conditions.append(f"{{ req.hdr(host),host_only -i {host.name} }}")
+        conditions.append(f"{{ req.fhdr(host),host_only -i {host.name} }}")
     if app.prefix != "/":
         conditions.append(f"{{ path_beg {_quoted(app.prefix)} }}")
     backend = _named(name, app.strip_prefix)

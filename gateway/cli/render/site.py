@@ -26,6 +26,7 @@ UNTRUSTED_HEADERS = (
     "X-Rewrite-Url",
 )
 AUTH_TIMEOUT_S = 10  # for one question to the gateway: it may wait for an issuer's keys (fetch_timeout_s, 5 by default)
+RETRY_AFTER_S = 5  # where a proxy must say by itself what the gateway says with a 503
 
 _PLAIN_SOCKET = re.compile(r"/[A-Za-z0-9_./@+-]+")
 
