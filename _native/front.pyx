@@ -868,7 +868,7 @@ cdef class FrontDoor:
         if j.kind == ASK or j.kind == NATIVE:
             return INLINE_SCHEDULE
         if j.kind == ALLOW and j.door == DOOR_PROXY:
-            return INLINE_RELAY if self.access is None else INLINE_SCHEDULE
+            return INLINE_RELAY
         request_id = self._new_id()
         start = self._start(j, request_id)
         self._account(j, start["status"], request_id)
@@ -966,7 +966,6 @@ cdef class FrontDoor:
             target = borrow(joined)
         if self.access is not None:
             relayed.verdict = self._copy(j, relayed.request_id)
-            send = relayed.watch
         relayed.exchange = pool.forward_c(scope, receive, send, target, identity, self.drop, j.view.peer_trusted)
         relayed.steps = relayed.exchange.__await__()
         if self.sync_send is not None and type(getattr(send, "__self__", None)) is self.sync_send:
@@ -979,7 +978,7 @@ cdef class FrontDoor:
         if slot >= 0:
             self.metrics.observe_ns(slot, <uint64_t>elapsed_ns)
         if relayed.verdict is not None:
-            self.access(relayed.verdict, relayed.status, elapsed_ns)
+            self.access(relayed.verdict, relayed.status or relayed.exchange.status, elapsed_ns)
 
     # -- what is kept about a request -----------------------------------------------------------------------------
 
@@ -1092,7 +1091,7 @@ cdef class Relayed:
     cdef Verdict verdict                       # for the access log, or None
     cdef bytes request_id
     cdef int door_number
-    cdef int status                            # as sent to the client; 0 = none yet
+    cdef int status                            # of an answer of ours; 0 = the exchange knows
     cdef bint html
     cdef int64_t started_ns
     cdef object watcher                        # granian's, where no coroutine awaits us
@@ -1161,12 +1160,6 @@ cdef class Relayed:
             self.status = answer[0]["status"]
         self.door._relay_ended(self)
         return answer
-
-    def watch(self, dict message not None):
-        """Note the status on its way to the client: the `send` that the access log needs."""
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-        return self.send(message)
 
 
 async def _await_relayed(Relayed relayed):

@@ -77,6 +77,7 @@ class PoolPlan:
     def __init__(self, server: ServerConfig, in_use: Mapping[UpstreamKey, UpstreamPool]) -> None:
         self._server = server
         self._in_use = in_use
+        self.drain_timeout_s = server.drain_timeout_s  # for pools that this plan does without
         self.pools: dict[UpstreamKey, UpstreamPool] = {}
 
     def pool_of(self, route: RouteConfig) -> UpstreamPool:
@@ -113,7 +114,7 @@ class Upstreams:
         gone = [pool for key, pool in self._pools.items() if plan.pools.get(key) is not pool]
         self._pools = plan.pools
         for pool in gone:
-            task = asyncio.get_running_loop().create_task(pool.aclose())
+            task = asyncio.get_running_loop().create_task(pool.aclose(grace_s=plan.drain_timeout_s))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
         if self._draining:
