@@ -315,7 +315,11 @@ def _absolute(config: Config, base_dir: Path) -> Config:
             for issuer in config.issuers
         ),
         store=replace(config.store, url=reference(reference(config.store.url, "sqlite:"), "file:")),
-        routes=tuple(replace(route, upstream=reference(route.upstream, "unix:")) for route in config.routes),
+        # `unix://` is `unix:` to many; as a path it would begin with two slashes.
+        routes=tuple(
+            replace(route, upstream=reference(route.upstream.replace("unix://", "unix:", 1), "unix:"))
+            for route in config.routes
+        ),
         introspection=replace(
             config.introspection,
             clients=tuple(replace(one, secret=reference(one.secret, "file:")) for one in config.introspection.clients),

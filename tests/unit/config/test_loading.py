@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.config import Config, LoadedConfig, load_config
 from gateway.config.checks import SCOPES_MAX
@@ -449,6 +451,14 @@ def test_upstreams(upstream: str, load: Load) -> None:
     assert load(f'[[routes]]\npath = "/a"\nupstream = "{upstream}"\n').config.routes[0].upstream == upstream
 
 
+@pytest.mark.parametrize(
+    ("upstream", "path"), [("unix:/run/a", "/run/a"), ("unix:///run/a", "/run/a"), ("unix://a", "a"), ("unix:a", "a")]
+)
+def test_sockets(upstream: str, path: str, load: Load, tmp_path: Path) -> None:
+    loaded = load(f'[[routes]]\npath = "/a"\nupstream = "{upstream}"\n')
+    assert loaded.config.routes[0].upstream == f"unix:{tmp_path / path}"
+
+
 def test_two_routes_for_the_same_requests_name_both_lines(faults: Faults) -> None:
     route = '[[routes]]\npath = "/a/{{{}}}"\nmethods = ["GET", "{}"]\n'
     found = faults(route.format("x", "PUT") + route.format("y", "POST") + route.format("z", "PATCH"))
@@ -593,3 +603,41 @@ def test_a_fault_that_is_found_later_gets_the_place_of_its_key(load: Load) -> No
     assert loaded.fault_at("issuers[0].issuer", "no answer").line == 2
     assert loaded.fault_at("server.workers", "too many").key == "PORTCULLIS_SERVER__WORKERS"
     assert loaded.fault_at("server.listen", "taken").line is None
+
+
+WHOLE = (
+    (Path(__file__).resolve().parents[3] / "docs" / "configuration.md")
+    .read_text()
+    .split("```toml\n")[1]
+    .split("```")[0]
+)
+edits = st.tuples(
+    st.integers(0, len(WHOLE)),
+    st.integers(0, 12),
+    st.sampled_from(
+        ["", '"', "'", "[", "]", "{", "}", "=", "\n", ",", ".", "1", "true", "#", '"""', "é", "/", "{x}", "\\"]
+    ),
+)
+
+
+@given(st.lists(edits, min_size=1, max_size=4))
+def test_a_garbled_config_loads_or_has_faults_and_nothing_else(
+    tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, int, str]]
+) -> None:
+    text = WHOLE
+    for place, removed, added in changes:
+        text = text[:place] + added + text[place + removed :]
+    path = tmp_path_factory.getbasetemp() / "garbled.toml"
+    path.write_text(text)
+    try:
+        load_config(path, env={"ORDERS_CLIENT_SECRET": "s" * 32})
+    except ConfigError as error:
+        assert error.faults
+
+
+@given(st.dictionaries(st.from_regex(r"PORTCULLIS_[A-Z_0-9]{1,24}", fullmatch=True), st.text(max_size=12), max_size=4))
+def test_a_garbled_environment_loads_or_has_faults_and_nothing_else(env: dict[str, str]) -> None:
+    try:
+        load_config(None, env=env)
+    except ConfigError as error:
+        assert error.faults
