@@ -127,11 +127,33 @@ cdef inline bint _named(Slice name, const char* wanted) noexcept nogil:
     return memcmp(name.ptr, wanted, <size_t>name.len) == 0
 
 
+cdef uint8_t[256] PLAIN_NAME_BYTE
+
+
+cdef void _fill_plain_names() noexcept:
+    cdef int c
+    for c in range(256):
+        PLAIN_NAME_BYTE[c] = (97 <= c <= 122) or (48 <= c <= 57) or c == 45
+
+
+_fill_plain_names()
+
+
+cdef inline bint is_plain_name(Slice name) noexcept nogil:
+    """Tell whether a lower-case header name has letters, digits and `-` only, and at least one byte."""
+    cdef Py_ssize_t i
+    cdef uint8_t plain = name.len > 0
+    for i in range(name.len):
+        plain &= PLAIN_NAME_BYTE[<uint8_t>name.ptr[i]]
+    return plain
+
+
 cdef int see_headers(const RequestView* view, Seen* seen, Py_ssize_t bytes_max) noexcept nogil:
     """Check the header table and note what matters; give 0 or the FrontReason of a refusal (design §13, law 2).
 
-    Names with `_` are refused: some servers read `x_auth_subject` as `x-auth-subject`. A header that decides anything
-    may stand there once only: first and last are both guesses.
+    Names of other bytes than letters, digits and `-` are refused: CGI-like servers fold `x_auth_subject`, and some of
+    them `x.auth.subject`, into `x-auth-subject`. A header that decides anything may stand there once only: first and last
+    are both guesses.
     """
     cdef int i
     cdef int refusal = 0
@@ -143,7 +165,7 @@ cdef int see_headers(const RequestView* view, Seen* seen, Py_ssize_t bytes_max) 
         name = headers[i].name
         value = headers[i].value
         total += name.len + value.len
-        if memchr(name.ptr, c"_", <size_t>name.len) != NULL:
+        if not is_plain_name(name):
             return FRONT_HEADER_REFUSED
         if name.len == 4:
             if _named(name, b"host") and not _take(&seen.host, value):

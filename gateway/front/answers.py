@@ -69,7 +69,7 @@ _REFUSALS = {
     ),
     "host_invalid": Refusal(400, "host_invalid", "Invalid host", "exactly one valid Host header is needed"),
     "header_refused": Refusal(
-        400, "header_refused", "Header refused", "header names with an underscore are not accepted"
+        400, "header_refused", "Header refused", "header names may have letters, digits and hyphens only"
     ),
     "headers_too_large": Refusal(
         431, "headers_too_large", "Headers too large", "the request has more or longer headers than are accepted"

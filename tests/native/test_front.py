@@ -218,6 +218,8 @@ def test_draining_tells_clients_to_close(harness: Harness) -> None:
         ),
         pytest.param([("Host", "other.test")], "host_invalid", id="host-twice"),
         pytest.param([("X_Auth_Subject", "root")], "header_refused", id="underscore"),
+        pytest.param([("X.Auth.Subject", "root")], "header_refused", id="dot"),
+        pytest.param([("X~Auth~Subject", "root")], "header_refused", id="tilde"),
         pytest.param([("Authorization", "Bearer a.b.c, Bearer d.e.f")], "invalid_request", id="comma-list"),
         pytest.param([("Authorization", "Bearer\ta.b.c")], "invalid_request", id="tab"),
         pytest.param([("Authorization", "Bearer a.b.c d")], "invalid_request", id="two-words"),
