@@ -320,6 +320,11 @@ def _store(config: Config, base_dir: FilePath, env: Mapping[str, str]) -> Iterat
             yield Complaint(
                 path, "a password stands in the config", "put the whole address into a variable: `env:NAME`"
             )
+        elif parts.scheme == "redis" and not is_loopback(parts.hostname):
+            yield Complaint(path, "an unencrypted connection to another machine", "use `rediss://`")
+    elif address.startswith("unix://"):
+        if not address.removeprefix("unix://").startswith("/"):
+            yield Complaint(path, "no path of a Redis server's socket", "write `unix:///run/redis/redis.sock`")
     elif address.startswith("sqlite:"):
         if not address.removeprefix("sqlite:") or not _parent_exists(base_dir, address.removeprefix("sqlite:")):
             yield Complaint(path, "its folder does not exist", "write `sqlite:PATH`")

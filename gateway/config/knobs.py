@@ -71,7 +71,6 @@ class IssuerConfig(Chapter, frozen=True):
     introspection_client_id: str = ""  # as whom we ask there
     introspection_client_secret: str = ""  # `env:NAME` or `file:PATH`
     introspection_ttl_s: Seconds = 10.0  # an active answer is kept this long at most
-    introspection_cache_entries: Count = 10_000  # answers kept
 
 
 class CacheConfig(Chapter, frozen=True):

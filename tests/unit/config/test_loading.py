@@ -506,6 +506,8 @@ def test_one_header_in_two_spellings_is_a_fault(faults: Faults) -> None:
         ('url = "redis://:hunter2@127.0.0.1/0"', "a password stands in the config"),
         ('url = "mysql://h"', "no store of ours"),
         ('url = "redis://"', "no address of a Redis server"),
+        ('url = "redis://redis.example.com/0"', "an unencrypted connection to another machine"),
+        ('url = "unix://redis.sock"', "no path of a Redis server's socket"),
         ('url = "sqlite:/no/such/folder/a.db"', "its folder does not exist"),
         ('url = "env:ABSENT_STORE"', "the environment has no `ABSENT_STORE`"),
     ],
