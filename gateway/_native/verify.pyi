@@ -32,8 +32,8 @@ class KeyHandle:
     material: Final[bytes]
     """32 bytes that are equal for equal keys of this process, and different otherwise.
 
-    SHA-256 of `spki`; for a secret a digest under a key of this process, which tells nothing of it; random where there is
-    neither.
+    SHA-256 of `spki`; for a secret a digest under a key of this process, which tells nothing of it; random where
+    there is neither.
     """
 
     def __new__(
@@ -48,10 +48,10 @@ class KeyHandle:
     ) -> KeyHandle:
         """Take a DER SubjectPublicKeyInfo, or for HS* the secret.
 
-        `python_verify(signature, signed)` makes it a handle of the `cryptography` backend: only the answer True counts,
-        and an exception is a no; `spki` or `secret` then only give `material`. ECDSA signatures reach it raw, as r || s.
-        `pool` is how many initialised contexts are kept for the threads that verify at once (0: two for each CPU, at
-        most 256); more threads than that still verify, with contexts of their own.
+        `python_verify(signature, signed)` makes it a handle of the `cryptography` backend: only the answer True
+        counts, and an exception is a no; `spki` or `secret` then only give `material`. ECDSA signatures reach it raw,
+        as r || s. `pool` is how many initialised contexts are kept for the threads that verify at once (0: two for each
+        CPU, at most 256); more threads than that still verify, with contexts of their own.
 
         Raises ValueError for an unknown algorithm, a key of another kind than the algorithm's, RSA outside 2048 to 8192
         bits, a secret shorter than the digest (RFC 7518 §3.2, §3.3), and a key that libcrypto does not decode. This is
