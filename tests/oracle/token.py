@@ -17,6 +17,7 @@ KID_BYTES_MAX = 1024
 TYPE_BYTES_MAX = 128
 SCOPES_MAX = 256
 LEEWAY_DEFAULT_S = 30
+EXPIRY_SHOWN_MAX_S = 2**60  # a later `exp` is shown as this
 ALGORITHMS = {f"{family}{bits}" for family in ("RS", "PS", "ES", "HS") for bits in (256, 384, 512)} | {"EdDSA"}
 REFUSED_MEMBERS = ("crit", "b64", "enc", "zip", "jku", "x5u", "x5c", "jwk")
 OPAQUE = re.compile(rb"[A-Za-z0-9\-._~+/]+=*")
@@ -203,7 +204,7 @@ def judge_claims(
     if kind not in [media_type(one) for one in issuer.types]:
         raise Refused("type")
     verdict.issuer = issuer.name
-    verdict.expires_at_s = math.floor(expires)
+    verdict.expires_at_s = min(math.floor(expires), EXPIRY_SHOWN_MAX_S)
     verdict.subject = text_of(claim("sub"), "claim_invalid")
     check_header_safe(verdict.subject)
     for name in ("jti", "sid", "client_id"):
