@@ -408,7 +408,9 @@ def test_long_bodies_pass_both_ways_in_bounded_memory(running: Gateway, app: Rec
         connection.send(request_bytes("GET", "/flood"))
         time.sleep(0.2)  # nobody reads: what the gateway takes in meanwhile must have a bound
         assert memory_kib(running) - before < 8 << 10
-        assert connection.read_answer().body == piece * (BIG // len(piece))
+        assert connection.read_head()[0] == 200
+        for _ in range(BIG // len(piece)):
+            assert connection.read_exactly(len(piece)) == piece
     with Connection(running.port) as connection:
         connection.send(request_bytes("POST", "/swallow", [("Content-Length", str(4 << 20))]))
         for _ in range((4 << 20) // len(piece)):
