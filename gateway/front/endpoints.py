@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
@@ -43,9 +44,12 @@ async def not_found(request: Request, _error: Exception) -> Response:
     return ProblemResponse(404, "not_found", "Not found", "there is nothing at this address")
 
 
-async def wrong_method(request: Request, _error: Exception) -> Response:
-    """Answer a method that an endpoint of ours does not take."""
-    return ProblemResponse(405, "method_not_allowed", "Method not allowed", "this endpoint takes other methods")
+async def wrong_method(request: Request, error: Exception) -> Response:
+    """Answer a method that an endpoint of ours does not take, with those that it takes (RFC 9110 §15.5.6)."""
+    allowed = error.headers if isinstance(error, HTTPException) else None
+    return ProblemResponse(
+        405, "method_not_allowed", "Method not allowed", "this endpoint takes other methods", allowed
+    )
 
 
 def _probes(vitals: Vitals) -> list[Route]:

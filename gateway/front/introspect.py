@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hashlib
 import hmac
+import logging
 from collections.abc import Mapping
 from typing import Any, Protocol
 from urllib.parse import parse_qsl, unquote_plus
@@ -16,6 +17,8 @@ from starlette.responses import Response
 from gateway.config import KIB
 from gateway.front.responses import ProblemResponse, json_response
 from gateway.types import Secret
+
+_log = logging.getLogger("portcullis.introspection")
 
 BODY_BYTES_MAX = 32 * KIB
 ASKS_MAX = 3  # what can be learned about one token: its opaque form, its issuer's keys, its key
@@ -50,13 +53,16 @@ class Introspection:
         if isinstance(form, Response):
             return form
         if not self._knows(_credentials(request, form)):
-            return ProblemResponse(
+            refusal = ProblemResponse(
                 401,
                 "invalid_client",
                 "Client authentication failed",
                 "authenticate with client_secret_basic or client_secret_post",
                 {"www-authenticate": 'Basic realm="introspection"'},
             )
+            request_id = refusal.headers["x-request-id"]
+            _log.warning("a client did not prove itself at introspection", extra={"request_id": request_id})
+            return refusal
         token = form.get("token", "")
         if not token:
             return ProblemResponse(400, "invalid_request", "Token missing", "the form field `token` is needed")
