@@ -68,6 +68,37 @@ auth = "none"
 [[routes]]
 path = "/hosts/{{*rest}}"
 host = "closed.test"
+
+[[routes]]
+path = "/{{*rest}}"
+host = "split.test"
+auth = "none"
+
+[[routes]]
+path = "/api/{{*rest}}"
+host = "split.test"
+upstream = "{legacy.url}"
+
+[[routes]]
+path = "/admin"
+host = "split.test"
+upstream = "{legacy.url}"
+
+[[routes]]
+path = "/users/{{id}}/keys"
+host = "split.test"
+upstream = "{legacy.url}"
+
+[[routes]]
+path = "/own/{{*rest}}"
+host = "part.test"
+upstream = "{legacy.url}"
+
+[[routes]]
+path = "/{{*rest}}"
+host = "*.wild.test"
+auth = "none"
+upstream = "{legacy.url}"
 """
 
 
@@ -507,6 +538,55 @@ def test_each_route_leads_to_its_upstream_under_the_path_that_it_expects(
         assert_named_by_the_gateway(request, ALICE)
     assert proxy.ask("GET", "/legacy/a").status == 401
     assert legacy.take() == app.take() == []
+
+
+@pytest.mark.parametrize(
+    ("host", "target", "status", "upstream"),
+    [
+        ("split.test", "/x", 200, "app"),
+        ("split.test", "/api/x", 401, ""),
+        ("split.test", "/API/x", 200, "app"),
+        ("split.test", "/apix", 200, "app"),
+        ("split.test", "/api", 200, "app"),
+        ("split.test", "/admin", 401, ""),
+        ("split.test", "/adminx", 200, "app"),
+        ("split.test", "/admin/", 200, "app"),
+        ("split.test", "/users/1/keys", 401, ""),
+        ("split.test", "/users/1/2/keys", 200, "app"),
+        ("split.test", "/users/1/keys/2", 200, "app"),
+        ("split.test", "/a%40b", 200, "app"),
+        ("SPLIT.test.", "/api/x", 401, ""),
+        ("split.test.:80", "/adminx", 200, "app"),
+        ("part.test", "/own/x", 401, ""),
+        ("part.test", "/public/x", 200, "app"),
+        ("part.test.", "/public/x", 200, "app"),
+        ("x.wild.test", "/x", 200, "legacy"),
+        ("x.wild.test.", "/x", 200, "legacy"),
+        ("x.y.wild.test", "/x", 200, "legacy"),
+        ("wild.test", "/x", 403, ""),
+        ("notwild.test", "/x", 403, ""),
+    ],
+)
+def test_the_app_that_is_reached_is_the_one_that_was_judged(
+    proxy: RealProxy, app: Recorder, legacy: Recorder, host: str, target: str, status: int, upstream: str
+) -> None:
+    """Without a token: what an app behind a token gets here, it gets from anybody."""
+    assert proxy.ask("GET", target, host=host).status == status
+    reached = ["app"] * len(app.take()) + ["legacy"] * len(legacy.take())
+    assert reached == ([upstream] if upstream else [])
+
+
+@pytest.mark.parametrize("target", ["/%61pi/x", "/ap%69/x", "/%61%70%69/x", "/adm%69n", "/users/1/%6beys"])
+def test_no_spelling_of_a_path_reaches_another_app(
+    proxy: RealProxy, app: Recorder, legacy: Recorder, target: str
+) -> None:
+    """Envoy compares raw paths, and its snippet refuses these."""
+    assert proxy.ask("GET", target, host="split.test").status in {400, 401}
+    assert legacy.take() == app.take() == []
+    answer = proxy.ask("GET", target, alice(), host="split.test")
+    assert answer.status == (400 if proxy.name == "envoy" else 200)
+    assert len(legacy.take()) == (proxy.name != "envoy")
+    assert app.take() == []
 
 
 # ------------------------------------------------------------------------------------- when the gateway is not well

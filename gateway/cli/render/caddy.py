@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
 from gateway.cli.render.site import UNTRUSTED_HEADERS, App, Host, Site, Upstream
 
 
 def render_caddy(site: Site, *, full: bool) -> dict[str, str]:
-    """Return the Caddyfile: its sites, with `full` its global options too."""
+    """Return the Caddyfile: one site for all hosts, with `full` the global options too.
+
+    Caddy's own matchers take other hosts and paths than the gateway's routes: one label for a `*`, and paths in any
+    case. So regexes choose the app.
+    """
     text = "{\n\tadmin off\n\tauto_https off\n}\n\n" if full else ""
-    if full and all(host.name for host in site.hosts):
-        text += f"http://:{site.listen.port} {{\n{_bind(site)}\trespond 404\n}}\n\n"
-    return {"Caddyfile" if full else "portcullis.Caddyfile": text + "\n".join(_site(site, host) for host in site.hosts)}
+    return {"Caddyfile" if full else "portcullis.Caddyfile": text + _site(site)}
 
 
-def _site(site: Site, host: Host) -> str:
+def _site(site: Site) -> str:
     lines = [
         "# In this order: what the client says of itself goes first, then the gateway is asked.",
         *(f"request_header -{name}" for name in (*site.identity, *UNTRUSTED_HEADERS)),
+        "# Some apps read `X.Auth.Subject` as `X-Auth-Subject`; the gateway refuses names with `_`.",
+        *(f"request_header -{name}" for name in _dotted(site.identity)),
         "# What `Connection` names would be taken off again on the way to the app: it may name what it is for.",
         "@upgrade header_regexp Connection `(?i)(?:^|[ ,])upgrade(?:[ ,]|$)`",
         "@stays not header_regexp Connection `(?i)(?:^|[ ,])upgrade(?:[ ,]|$)`",
@@ -29,23 +36,40 @@ def _site(site: Site, host: Host) -> str:
         f"\tcopy_headers {' '.join(site.identity)}",
         "}",
     ]
-    for app in host.apps:
-        lines += _app(app)
+    number = 0
+    for host in site.hosts:
+        for app in host.apps:
+            lines += _app(host, app, f"@app_{number}")
+            number += 1
+    if all(host.name for host in site.hosts):
+        lines += ["handle {", "\trespond 404", "}"]
     body = "".join(f"\t\t{line}\n" for line in lines)
-    return f"http://{host.name}:{site.listen.port} {{\n{_bind(site)}\troute {{\n{body}\t}}\n}}\n"
+    bind = f"\tbind {site.listen.host}\n" if site.listen.host != "0.0.0.0" else ""
+    return f"http://:{site.listen.port} {{\n{bind}\troute {{\n{body}\t}}\n}}\n"
 
 
-def _bind(site: Site) -> str:
-    return f"\tbind {site.listen.host}\n" if site.listen.host != "0.0.0.0" else ""
+def _dotted(names: Iterable[str]) -> list[str]:
+    """Give wildcards for every spelling of names with a dot for a dash."""
+    found = (f"{name[:at]}.*" for name in names for at, c in enumerate(name) if c == "-")
+    return list(dict.fromkeys(found))
 
 
-def _app(app: App) -> list[str]:
-    matcher = "" if app.prefix == "/" else f" `{app.prefix}*`"
-    lines = [f"handle{matcher} {{"]
+def _app(host: Host, app: App, matcher: str) -> list[str]:
+    lines = []
+    if host.name:
+        lines.append(f"\theader_regexp Host `(?i)^{_host_regex(host.name)}\\.?(?::[0-9]+)?$`")
+    if not app.pattern.takes_all:
+        regex = app.pattern.regex().replace("`", r"\x60")
+        lines.append(f"\tpath_regexp `^{regex}$`")
+    lines = [f"{matcher} {{", *lines, "}", f"handle {matcher} {{"] if lines else ["handle {"]
     if app.strip_prefix:
         lines.append(f"\turi strip_prefix `{app.strip_prefix}`")
     lines.append(f"\treverse_proxy {_dial(app.upstream)}")
     return [*lines, "}"]
+
+
+def _host_regex(name: str) -> str:
+    return f".+{re.escape(name[1:])}" if name.startswith("*.") else re.escape(name)
 
 
 def _dial(upstream: Upstream) -> str:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import ipaddress
+import re
+from collections.abc import Sequence
+from urllib.parse import quote
 
+from gateway.cli.render.placement import Kind, Pattern, escaped
 from gateway.cli.render.site import AUTH_TIMEOUT_S, RETRY_AFTER_S, UNTRUSTED_HEADERS, App, Site, Upstream
 
 # Besides host, method, path, content length and Authorization, which are always sent.
 _ASKED_HEADERS = ("accept", "sec-fetch-mode", "x-forwarded-proto", "x-forwarded-for", "x-request-id")
+# RFC 3986 §2.3: unreserved characters, which nobody should encode; and with them all that may stand in a segment.
+_NEEDLESS_ESCAPE = "%(?:2[DdEe]|3[0-9]|4[1-9A-Fa-f]|5[0-9AaFf]|6[1-9A-Fa-f]|7[0-9AaEe])"
+_NEEDLESS_ESCAPE_OF_PCHAR = "%(?:2[146-9A-Ea-e]|3[0-9AaDd]|4[0-9A-Fa-f]|5[0-9AaFf]|6[1-9A-Fa-f]|7[0-9AaEe])"
 _TYPE = '"@type": type.googleapis.com/envoy.'
 
 
@@ -62,7 +69,8 @@ def _manager(site: Site) -> str:
 """
     upstreams = site.upstreams()
     for number, host in enumerate(site.hosts):
-        text += f"      - name: portcullis_{number}\n        domains: ['{host.name or '*'}']\n        routes:\n"
+        text += f"      - name: portcullis_{number}\n        domains: [{_domains(host.name)}]\n        routes:\n"
+        text += _guard(host.apps)
         text += "".join(_route(app, upstreams[app.upstream]) for app in host.apps)
     # ext_authz takes any 5xx for a fault of its own, and forgets the headers.
     text += f"""\
@@ -111,15 +119,48 @@ def _manager(site: Site) -> str:
     )
 
 
+def _domains(name: str) -> str:
+    """A name with its final dot is the same host (RFC 1034 §3.1), also to the gateway."""
+    return f"'{name}', '{name}.'" if name else "'*'"
+
+
+def _guard(apps: Sequence[App]) -> str:
+    """Refuse what Envoy would send to another app than the gateway judges: it compares raw paths, `/%61pi/` as sent.
+
+    A regex that takes all spellings would pass its limit for regexes (re2.max_program_size, 100) at 20 characters.
+    """
+    depth = max(
+        (at for app in apps for at, (kind, _) in enumerate(app.pattern.segments) if kind == Kind.LITERAL), default=-1
+    )
+    if depth < 0:
+        return ""
+    literals = "".join(text for app in apps for _, text in app.pattern.segments)
+    needless = _NEEDLESS_ESCAPE if re.fullmatch(r"[A-Za-z0-9._~-]*", literals) else _NEEDLESS_ESCAPE_OF_PCHAR
+    deeper = f"(?:[^/]*/){{0,{depth}}}" if depth else ""
+    regex = _quoted(f"/{deeper}[^/]*{needless}.*")
+    return f"        - match: {{ safe_regex: {{ regex: {regex} }} }}\n          direct_response: {{ status: 400 }}\n"
+
+
+def _match(pattern: Pattern) -> str:
+    raw = quote(pattern.prefix or pattern.exact or "%", safe="/!$&'()*+,:=@~")
+    if "%" in raw:
+        return f"safe_regex: {{ regex: {_quoted(pattern.regex(_spelled))} }}"
+    return f"{'prefix' if pattern.prefix else 'path'}: {_quoted(raw)}"
+
+
+def _spelled(literal: str) -> str:
+    """Write a regex for a literal as it stands in a raw path."""
+    return "".join(escaped(c) if quote(c, safe="!$&'()*+,:=@~") != c else re.escape(c) for c in literal)
+
+
 def _route(app: App, cluster: str) -> str:
-    target = f"cluster: {cluster}, timeout: 0s"
+    text = f"        - match: {{ {_match(app.pattern)} }}\n"
     if not app.strip_prefix:
-        return f"        - match: {{ prefix: {_quoted(app.prefix)} }}\n          route: {{ {target} }}\n"
+        return f"{text}          route: {{ cluster: {cluster}, timeout: 0s }}\n"
     # `/api/x` becomes `/x`; a plain prefix_rewrite would leave `//x` or take `/apix` too.
-    pattern = _quoted("^" + "".join(f"\\{c}" if c in ".+*?()[]^$|" else c for c in app.strip_prefix) + "/?")
+    pattern = _quoted("^" + "/".join(_spelled(text) for text in app.strip_prefix.split("/")) + "/?")
     return (
-        f"        - match: {{ prefix: {_quoted(app.prefix)} }}\n"
-        f"          route:\n            cluster: {cluster}\n            timeout: 0s\n"
+        f"{text}          route:\n            cluster: {cluster}\n            timeout: 0s\n"
         f"            regex_rewrite: {{ pattern: {{ regex: {pattern} }}, substitution: / }}\n"
     )
 

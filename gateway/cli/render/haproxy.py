@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gateway.cli.render.placement import Pattern, any_spelling
 from gateway.cli.render.site import AUTH_TIMEOUT_S, UNTRUSTED_HEADERS, App, Host, Site, Upstream
 
 LUA_NAME = "portcullis.lua"
@@ -133,16 +134,24 @@ frontend portcullis_front
 
 def _rule(host: Host, app: App, name: str) -> str:
     conditions = []
-    if host.name.startswith("*."):
-        conditions.append(f"{{ req.fhdr(host),host_only -i -m end {host.name.removeprefix('*')} }}")
-    elif host.name:
-        conditions.append(f"{{ req.fhdr(host),host_only -i {host.name} }}")
-    if app.prefix != "/":
-        conditions.append(f"{{ path_beg {_quoted(app.prefix)} }}")
+    name_of_host = host.name.removeprefix("*")
+    if host.name:
+        way = "-i -m end" if host.name.startswith("*.") else "-i"
+        conditions.append(f"{{ req.fhdr(host),host_only {way} {name_of_host} {name_of_host}. }}")
+    if not app.pattern.takes_all:
+        conditions.append(f"{{ path,url_dec {_matcher(app.pattern)} }}")
     backend = _named(name, app.strip_prefix)
     if not conditions:
         return f"    default_backend {backend}\n"
     return f"    use_backend {backend} if {' '.join(conditions)}\n"
+
+
+def _matcher(pattern: Pattern) -> str:
+    if pattern.exact:
+        return f"-m str {_quoted(pattern.exact)}"
+    if pattern.prefix:
+        return f"-m beg {_quoted(pattern.prefix)}"
+    return f"-m reg {_quoted(f'^{pattern.regex()}$')}"
 
 
 def _named(name: str, strip: str) -> str:
@@ -154,12 +163,8 @@ def _backend(name: str, upstream: Upstream, strip: str) -> str:
     tls = " ssl verify required ca-file @system-ca sni str(" + upstream.host + ")" if upstream.tls else ""
     text = f"\nbackend {name}\n    mode http\n"
     if strip:
-        text += f"    http-request replace-path {_quoted('^' + _regex(strip) + '/?(.*)')} /\\1\n"
+        text += f"    http-request replace-path {_quoted('^' + any_spelling(strip) + '/?(.*)')} /\\1\n"
     return text + f"    server app {address}{tls}\n"
-
-
-def _regex(path: str) -> str:
-    return "".join(f"\\{c}" if c in ".+*?()[]^$|" else c for c in path)
 
 
 def _quoted(text: str) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from urllib.parse import unquote
+import re
 
+from gateway.cli.render.placement import Pattern
 from gateway.cli.render.site import AUTH_TIMEOUT_S, UNTRUSTED_HEADERS, App, Host, Site, Upstream, indented
 
 # What the gateway can mean beside 401 and 403, which are all that nginx hands on by itself. 404 and 405 stay 403, as
@@ -94,8 +95,10 @@ server {{
     for name in site.identity:
         text += f"    auth_request_set ${_variable(name)} $upstream_http_{name.lower().replace('-', '_')};\n"
     text += "    error_page 401 403 = @portcullis_refused;\n"
+    # nginx takes the longest prefix, but any regex before it, in their order: mixed, they would lose that order.
+    plain = all(app.pattern.prefix or app.pattern.exact for app in host.apps)
     for app in host.apps:
-        text += _location(site, app, upstreams[app.upstream])
+        text += _location(site, app, upstreams[app.upstream], _matcher(app.pattern, plain=plain))
     text += """
     location = /portcullis-auth {
         internal;
@@ -134,12 +137,21 @@ server {{
     return text + "        return 403;\n    }\n}\n"
 
 
-def _location(site: Site, app: App, pool: str) -> str:
+def _matcher(pattern: Pattern, *, plain: bool) -> str:
+    """Write what a location takes; nginx compares paths without escapes."""
+    if pattern.takes_all:
+        return '"/"'
+    if plain:
+        return f"= {_quoted(pattern.exact)}" if pattern.exact else _quoted(pattern.prefix or "")
+    return "~ " + _quoted(f"^{pattern.regex()}$")
+
+
+def _location(site: Site, app: App, pool: str, matcher: str) -> str:
     upstream = app.upstream
     scheme = "https" if upstream.tls else "http"
     lines = []
     if app.strip_prefix:
-        lines.append(f'rewrite "^{_regex(_decoded(app.strip_prefix))}(?:/(.*))?$" /$1 break;')
+        lines.append(f"rewrite {_quoted(f'^{re.escape(app.strip_prefix)}(?:/(.*))?$')} /$1 break;")
     lines += [
         f"proxy_pass {scheme}://{pool};",
         "proxy_http_version 1.1;",
@@ -162,17 +174,13 @@ def _location(site: Site, app: App, pool: str) -> str:
             "proxy_ssl_verify_depth 3;",
             "proxy_ssl_trusted_certificate /etc/ssl/certs/ca-certificates.crt;",
         ]
-    return f'\n    location "{_decoded(app.prefix)}" {{\n{indented(lines, 2)}    }}\n'
+    return f"\n    location {matcher} {{\n{indented(lines, 2)}    }}\n"
 
 
 def _variable(header: str) -> str:
     return "portcullis_" + "".join(c if c.isalnum() else "_" for c in header.lower().removeprefix("x-auth-"))
 
 
-def _decoded(path: str) -> str:
-    """Write a path as nginx compares it: without escapes, inside double quotes."""
-    return unquote(path).replace("\\", "\\\\").replace('"', '\\"')
-
-
-def _regex(path: str) -> str:
-    return "".join(f"\\{c}" if c in ".+*?()[]^$|" else c for c in path)
+def _quoted(text: str) -> str:
+    """Quote for nginx, which takes a backslash off before a quote only, and those of regexes stand before others."""
+    return '"' + text.replace('"', '\\"') + '"'

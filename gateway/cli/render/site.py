@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
+from gateway.cli.render.placement import Pattern, kinds, parse_pattern, shortest
 from gateway.config import Config, RouteConfig
 
 PLACEHOLDER = "http://127.0.0.1:9000"
@@ -55,18 +56,21 @@ class Upstream:
         return f"{'https' if self.tls else 'http'}://{self.authority}"
 
 
+Target = tuple[Upstream, str]  # and what is taken off the path
+
+
 @dataclass(frozen=True, slots=True)
 class App:
-    """Where requests go whose path begins with `prefix`; `strip_prefix` is taken off it first."""
+    """Where requests go whose path has this pattern; `strip_prefix` is taken off it first."""
 
-    prefix: str
+    pattern: Pattern
     upstream: Upstream
     strip_prefix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """One host name ("" = any, `*.` = all below) and its apps, the longest prefix first, the rest last."""
+    """One host name ("" = any, `*.` = all below) and its apps: the first that fits is meant, and the last takes all."""
 
     name: str
     apps: tuple[App, ...]
@@ -98,10 +102,7 @@ def site_of(config: Config, *, listen: str, fallback: str = PLACEHOLDER) -> Site
     return Site(
         gateway=_gateway(config.server.listen),
         listen=parse_listen(listen),
-        hosts=tuple(
-            Host(name, _apps([route for route in config.routes if route.host.lower() == name], fallback))
-            for name in names
-        ),
+        hosts=tuple(Host(name, _apps(_levels(name, config.routes, names), fallback)) for name in names),
         identity=(
             *BUILT_IN_HEADERS,
             *((DECISION_HEADER,) if config.identity.decision_id else ()),
@@ -123,31 +124,28 @@ def _gateway(listen: str) -> Upstream:
     return Upstream({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host), address.port)
 
 
-def _apps(routes: list[RouteConfig], fallback: str) -> tuple[App, ...]:
-    """Make the fewest prefixes that send every route to its upstream."""
-    wanted = [
-        App(_literal_prefix(route.path), parse_upstream(route.upstream or fallback), route.strip_prefix.rstrip("/"))
-        for route in routes
-    ]
-    rest = next(
-        (app for app in wanted if app.prefix == "/"),
-        next((app for app in wanted if not app.strip_prefix), App("/", parse_upstream(fallback))),
-    )
-    kept = [App("/", rest.upstream, rest.strip_prefix if rest.prefix == "/" else "")]
-    decided: dict[str, App] = {}
-    for app in sorted(wanted, key=lambda app: len(app.prefix)):
-        if decided.setdefault(app.prefix, app) != app:
-            raise CannotRender(
-                f"routes of path `{app.prefix}…` go to different upstreams, which only the proxy door can tell apart"
-            )
-        nearest = max((one for one in kept if app.prefix.startswith(one.prefix)), key=lambda one: len(one.prefix))
-        if (nearest.upstream, nearest.strip_prefix) != (app.upstream, app.strip_prefix):
-            kept.append(app)
-    return tuple(sorted(kept, key=lambda app: (-len(app.prefix), app.prefix)))
+def _apps(levels: list[list[RouteConfig]], fallback: str) -> tuple[App, ...]:
+    """Place the routes that count for a host: its own first, then those of wider names."""
+    rules: list[tuple[Pattern, Target]] = []
+    for routes in levels:
+        targets: dict[Pattern, Target] = {}
+        for route in routes:
+            pattern = parse_pattern(route.path)
+            target = (parse_upstream(route.upstream or fallback), unquote(route.strip_prefix.rstrip("/")))
+            if targets.setdefault(pattern, target) != target:
+                raise CannotRender(
+                    f"routes of path `{route.path}` go to different upstreams, which only the proxy door can tell apart"
+                )
+        rules += sorted(targets.items(), key=lambda rule: (kinds(rule[0]), str(rule[0])))
+    rest = next((target for _, target in rules if not target[1]), (parse_upstream(fallback), ""))
+    return tuple(App(pattern, *target) for pattern, target in shortest(rules, rest))
 
 
-def _literal_prefix(pattern: str) -> str:
-    return pattern.partition("{")[0]
+def _levels(name: str, routes: Iterable[RouteConfig], names: Iterable[str]) -> list[list[RouteConfig]]:
+    """Give the routes that the gateway asks for a host, in its order: the name itself, wildcards above it, any."""
+    wider = [other for other in names if other.startswith("*.") and other != name and name.endswith(other[1:])]
+    order = dict.fromkeys([name, *sorted(wider, key=len, reverse=True), ""])
+    return [[route for route in routes if route.host.lower() == level] for level in order]
 
 
 def parse_upstream(url: str) -> Upstream:
@@ -160,28 +158,6 @@ def parse_upstream(url: str) -> Upstream:
     parts = urlsplit(url)
     tls = parts.scheme == "https"
     return Upstream(parts.hostname or "", parts.port or (443 if tls else 80), tls)
-
-
-def any_spelling(text: str) -> str:
-    """Write a regex for a piece of a path with any of its characters percent-encoded, for proxies that match raw paths.
-
-    The gateway judges `/%61pi/x` as `/api/x`, and it must go where that goes.
-    """
-    return "".join(c if c == "/" else f"(?:{_one_or_escaped(c)})" for c in text)
-
-
-def _one_or_escaped(character: str) -> str:
-    plain = re.escape(character) if character.isascii() else ""
-    escaped = "".join(
-        f"%{byte:02X}".replace("A", "[Aa]")
-        .replace("B", "[Bb]")
-        .replace("C", "[Cc]")
-        .replace("D", "[Dd]")
-        .replace("E", "[Ee]")
-        .replace("F", "[Ff]")
-        for byte in character.encode()
-    )
-    return f"{plain}|{escaped}" if plain else escaped
 
 
 def indented(lines: Iterable[str], depth: int, width: int = 4) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+from gateway.cli.render.placement import Pattern, any_spelling
 from gateway.cli.render.site import UNTRUSTED_HEADERS, CannotRender, Host, Site
 
 # Traefik drops or sets the others itself, at the entry point.
@@ -43,16 +46,17 @@ http:
   routers:
 """
     number = 0
+    count = sum(len(host.apps) for host in site.hosts)
     strips: dict[str, str] = {}
     for host in site.hosts:
         for app in host.apps:
             strip = strips.setdefault(app.strip_prefix, f"portcullis-prefix-{len(strips)}") if app.strip_prefix else ""
             middlewares = ["portcullis-strip", "portcullis", *([strip] if strip else [])]
             text += f"    portcullis-{number}:\n"
-            text += f"      rule: {_quoted(_rule(host, app.prefix))}\n"
+            text += f"      rule: {_quoted(_rule(host, app.pattern))}\n"
             text += f"      entryPoints: [web]\n      middlewares: [{', '.join(middlewares)}]\n"
             text += f"      service: {_name(upstreams[app.upstream])}\n"
-            text += f"      priority: {1 + len(app.prefix) + 1000 * _weight(host)}\n"
+            text += f"      priority: {count - number}\n"
             number += 1
     text += "  middlewares:\n"
     text += "    # What the client says of itself is removed, whatever the gateway answers.\n"
@@ -81,19 +85,21 @@ def _name(pool: str) -> str:
     return pool.replace("_", "-")
 
 
-def _rule(host: Host, prefix: str) -> str:
-    path = f"PathPrefix(`{prefix}`)"
+def _rule(host: Host, pattern: Pattern) -> str:
+    path = _path_rule(pattern)
     if not host.name:
         return path
     if host.name.startswith("*."):
-        suffix = host.name.removeprefix("*.").replace(".", r"\.")
-        return rf"HostRegexp(`^(?:[a-z0-9_-]+\.)+{suffix}$`) && {path}"
+        return rf"HostRegexp(`^(?:[a-z0-9_-]+\.)+{re.escape(host.name[2:])}\.?$`) && {path}"
     return f"Host(`{host.name}`) && {path}"
 
 
-def _weight(host: Host) -> int:
-    """An exact host counts for more than a longer path, and a wildcard for more than any host."""
-    return 0 if not host.name else 1 if host.name.startswith("*.") else 2
+def _path_rule(pattern: Pattern) -> str:
+    """Write what a router takes; Traefik decodes unreserved characters before it compares, and no others."""
+    plain = pattern.exact or pattern.prefix
+    if plain and re.fullmatch(r"[A-Za-z0-9/._~-]*", plain):
+        return f"Path(`{plain}`)" if pattern.exact else f"PathPrefix(`{plain}`)"
+    return f"PathRegexp(`^{pattern.regex(any_spelling)}$`)".replace("`|", "")
 
 
 def _quoted(text: str) -> str:
