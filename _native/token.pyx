@@ -37,7 +37,6 @@ import json
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.object cimport PyObject
 from libc.math cimport ceil, floor
 from libc.stdint cimport INT64_MAX, INT64_MIN, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
@@ -53,7 +52,6 @@ from gateway._native.cache cimport (
     cache_extra,
     cache_find,
     cache_free,
-    cache_key,
     cache_new,
     cache_payload,
     cache_put,
@@ -67,20 +65,18 @@ from gateway._native.json_scan cimport (
     JSON_ABSENT,
     JSON_ARRAY,
     JSON_DOUBLE,
-    JSON_FALSE,
     JSON_INT,
     JSON_NAMES_MAX,
     JSON_NULL,
     JSON_OBJECT,
     JSON_STRING,
-    JSON_TRUE,
     JsonNames,
     JsonValue,
     json_array_next,
     json_scan_object,
     json_unescape,
 )
-from gateway._native.slice cimport Slice, slice_empty, slice_equal, slice_equal_lower, slice_of, slice_sub
+from gateway._native.slice cimport Slice, slice_empty, slice_equal, slice_of, slice_sub
 from gateway._native.verify cimport (
     ALG_COUNT,
     ALG_NONE,
