@@ -9,10 +9,10 @@ import pytest
 
 from gateway._native.routes import canonical_path
 from tests.real.gateway import AUDIENCE, ISSUER, Gateway, bearer, gateway, issuer_toml, mint
-from tests.real.http import Connection
+from tests.real.http import Connection, request_bytes
 from tests.real.process import free_port
 from tests.real.proxies import PROXIES, Questions, RealProxy, rendered_proxy
-from tests.real.recorder import Recorder, Request, recorder, respond
+from tests.real.recorder import Recorder, Request, Talk, recorder, respond
 
 pytestmark = pytest.mark.journey
 
@@ -538,6 +538,40 @@ def test_each_route_leads_to_its_upstream_under_the_path_that_it_expects(
         assert_named_by_the_gateway(request, ALICE)
     assert proxy.ask("GET", "/legacy/a").status == 401
     assert legacy.take() == app.take() == []
+
+
+def test_a_websocket_handshake_is_judged_and_passes(proxy: RealProxy, app: Recorder, questions: Questions) -> None:
+    def echo_frames(talk: Talk, request: Request) -> None:
+        talk.send(
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"  # RFC 6455 §1.3, for the key below
+        )
+        talk.send(talk.exactly(4)[::-1])
+
+    app.acts["/orders/socket"] = echo_frames
+    handshake = [
+        *(("Connection", "Upgrade, X-Auth-Subject"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")),
+        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ]
+    assert proxy.ask("GET", "/orders/socket", *handshake).status == 401
+    assert app.take() == []
+    with Connection(proxy.port) as connection:
+        connection.send(request_bytes("GET", "/orders/socket", [alice(), *handshake]))
+        assert connection.read_head()[0] == 101
+        connection.send(b"ping")
+        assert connection.read_exactly(4) == b"gnip"
+    request = app.only()
+    assert request.one("upgrade").lower() == "websocket"
+    assert_named_by_the_gateway(request, ALICE)
+    assert [question.all("upgrade") for question in questions.take()] == [[], []]
+
+
+@pytest.mark.parametrize("target", ["/auth/forward", "/auth/request", "/auth/envoy/public/1", "/portcullis-auth"])
+def test_the_gateways_own_addresses_are_not_the_clients(proxy: RealProxy, app: Recorder, target: str) -> None:
+    answer = proxy.ask("GET", target, alice(), *CLAIMED)
+    assert answer.status in {403, 404}
+    assert answer.all("x-auth-subject") == []
+    assert app.take() == []
 
 
 @pytest.mark.parametrize(

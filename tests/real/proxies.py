@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from gateway.cli.render.nginx import HEAD as NGINX_HEAD
 from tests.conftest import ROOT
 from tests.real.gateway import Gateway
 from tests.real.http import Answer, Connection, ask
 from tests.real.process import ServerProcess, accepts, find_binary, free_port
 from tests.real.recorder import Recorder, Request, Talk
+
+__all__ = ["NGINX_HEAD", "PROXIES", "Questions", "RealProxy", "find_proxy", "rendered_proxy"]
 
 PROXIES = ("nginx", "traefik", "caddy", "haproxy", "envoy")
 

@@ -18,7 +18,7 @@ _UNASKED_HEADERS = (
     *(name for name in UNTRUSTED_HEADERS if not name.startswith("X-Original-")),
 )
 
-_HEAD = """\
+HEAD = """\
 # Run it in the foreground, by any user, with all its files in its own folder: nginx -p "$PWD" -c nginx.conf -e stderr
 daemon off;
 pid nginx.pid;
@@ -43,7 +43,7 @@ def render_nginx(site: Site, *, full: bool) -> dict[str, str]:
     if not full:
         return {"portcullis.nginx.conf": snippet}
     body = "".join(f"    {line}\n" if line else "\n" for line in snippet.splitlines())
-    return {"nginx.conf": f"{_HEAD}{body}}}\n"}
+    return {"nginx.conf": f"{HEAD}{body}}}\n"}
 
 
 def _http(site: Site) -> str:
