@@ -263,6 +263,7 @@ def test_browsers_are_sent_to_the_login(proxy: RealProxy, app: Recorder) -> None
     answer = proxy.ask("GET", "/orders/1?x=1", BROWSER)
     assert answer.status == 302
     assert answer.one("location") == f"{LOGIN}?rd=http%3A%2F%2Fapp.test%2Forders%2F1%3Fx%3D1"
+    assert len(answer.all("www-authenticate")) <= 1
     assert proxy.ask("GET", "/orders/1", BROWSER, ("Sec-Fetch-Mode", "navigate")).status == 302
     assert proxy.ask("GET", "/orders/1", BROWSER, bearer("garbage")).status == 302
     assert app.take() == []

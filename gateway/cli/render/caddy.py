@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 from gateway.cli.render.site import UNTRUSTED_HEADERS, App, Host, Site, Upstream
 
@@ -22,8 +21,6 @@ def _site(site: Site) -> str:
     lines = [
         "# In this order: what the client says of itself goes first, then the gateway is asked.",
         *(f"request_header -{name}" for name in (*site.identity, *UNTRUSTED_HEADERS)),
-        "# Some apps read `X.Auth.Subject` as `X-Auth-Subject`; the gateway refuses names with `_`.",
-        *(f"request_header -{name}" for name in _dotted(site.identity)),
         "# What `Connection` names would be taken off again on the way to the app: it may name what it is for.",
         "@upgrade header_regexp Connection `(?i)(?:^|[ ,])upgrade(?:[ ,]|$)`",
         "@stays not header_regexp Connection `(?i)(?:^|[ ,])upgrade(?:[ ,]|$)`",
@@ -46,12 +43,6 @@ def _site(site: Site) -> str:
     body = "".join(f"\t\t{line}\n" for line in lines)
     bind = f"\tbind {site.listen.host}\n" if site.listen.host != "0.0.0.0" else ""
     return f"http://:{site.listen.port} {{\n{bind}\troute {{\n{body}\t}}\n}}\n"
-
-
-def _dotted(names: Iterable[str]) -> list[str]:
-    """Give wildcards for every spelling of names with a dot for a dash."""
-    found = (f"{name[:at]}.*" for name in names for at, c in enumerate(name) if c == "-")
-    return list(dict.fromkeys(found))
 
 
 def _app(host: Host, app: App, matcher: str) -> list[str]:
