@@ -763,8 +763,11 @@ cdef class UpstreamConnection:
             self.interim += 1
             if head.status == 101 or self.interim > INTERIM_RESPONSES_MAX:
                 return exchange._fail("protocol", "the upstream sent an interim response that nobody asked for", True)
-            if head.status == 100 and exchange.proceed is not None and not exchange.proceed.done():
-                exchange.proceed.set_result(None)
+            if head.status == 100:
+                if exchange.proceed is None:
+                    exchange.expects = False    # it came before the upload's task ran, which need not wait any more
+                elif not exchange.proceed.done():
+                    exchange.proceed.set_result(None)
             at += size
             length -= size
             self.held_bytes = 0     # `at` may still point into it: _hold moves, nothing is freed

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from gateway._native.upstream import FAULT_KINDS, UpstreamFault, UpstreamPool
 from tests.native.upstreams import (
@@ -23,6 +25,7 @@ from tests.native.upstreams import (
     until,
     upstream,
 )
+from tests.real.recorder import recorder
 
 IDENTITY = ((b"x-auth-subject", b"alice"), (b"x-auth-scopes", b"read"))
 DROP = frozenset((b"x-auth-subject", b"x-auth-scopes", b"x-auth-issuer"))
@@ -458,6 +461,24 @@ async def test_an_upstream_that_ignores_an_expectation_gets_the_body_after_a_whi
         pool.tick()
         await relaying
         assert made.received[0].endswith(b"expect: 100-continue\r\n\r\nhello")
+
+
+def test_a_continue_that_comes_before_the_upload_has_begun_counts() -> None:
+    """Regression: it was dropped, and the body waited for expect_timeout_s. uvloop reads before it runs new tasks."""
+
+    async def run() -> None:
+        with recorder() as app:
+            pool = UpstreamPool("127.0.0.1", app.port, tick_s=FOREVER_S, expect_timeout_s=FOREVER_S)
+            await ask(pool)  # so that there is a connection
+            headers = [(b"host", b"a"), (b"content-length", b"5"), (b"expect", b"100-continue")]
+            relaying = asyncio.ensure_future(ask(pool, scope_of("POST", headers), Client(pieces(b"hello"))))
+            asyncio.get_running_loop().call_soon(time.sleep, 0.1)  # the head is out, and the answer comes meanwhile
+            await relaying
+            assert app.take()[-1].body == b"hello"
+            await pool.aclose()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
 
 
 async def test_an_early_answer_ends_an_upload_and_its_connection() -> None:
