@@ -137,7 +137,7 @@ def any_spelling(text: str) -> str:
 
     The gateway judges `/%61pi/x` as `/api/x`, and it must go where that goes.
     """
-    return "".join(c if c == "/" else f"(?:{re.escape(c)}|{escaped(c)})" if c.isascii() else escaped(c) for c in text)
+    return "".join(c if c == "/" else f"(?:{re.escape(c)}|{escaped(c)})" for c in text)
 
 
 def escaped(character: str) -> str:
