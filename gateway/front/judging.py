@@ -32,6 +32,8 @@ class EngineJudge:
             if refusal is not None:
                 return None, refusal
             identity, reason = self._engine.tokens.judge_token(token)
+            if reason == "opaque":
+                return None, "introspection_unavailable"  # a reload came in between: what was learned is not here
         if identity is None:
             return None, reason
         return _claims_of(identity, token), "ok"

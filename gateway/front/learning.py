@@ -28,7 +28,10 @@ class ControlLearner:
         self._asks[reason].add()
         self._in_flight.add(1)
         try:
-            refusal = await self._control().ask(reason, issuer_index, token)
+            control = self._control()
+            refusal = await control.ask(reason, issuer_index, token)
+            if control is not self._control():  # a reload: what was learned, or ended, was the former one's
+                refusal = await self._control().ask(reason, issuer_index, token)
         finally:
             self._in_flight.add(-1)
         if refusal == "kid_unknown" and engine is not None:

@@ -119,7 +119,11 @@ class TokenControl:
         if not self._revocations.trusted:
             return "keys_unavailable"
         if reason == "opaque":
-            return await self._introspector.introspect(token)
+            introspector = self._introspector
+            refusal = await introspector.introspect(token)
+            if refusal == "introspection_unavailable" and introspector is not self._introspector:
+                refusal = await self._introspector.introspect(token)  # a reload ended the first asking
+            return refusal
         claimed = claimed_key(token)
         if claimed is None:
             if not 0 <= issuer_index < len(self._parts):

@@ -279,13 +279,25 @@ class JWKSCache:
         """Make an issuer's entry, with the keys of `former` and due as soon as the rate limit lets it."""
         entry = _Entry(config, self._source(config))
         if former is not None:
-            entry.handles, entry.faults, entry.error = former.handles, former.faults, former.error
-            entry.loaded_at_s, entry.from_disk, entry.settled = former.loaded_at_s, former.from_disk, former.settled
+            self._inherit(entry, former)
             entry.failures, entry.fetched, entry.failed = former.failures, former.fetched, former.failed
             entry.too_large, entry.held_back, entry.status = former.too_large, former.held_back, former.status
             entry.attempted_at_s = former.attempted_at_s
             entry.due_s = former.attempted_at_s + config.min_refresh_s
         return entry
+
+    @staticmethod
+    def _inherit(entry: _Entry, former: _Entry) -> None:
+        entry.handles, entry.faults, entry.error = former.handles, former.faults, former.error
+        entry.loaded_at_s, entry.from_disk, entry.settled = former.loaded_at_s, former.from_disk, former.settled
+
+    def _bequeath(self, entry: _Entry) -> None:
+        """Hand what a fetch learned to the entry that took this one's place by a reload, unless it asked since."""
+        heir = self.find(entry.config.issuer)
+        if heir is None or heir is entry or _place_of(heir.config) != _place_of(entry.config):
+            return
+        if heir.attempted_at_s == entry.attempted_at_s:
+            self._inherit(heir, entry)
 
     def _source(self, config: IssuerConfig) -> KeySource:
         if config.secret:
@@ -347,6 +359,7 @@ class JWKSCache:
             entry.due_s = began_s + entry.source.refresh_s * self._uniform(0.9, 1.0)
             if document is not None:
                 self._save(entry, document, changed)
+            self._bequeath(entry)
             if document is not None or recovers:
                 self._publish()
         finally:

@@ -16,10 +16,11 @@ from types import TracebackType
 import pytest
 
 from tests.conftest import ROOT
-from tests.real.gateway import AUDIENCE, ISSUER, Gateway, bearer, gateway, issuer_toml, jwks_file, mint
+from tests.real.gateway import AUDIENCE, ISSUER, Gateway, bearer, gateway, issuer_toml, jwks_file, mint, public_jwk
 from tests.real.http import Answer, Connection, ask, request_bytes
+from tests.real.issuer_thread import IssuerThread
 from tests.real.lines import lines_of, logged
-from tests.real.process import ServerProcess, wait_until
+from tests.real.process import ServerProcess, free_port, wait_until
 from tests.real.recorder import Recorder, Request, Talk, recorder, respond
 
 pytestmark = pytest.mark.journey
@@ -333,6 +334,35 @@ def test_a_request_that_is_under_way_ends_at_the_app_where_it_began(tmp_path: Pa
             assert begun.read_answer().body == b"old!"
             assert waiting.read_answer().body == b"old!"
         app.wait_until_idle(0)
+
+
+@pytest.mark.parametrize("shape", ["", 'scopes = ["orders:read"]'], ids=["routes only", "another validator"])
+@pytest.mark.parametrize("kind", ["opaque", "new key"])
+def test_a_question_to_the_issuer_that_is_under_way_is_asked_again(tmp_path: Path, shape: str, kind: str) -> None:
+    """Regression: who waited for introspection was refused by any reload; by one with other scopes, everybody."""
+    with IssuerThread(free_port(), [public_jwk("one")]) as thread:
+        url = thread.issuer.issuer
+        thread.issuer.introspect = lambda _: {"active": True, "sub": "alice", "aud": AUDIENCE, "scope": "orders:read"}
+        config = (
+            f'[[issuers]]\nissuer = "{url}"\naudiences = ["{AUDIENCE}"]\nmin_refresh_s = 0.1\n'
+            f'introspection_endpoint = "{url}/introspect"\nintrospection_client_id = "gateway"\n'
+            'introspection_client_secret = "env:ISSUER_SECRET"\n\n[[routes]]\npath = "/orders/{id}"\n'
+        )
+        with gateway(tmp_path, config, env={"ISSUER_SECRET": "s3cret"}) as running, Connection(running.port) as client:
+            known = bearer(mint("one", iss=url))
+            wait_until(lambda: running.ask("GET", "/auth/envoy/orders/1", known).status == 200, "the first key")
+            time.sleep(0.2)  # more than min_refresh_s
+            thread.issuer.keys.append(public_jwk("two"))
+            thread.hold()
+            asked = thread.issuer.total
+            header = bearer("opaque-token") if kind == "opaque" else bearer(mint("two", iss=url))
+            client.send(request_bytes("GET", "/auth/envoy/orders/1", [header]))
+            wait_until(lambda: thread.issuer.total > asked, "the question")
+            reload_with(running, f'{config}{shape}\n[[routes]]\npath = "/new"\n')
+            thread.release()
+            assert client.read_answer().status == 200
+            wait_until(lambda: running.ask("GET", "/auth/envoy/new", known).status == 200, "the new config")
+            assert running.ask("GET", "/auth/envoy/orders/1", known).status == 200
 
 
 # ------------------------------------------------------------------------------------------- one reload upon the other

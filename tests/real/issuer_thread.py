@@ -34,6 +34,15 @@ class IssuerThread:
         self._thread.join(5)
         self._loop.close()
 
+    def hold(self) -> None:
+        """Take requests, and answer none of them until `release`."""
+        self.issuer.gate = asyncio.Event()
+
+    def release(self) -> None:
+        gate, self.issuer.gate = self.issuer.gate, None
+        if gate is not None:
+            self._loop.call_soon_threadsafe(gate.set)
+
     async def _start(self) -> None:
         self.issuer._server = await asyncio.start_server(self.issuer._serve, "127.0.0.1", self._port)
 
