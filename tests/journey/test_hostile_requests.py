@@ -256,6 +256,38 @@ def test_a_bare_lf_before_a_coding_is_read_as_the_server_reads_it(running: Gatew
     assert_framed_anew(request)
 
 
+@ACCESS
+def test_pipelined_requests_get_their_own_answers_in_their_order(running: Gateway, app: Recorder) -> None:
+    """Refusals are ready at once, on a thread of the server; they must not overtake what the app still works on."""
+
+    def late(talk: Talk, _request: Request) -> None:
+        time.sleep(0.2)
+        respond(talk, 200, b"late")
+
+    app.acts["/open/late"] = late
+    header = f"{':'.join(bearer())}".encode()
+    with Connection(running.port) as connection:
+        connection.send(
+            get(HOST, target=b"/open/late")
+            + get(HOST, target=b"/admin/1")
+            + get(HOST, header, target=b"/admin/1")
+            + get(HOST, target=b"/auth/envoy/admin/1")
+            + post(b"Content-Length: 2", body=b"hi")
+        )
+        answers = [connection.read_answer() for _ in range(5)]
+    assert [answer.status for answer in answers] == [200, 401, 200, 401, 200]
+    assert answers[0].body == b"late"
+    assert [request.one("x-auth-subject") for request in app.take()] == ["", "alice", ""]
+
+
+def test_a_refusal_of_head_has_no_body_and_leaves_the_connection_in_step(running: Gateway, app: Recorder) -> None:
+    with Connection(running.port) as connection:
+        for target, status in (("/admin/1", 401), ("/open/../1", 400), ("/nowhere", 404), ("/auth/envoy/admin/1", 401)):
+            assert connection.request("HEAD", target).status == status
+        assert connection.request("GET", "/open/1").json["method"] == "GET"
+    app.only()
+
+
 def test_unsendable_requests_are_told_to_client_and_log(running: Gateway) -> None:
     with Connection(running.port) as connection:
         connection.send(post(CHUNKED, CHUNKED, body=NO_BODY))
