@@ -1,4 +1,4 @@
-# cython: language_level=3
+# cython: autotestdict=False, auto_pickle=False
 """The engine behind every door, and `FrontDoor`, its ASGI adapter. See front.pxd for the contract."""
 
 cimport cython
@@ -704,7 +704,8 @@ cdef class FrontDoor:
     cdef object sync_send
     cdef object login                          # callable: Verdict -> bytes | None, or None
     cdef dict trusted                          # peer address -> bool, bounded
-    cdef list answers                          # DenyAnswer by reason
+    cdef list answers                          # DenyAnswer by reason, of the proxy door
+    cdef list forward_answers                  # the same of the forward-auth doors
     cdef tuple blank_identity                  # identity headers with empty values
     cdef MetricsBlock metrics
     cdef int32_t decision_slots[DOOR_COUNT][FRONT_REASON_END]
@@ -725,6 +726,7 @@ cdef class FrontDoor:
         frozenset drop=frozenset(),
         object is_trusted,
         object answers,
+        object forward_answers,
         tuple blank_identity=(),
         MetricsBlock metrics=None,
         object decision_slot=None,
@@ -746,7 +748,8 @@ cdef class FrontDoor:
         self.drop = drop
         self.is_trusted = is_trusted
         self.answers = list(answers)
-        if len(self.answers) != FRONT_REASON_END:
+        self.forward_answers = list(forward_answers)
+        if len(self.answers) != FRONT_REASON_END or len(self.forward_answers) != FRONT_REASON_END:
             raise ValueError("an answer for each reason is needed")
         self.blank_identity = blank_identity
         self.metrics = metrics
@@ -773,7 +776,8 @@ cdef class FrontDoor:
         """
         cdef tuple former = (
             self.engine, self.app, self.ask, self.websocket, self.fault, self.drop, self.access, self.audit,
-            self.is_trusted, self.login, self.trusted, self.answers, self.blank_identity,
+            self.is_trusted, self.login, self.trusted, self.answers, self.forward_answers,
+            self.blank_identity,
         )  # kept until all is swapped, so that no finaliser runs in between
         self.engine = other.engine
         self.app = other.app
@@ -787,6 +791,7 @@ cdef class FrontDoor:
         self.login = other.login
         self.trusted = {}
         self.answers = other.answers
+        self.forward_answers = other.forward_answers
         self.blank_identity = other.blank_identity
         self.decision_id = other.decision_id
         del former
@@ -915,7 +920,7 @@ cdef class FrontDoor:
         return self._refusal(j, request_id)
 
     cdef dict _refusal(self, Judgement j, bytes request_id):
-        cdef DenyAnswer answer = self.answers[j.reason]
+        cdef DenyAnswer answer = (self.answers if j.door == DOOR_PROXY else self.forward_answers)[j.reason]
         cdef int status = answer.status
         cdef list headers = list(answer.headers)
         cdef bytes location = self._login_location(j, request_id)
@@ -926,13 +931,10 @@ cdef class FrontDoor:
             headers.append((b"location" if j.door != DOOR_NGINX else b"x-auth-login", location))
         elif j.reason == FRONT_INSUFFICIENT_SCOPE:
             headers.append((b"www-authenticate", (<RouteSettings>j.route.extra).scope_challenge))
-        if j.door != DOOR_PROXY:
-            if j.reason == FRONT_NO_ROUTE or j.reason == FRONT_METHOD_NOT_ALLOWED:
-                status = 403
-            if j.door == DOOR_NGINX:
-                headers.append(status_header)
-                status = 401 if location is not None else answer.nginx_status
-        elif j.reason == FRONT_METHOD_NOT_ALLOWED:
+        if j.door == DOOR_NGINX:
+            headers.append(status_header)
+            status = 401 if location is not None else answer.nginx_status
+        elif j.door == DOOR_PROXY and j.reason == FRONT_METHOD_NOT_ALLOWED:
             headers.append((b"allow", bytes_of(j.allowed)))
         headers.append((b"x-request-id", request_id))
         if self.draining:

@@ -249,6 +249,7 @@ def _front(issuer: Issuer, tokens: list[bytes], count: int) -> Group:
         fault=unexpected,
         is_trusted=lambda _: True,
         answers=deny_answers("bench"),
+        forward_answers=deny_answers("bench", forward=True),
         metrics=MetricsBlock(bytearray(8 * 100), 0, 100),
         decision_slot=lambda _door, _reason: 0,
         duration_slot=lambda _door: 1,

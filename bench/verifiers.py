@@ -92,7 +92,7 @@ def joserfc_verifier(issuer: Issuer) -> Verifier:
 
 
 def webtoken_verifier(issuer: Issuer) -> Verifier:
-    import webtoken  # type: ignore[import-untyped,unused-ignore]
+    import webtoken  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
     key: Any = SECRET if issuer.private_pem is None else webtoken.PyJWK(issuer.jwk)
     algorithms = [issuer.algorithm]
@@ -108,7 +108,7 @@ def webtoken_verifier(issuer: Issuer) -> Verifier:
 
 
 def jwtoxide_verifier(issuer: Issuer) -> Verifier:
-    import jwtoxide
+    import jwtoxide  # type: ignore[import-not-found,unused-ignore]
 
     if issuer.private_pem is None:
         key: Any = jwtoxide.DecodingKey.from_secret(SECRET)

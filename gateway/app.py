@@ -176,6 +176,7 @@ class App:
             drop=drop,
             is_trusted=TrustedProxies(config.server.trusted_proxies),
             answers=deny_answers(config.server.realm),
+            forward_answers=deny_answers(config.server.realm, forward=True),
             blank_identity=blank,
             metrics=self._block,
             decision_slot=self._decision_slot,

@@ -130,6 +130,7 @@ class FrontDoor:
         drop: frozenset[bytes] = frozenset(),
         is_trusted: Callable[[str], bool],
         answers: Sequence[DenyAnswer],
+        forward_answers: Sequence[DenyAnswer],
         blank_identity: tuple[_Header, ...] = (),
         metrics: MetricsBlock | None = None,
         decision_slot: Callable[[str, str], int] | None = None,
@@ -149,6 +150,19 @@ class FrontDoor:
 
     def judge_scope(self, scope: _Scope, final: bool = False) -> Verdict:
         """Judge a scope without answering it."""
+
+@final
+class Relayed:
+    """The awaitable of one relayed request; made by the front door only."""
+
+    def ended(self, exchange: Any) -> None:
+        """Tell granian how the exchange ended."""
+
+    def __await__(self) -> Relayed: ...
+    def __iter__(self) -> Relayed: ...
+    def __next__(self) -> object: ...
+    def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> object:
+        """Take what the scheduler throws in when the exchange failed or was cancelled."""
 
 @final
 class InlineSchedule:

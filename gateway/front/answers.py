@@ -6,6 +6,7 @@ reason.
 
 from __future__ import annotations
 
+import dataclasses
 import html
 from dataclasses import dataclass
 
@@ -180,6 +181,15 @@ def _answer(refusal: Refusal, realm: str) -> DenyAnswer:
     )
 
 
-def deny_answers(realm: str) -> list[DenyAnswer]:
-    """Make the answers to all reasons, in the order of `REASONS`."""
-    return [_answer(refusal_of(reason), realm) for reason in REASONS]
+def deny_answers(realm: str, *, forward: bool = False) -> list[DenyAnswer]:
+    """Make the answers to all reasons, in the order of `REASONS`, for the proxy door or for the forward-auth ones.
+
+    A forward-auth answer is about somebody else's address: what has no route there is not permitted (403), not absent.
+    """
+    answers = []
+    for reason in REASONS:
+        refusal = refusal_of(reason)
+        if forward and refusal.status in {404, 405}:
+            refusal = dataclasses.replace(refusal, status=403, title="Not permitted")
+        answers.append(_answer(refusal, realm))
+    return answers

@@ -79,6 +79,7 @@ class Harness:
             drop=frozenset(identity_header_names(self.config)),
             is_trusted=TrustedProxies(("127.0.0.0/8",)),
             answers=deny_answers("portcullis"),
+            forward_answers=deny_answers("portcullis", forward=True),
             blank_identity=tuple((name, b"") for name in identity_header_names(self.config)),
             audit=lambda verdict, status: self.audited.append((verdict, status)),
             login=login,

@@ -130,7 +130,7 @@ def test_nginx_gets_statuses_that_it_can_pass_on(harness: Harness) -> None:
     none = harness.nginx("GET", "https://app.test/orders/1")
     assert (none.status, none.one("x-auth-status")) == (401, "401")
     unknown = harness.nginx("GET", "https://app.test/nowhere", bearer())
-    assert (unknown.status, unknown.one("x-auth-status")) == (403, "404")
+    assert (unknown.status, unknown.one("x-auth-status"), unknown.json["status"]) == (403, "403", 403)
     assert harness.nginx("GET", "https://app.test/orders/1", bearer()).status == 200
 
 

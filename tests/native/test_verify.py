@@ -7,6 +7,7 @@ import hmac
 import os
 import pickle
 import shutil
+import signal
 import ssl
 import subprocess
 import sys
@@ -388,6 +389,15 @@ def test_an_exception_of_the_callable_is_a_no(error: type[BaseException]) -> Non
     assert KeyHandle(b"k", "RS256", python_verify=broken).verify(b"text", b"signature") is False
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let SIGINT interrupt, also where a shell started us in the background and ignored it for us."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_inside_the_callable_is_a_no_and_still_interrupts() -> None:
     def interrupted(signature: bytes, signed: bytes) -> bool:
         raise KeyboardInterrupt
