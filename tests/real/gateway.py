@@ -84,7 +84,11 @@ class Gateway:
     def _start(self) -> ServerProcess:
         command = [sys.executable, "-m", "gateway", "serve", "-c", str(self.path)]
         server = ServerProcess(command, self.folder / "gateway.log", cwd=ROOT, env=self._env)
-        server.wait_for(self._is_live, "the gateway")
+        try:
+            server.wait_for(self._is_live, "the gateway")
+        except BaseException:
+            server.stop()
+            raise
         return server
 
     def _is_live(self) -> bool:
