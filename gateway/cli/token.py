@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from gateway.cli.output import as_json_option, config_option, default_file, fail, fail_config, mark, say
+from gateway.cli.revoke import revoke
 from gateway.errors import ConfigError, KeyInvalid
 
 TOKEN_BYTES_MAX = 64 * 1024  # read here; what is accepted when serving is cache.token_bytes_max
@@ -306,3 +307,11 @@ def verify(token: str, file: Path | None, offline: bool, now_s: int | None, as_j
 
 def _text(value: bytes) -> str:
     return value.decode("utf-8", "replace")
+
+
+def decoded_claims(given: str) -> dict[str, Any]:
+    """Give a token's claims as anybody can read them ("-" = standard input). Raises ValueError for what is no token."""
+    return _decoded(_read(given))[1]
+
+
+token.add_command(revoke)
