@@ -94,6 +94,7 @@ cdef class Judgement:
     cdef RequestView view
     cdef HeaderSlice header_slots[HEADERS_MAX]
     cdef Seen seen
+    cdef bint known_only                   # of tokens, judge only those that are known; ASK for all others
     cdef Kind kind
     cdef Door door
     cdef int reason

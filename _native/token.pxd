@@ -143,6 +143,10 @@ cdef class TokenValidator:
     `token` is borrowed for the call. A cached verdict re-checks exp, nbf, the key's presence in the snapshot, the age
     bound of the issuer's keys and the revocation generation.
     """
+    cdef Identity judge_kept(self, Slice token, int64_t now_s, TokenVerdict* verdict)
+    """The same for a token that is known: no signature is looked at. REASON_COUNT where it is not known, or not any more."""
+    cdef void forgive_miss(self) noexcept
+    """Do not count the miss that judge_kept has just had: the token is judged once more, and counted then."""
     cdef Identity judge_new(self, Slice token, int64_t now_s, TokenVerdict* verdict)
     cdef int kept_revocation(self, CachedToken* kept, IssuerC* issuer, int64_t now_s) noexcept
     cdef Identity identity_of(self, JudgePlan plan, Judged* judged)

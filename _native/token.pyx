@@ -1475,6 +1475,13 @@ cdef class TokenValidator:
     # -- judging
 
     cdef Identity judge(self, Slice token, int64_t now_s, TokenVerdict* verdict):
+        cdef Identity identity = self.judge_kept(token, now_s, verdict)
+        if verdict.reason == REASON_COUNT:
+            self.judged += 1
+            return self.judge_new(token, clamp_s(now_s), verdict)
+        return identity
+
+    cdef Identity judge_kept(self, Slice token, int64_t now_s, TokenVerdict* verdict):
         cdef JudgePlan plan = self.plan
         cdef CacheEntry* entry
         cdef CachedToken* kept
@@ -1484,8 +1491,8 @@ cdef class TokenValidator:
         verdict.reason = REASON_KEYS_UNAVAILABLE
         verdict.issuer_index = -1
         verdict.from_cache = False
-        self.judged += 1
         if token.len > self.token_bytes_max:
+            self.judged += 1
             verdict.reason = REASON_TOO_LARGE
             return None
         if plan is None:
@@ -1495,11 +1502,13 @@ cdef class TokenValidator:
             verdict.reason = REASON_MALFORMED
             return None
         if self.tokens is NULL:
-            return self.judge_new(token, now_s, verdict)
+            verdict.reason = REASON_COUNT
+            return None
         hash = token_hash(token)
         entry = cache_find(self.tokens, token, hash, clock_tick() + self.skipped_ticks)
         if entry is NULL:
-            return self.judge_new(token, now_s, verdict)
+            verdict.reason = REASON_COUNT
+            return None
         kept = <CachedToken*>cache_payload(entry)
         if (
             (kept.generation != plan.c.generation and not plan.still_holds(kept))
@@ -1507,8 +1516,10 @@ cdef class TokenValidator:
             or now_s < kept.not_before_s
         ):
             cache_remove(self.tokens, token, hash)
-            return self.judge_new(token, now_s, verdict)
+            verdict.reason = REASON_COUNT
+            return None
         issuer = &plan.c.issuers[kept.issuer_index]
+        self.judged += 1
         verdict.issuer_index = kept.issuer_index
         verdict.from_cache = True
         if kept.key_serial != 0 and now_s > issuer.usable_until_s:
@@ -1524,6 +1535,10 @@ cdef class TokenValidator:
                 kept.revocation_generation = self.revocation_generation
         verdict.reason = REASON_OK
         return <Identity><object>kept.identity
+
+    cdef void forgive_miss(self) noexcept:
+        if self.tokens is not NULL and self.tokens.misses > 0:
+            self.tokens.misses -= 1
 
     cdef int kept_revocation(self, CachedToken* kept, IssuerC* issuer, int64_t now_s) noexcept:
         cdef RevocationTable table = self.revocations
