@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from gateway.cli.output import fault_document
 
 if TYPE_CHECKING:
     from gateway.config import Config, LoadedConfig
@@ -34,8 +37,14 @@ _log = logging.getLogger("portcullis.serve")
 @click.option("--admin-listen", metavar="HOST:PORT", help='Where probes and metrics listen; "" turns it off.')
 @click.option("--workers", type=click.IntRange(0), help="Worker processes; 0 = one a core.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="How much is logged.")
-def serve(
-    file: Path | None, listen: str | None, admin_listen: str | None, workers: int | None, log_level: str | None
+@click.option("--json", "as_json", is_flag=True, help="Print a config's faults as one JSON document.")
+def serve(  # noqa: PLR0917  (click hands over each option)
+    file: Path | None,
+    listen: str | None,
+    admin_listen: str | None,
+    workers: int | None,
+    log_level: str | None,
+    as_json: bool,
 ) -> None:
     """Run the gateway.
 
@@ -50,15 +59,20 @@ def serve(
         "log.level": log_level,
     }
     overrides = {key: value for key, value in flags.items() if value is not None}
-    sys.exit(serve_file(file or (DEFAULT_FILE if DEFAULT_FILE.exists() else None), overrides))
+    found = file or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
+    sys.exit(serve_file(found, overrides, as_json=as_json))
 
 
 def _leave(_signal: int, _frame: object) -> None:
     os._exit(0)
 
 
-def serve_file(file: Path | None, overrides: Mapping[str, object], *, program: str = "gateway.app") -> int:
-    """Serve by the config of a file until a signal ends it; give the exit status. Faults go to standard error.
+def serve_file(
+    file: Path | None, overrides: Mapping[str, object], *, program: str = "gateway.app", as_json: bool = False
+) -> int:
+    """Serve by the config of a file until a signal ends it; give the exit status.
+
+    Faults go to standard error, or with `as_json` to standard output as one document.
 
     `program` is the module with the composition root.
     """
@@ -75,8 +89,12 @@ def serve_file(file: Path | None, overrides: Mapping[str, object], *, program: s
         loaded = load()
         return run(loaded, load, program=program)
     except ConfigError as error:
-        for fault in error.faults:
-            click.echo(str(fault), err=True)
+        if as_json:
+            document = {"ok": False, "faults": [fault_document(fault) for fault in error.faults]}
+            click.echo(json.dumps(document, indent=2))
+        else:
+            for fault in error.faults:
+                click.echo(str(fault), err=True)
         return EXIT_USAGE
 
 
