@@ -822,7 +822,7 @@ cdef class FrontDoor:
         """Judge once more after an ASK, for good; with `reason`, refuse for that reason. Gives an awaitable."""
         return self._serve(scope, receive, send, 0 if reason is None else _REASON_NUMBER[reason], True)
 
-    def judge_scope(self, dict scope not None, bint final=False) :
+    def judge_scope(self, dict scope not None, bint final=False):
         """Judge a scope without answering it: for WebSocket handshakes, tests and `explain`."""
         cdef Judgement j = Judgement()
         self._judge(j, scope, final)
@@ -868,7 +868,6 @@ cdef class FrontDoor:
 
     cdef object _serve(self, dict scope, object receive, object send, int override, bint final):
         cdef Judgement j = self.scratch
-        cdef object awaitable
         self._judge(j, scope, final)
         if override and j.kind != NATIVE:
             j.kind = DENY
@@ -1137,7 +1136,6 @@ cdef class Relayed:
 
     def ended(self, object exchange):
         """Tell granian how the exchange ended: its done callback where nobody awaits it."""
-        cdef object answer
         cdef object error
         try:
             error = exchange.exception()
@@ -1145,15 +1143,7 @@ cdef class Relayed:
             error = cancelled
         if error is None:
             self.door._relay_ended(self)
-        elif isinstance(error, UpstreamFault):
-            answer = self.answer_to(error)
-            if answer is not None:
-                self.send(answer[0])
-                self.send(answer[1])
-            elif error.started:
-                self.watcher.err(error)
-                return
-        else:
+        elif not isinstance(error, UpstreamFault) or not self._answered(error):
             self.watcher.err(error)
             return
         self.watcher.done()
@@ -1182,13 +1172,18 @@ cdef class Relayed:
 
     cdef object _settle(self, object fault):
         """Answer a fault and end; raises StopIteration, or the fault where an answer is under way and must be cut."""
-        cdef object answer = self.answer_to(fault)
-        if answer is not None:
-            self.send(answer[0])
-            self.send(answer[1])
-        elif fault.started:
+        if not self._answered(fault):
             raise fault
         raise StopIteration
+
+    cdef bint _answered(self, object fault) except -1:
+        """Send what a fault is answered with, if anybody is there; False where an answer is under way and must be cut."""
+        cdef object answer = self.answer_to(fault)
+        if answer is None:
+            return not fault.started
+        self.send(answer[0])
+        self.send(answer[1])
+        return True
 
     cdef object answer_to(self, object fault):
         """Give the messages for a fault, or None; count and log it."""

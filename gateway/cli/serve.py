@@ -13,26 +13,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gateway.cli.output import fault_document
+from gateway.cli.output import config_option, default_file, fault_document
 
 if TYPE_CHECKING:
     from gateway.config import Config, LoadedConfig
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
-DEFAULT_FILE = Path("portcullis.toml")
 
 _log = logging.getLogger("portcullis.serve")
 
 
 @click.command()
-@click.option(
-    "-c",
-    "--config",
-    "file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help=f"Read this file; without it {DEFAULT_FILE}, where there is one.",
-)
+@config_option
 @click.option("--listen", metavar="HOST:PORT", help="Where the doors listen.")
 @click.option("--admin-listen", metavar="HOST:PORT", help='Where probes and metrics listen; "" turns it off.')
 @click.option("--workers", type=click.IntRange(0), help="Worker processes; 0 = one a core.")
@@ -59,8 +52,7 @@ def serve(  # noqa: PLR0917  (click hands over each option)
         "log.level": log_level,
     }
     overrides = {key: value for key, value in flags.items() if value is not None}
-    found = file or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
-    sys.exit(serve_file(found, overrides, as_json=as_json))
+    sys.exit(serve_file(default_file(file), overrides, as_json=as_json))
 
 
 def _leave(_signal: int, _frame: object) -> None:

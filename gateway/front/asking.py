@@ -34,6 +34,3 @@ class Asking:
     async def learn(self, verdict: Verdict) -> str | None:
         """Do the same for a listener that answers by itself (WebSocket): give None or the reason to refuse."""
         return await self._learner.ask(verdict.reason, verdict.issuer_index, verdict.token)
-
-    def __repr__(self) -> str:
-        return f"Asking({type(self._learner).__name__})"

@@ -11,8 +11,7 @@ from gateway._native import base64url
 from gateway._native.front import Engine
 from gateway._native.token import Identity
 from gateway.front.asking import Learner
-
-_ASKS = frozenset({"kid_unknown", "opaque", "keys_unavailable"})
+from gateway.observability.catalogue import ASK_KINDS
 
 
 class EngineJudge:
@@ -27,7 +26,7 @@ class EngineJudge:
     async def judge(self, token: bytes) -> tuple[Mapping[str, Any] | None, str]:
         """Give the claims of a valid token and "ok", or None and the reason. Never raises."""
         identity, reason = self._engine.tokens.judge_token(token)
-        if reason in _ASKS:
+        if reason in ASK_KINDS:
             refusal = await self._learner.ask(reason, -1, token)
             if refusal is not None:
                 return None, refusal

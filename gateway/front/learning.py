@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gateway._native.front import Engine
+from gateway.observability.catalogue import ASK_KINDS
 from gateway.observability.metrics import Metrics
 from gateway.tokens.control import TokenControl
 from gateway.types import Clock
@@ -18,9 +19,7 @@ class ControlLearner:
     def __init__(self, control: Callable[[], TokenControl], metrics: Metrics, clock: Clock) -> None:
         self._control = control
         self._clock = clock
-        self._asks = {
-            kind: metrics.counter("asks_total", kind=kind) for kind in ("kid_unknown", "opaque", "keys_unavailable")
-        }
+        self._asks = {kind: metrics.counter("asks_total", kind=kind) for kind in ASK_KINDS}
         self._in_flight = metrics.gauge("requests_in_flight")
 
     async def ask(self, reason: str, issuer_index: int, token: bytes, engine: Engine | None = None) -> str | None:
