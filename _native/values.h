@@ -1,0 +1,298 @@
+/* Cedar values as C structs: what the entity store keeps, what a request brings, what the machine computes with.
+
+   Ownership. A `Text`, `ValueSet`, `Record` or `IpAddress` belongs either to the entity store that made it
+   (`owner` = the store's number, never 0; freed by the store) or to the arena of one request (`owner` = 0; gone when
+   the arena is reset). Values only borrow. A value of a store may stand in a request, never the other way round.
+
+   Texts of one store are interned: two pointers of the same owner are equal only if they are the same. */
+#ifndef PORTCULLIS_VALUES_H
+#define PORTCULLIS_VALUES_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { VALUE_DEPTH_MAX = 64 }; /* of nested sets and records; readers refuse what is deeper */
+
+/* ORDER TAG: the order between values of different kinds in a canonical set. */
+typedef enum {
+    VALUE_NONE = 0, /* absent; never an element */
+    VALUE_BOOL,
+    VALUE_LONG,
+    VALUE_STRING,
+    VALUE_ENTITY,
+    VALUE_SET,
+    VALUE_RECORD,
+    VALUE_DECIMAL,  /* number: units of 0.0001 */
+    VALUE_IP,
+    VALUE_DATETIME, /* number: milliseconds since 1970-01-01T00:00:00Z */
+    VALUE_DURATION, /* number: milliseconds */
+    VALUE_TAG_COUNT
+} ValueTag;
+
+typedef struct {
+    uint32_t owner;
+    uint32_t length; /* bytes */
+    uint64_t hash;   /* of an interned text; 0 in an arena */
+    char bytes[];    /* UTF-8, may hold NUL; not terminated */
+} Text;
+
+typedef struct {
+    uint32_t owner;
+    uint8_t version; /* 4 or 6 */
+    uint8_t prefix;  /* 0 … 32 or 128 */
+    uint8_t bytes[16]; /* network order; IPv4 in the first four, the rest 0 */
+} IpAddress;
+
+struct ValueSet;
+struct Record;
+struct EntityNode;
+
+typedef struct {
+    uint8_t tag; /* ValueTag */
+    uint8_t reserved[7];
+    union {
+        int64_t number; /* BOOL (0, 1), LONG, DECIMAL, DATETIME, DURATION */
+        const Text *text;
+        const struct EntityNode *entity;
+        const struct ValueSet *set;
+        const struct Record *record;
+        const IpAddress *ip;
+    };
+} Value;
+
+typedef struct ValueSet {
+    uint32_t owner;
+    uint32_t count;
+    Value items[]; /* ascending by value_compare, distinct */
+} ValueSet;
+
+/* Attribute and tag names are numbered by the store (`SymbolTable`); names that only a request knows are numbered by
+   the request, from KEY_OF_REQUEST on, the same name always the same number within it. */
+typedef uint32_t Key;
+#define KEY_OF_REQUEST 0x80000000u
+#define KEY_NONE 0xFFFFFFFFu
+
+typedef struct {
+    Key key;
+    uint32_t reserved;
+    Value value;
+} Field;
+
+typedef struct Record {
+    uint32_t owner;
+    uint32_t count;
+    Field fields[]; /* ascending by key, distinct */
+} Record;
+
+enum {
+    NODE_EXISTS = 1,  /* defined, by the store or by the request; else only mentioned */
+    NODE_REQUEST = 2, /* lives in a request's arena; `index` is NODE_INDEX_NONE */
+    NODE_WALKED = 4   /* its ancestors are walked, not stored: see `entity_in` */
+};
+#define NODE_INDEX_NONE 0xFFFFFFFFu
+#define TYPE_OF_REQUEST 0u /* a type that the store does not know: compare `type_name` */
+
+/* An entity, defined or only mentioned. Its address holds while its store lives and `generation` is unchanged. */
+typedef struct EntityNode {
+    const Text *type_name;
+    const Text *id;
+    uint32_t type;       /* number of the type in the store, from 1; or TYPE_OF_REQUEST */
+    uint32_t index;      /* of the node in the store */
+    uint32_t generation; /* counts how often this place was given to another entity */
+    uint32_t flags;
+    uint64_t version;    /* the store's revision at which attributes, tags, parents or ancestors changed last */
+    const Record *attributes; /* NULL: none */
+    const Record *tags;       /* NULL: none */
+    uint32_t *ancestors; /* node indices, ascending, distinct, without itself; NULL when count is 0 */
+    uint32_t *parents;   /* node indices; the direct ones */
+    uint32_t *children;  /* node indices; of which this is a direct parent */
+    uint32_t ancestor_count;
+    uint32_t parent_count;
+    uint32_t child_count;
+    uint32_t child_capacity;
+} EntityNode;
+
+/* --- comparing ------------------------------------------------------------------------------------------------ */
+
+static inline int text_equal(const Text *a, const Text *b) {
+    if (a == b) return 1;
+    if (a->owner == b->owner && a->owner != 0) return 0;
+    return a->length == b->length && memcmp(a->bytes, b->bytes, a->length) == 0;
+}
+
+static inline int text_compare(const Text *a, const Text *b) {
+    if (a == b) return 0;
+    if (a->length != b->length) return a->length < b->length ? -1 : 1;
+    return memcmp(a->bytes, b->bytes, a->length);
+}
+
+static inline int node_equal(const EntityNode *a, const EntityNode *b) {
+    if (a == b) return 1;
+    if (!((a->flags | b->flags) & NODE_REQUEST)) return 0;
+    if (a->type != b->type) return 0;
+    if (a->type == TYPE_OF_REQUEST && !text_equal(a->type_name, b->type_name)) return 0;
+    return text_equal(a->id, b->id);
+}
+
+/* A total order over values: that of canonical sets. 0 exactly for equal values, -1 or 1 else. */
+static int value_compare(const Value *a, const Value *b) {
+    uint32_t i;
+    int c;
+    if (a->tag != b->tag) return a->tag < b->tag ? -1 : 1;
+    switch (a->tag) {
+    case VALUE_STRING:
+        c = text_compare(a->text, b->text);
+        return (c > 0) - (c < 0);
+    case VALUE_ENTITY:
+        if (node_equal(a->entity, b->entity)) return 0;
+        c = text_compare(a->entity->type_name, b->entity->type_name);
+        if (c == 0) c = text_compare(a->entity->id, b->entity->id);
+        return (c > 0) - (c < 0);
+    case VALUE_SET:
+        if (a->set == b->set) return 0;
+        if (a->set->count != b->set->count) return a->set->count < b->set->count ? -1 : 1;
+        for (i = 0; i < a->set->count; i++) {
+            c = value_compare(&a->set->items[i], &b->set->items[i]);
+            if (c) return c;
+        }
+        return 0;
+    case VALUE_RECORD:
+        if (a->record == b->record) return 0;
+        if (a->record->count != b->record->count) return a->record->count < b->record->count ? -1 : 1;
+        for (i = 0; i < a->record->count; i++) {
+            const Field *f = &a->record->fields[i], *g = &b->record->fields[i];
+            if (f->key != g->key) return f->key < g->key ? -1 : 1;
+            c = value_compare(&f->value, &g->value);
+            if (c) return c;
+        }
+        return 0;
+    case VALUE_IP:
+        if (a->ip == b->ip) return 0;
+        if (a->ip->version != b->ip->version) return a->ip->version < b->ip->version ? -1 : 1;
+        c = memcmp(a->ip->bytes, b->ip->bytes, 16);
+        if (c == 0) c = (int)a->ip->prefix - (int)b->ip->prefix;
+        return (c > 0) - (c < 0);
+    default: /* NONE has number 0 */
+        return (a->number > b->number) - (a->number < b->number);
+    }
+}
+
+static inline int value_equal(const Value *a, const Value *b) {
+    if (a->tag != b->tag) return 0;
+    if (a->number == b->number) return 1; /* the same number, or the same pointer */
+    switch (a->tag) {
+    case VALUE_STRING: return text_equal(a->text, b->text);
+    case VALUE_ENTITY: return node_equal(a->entity, b->entity);
+    case VALUE_SET:
+    case VALUE_RECORD:
+    case VALUE_IP: return value_compare(a, b) == 0;
+    default: return 0;
+    }
+}
+
+/* --- looking up ----------------------------------------------------------------------------------------------- */
+
+static inline int set_contains(const ValueSet *set, const Value *wanted) {
+    uint32_t low = 0, high = set->count, i;
+    if (high <= 8) {
+        for (i = 0; i < high; i++)
+            if (value_equal(&set->items[i], wanted)) return 1;
+        return 0;
+    }
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        int c = value_compare(&set->items[middle], wanted);
+        if (c == 0) return 1;
+        if (c < 0) low = middle + 1;
+        else high = middle;
+    }
+    return 0;
+}
+
+/* Find a field, or NULL. `hint`: where the field stood in a record of the same kind; any number is allowed. */
+static inline const Value *record_find(const Record *record, Key key, uint32_t hint) {
+    uint32_t low = 0, high;
+    if (record == NULL) return NULL;
+    high = record->count;
+    if (hint < high && record->fields[hint].key == key) return &record->fields[hint].value;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        Key found = record->fields[middle].key;
+        if (found == key) return &record->fields[middle].value;
+        if (found < key) low = middle + 1;
+        else high = middle;
+    }
+    return NULL;
+}
+
+static inline int index_find(const uint32_t *sorted, uint32_t count, uint32_t wanted) {
+    uint32_t low = 0, high = count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (sorted[middle] == wanted) return 1;
+        if (sorted[middle] < wanted) low = middle + 1;
+        else high = middle;
+    }
+    return 0;
+}
+
+/* --- one request's memory -------------------------------------------------------------------------------------- */
+
+typedef struct ArenaChunk {
+    struct ArenaChunk *next; /* the one that was filled before */
+    size_t size;
+    char bytes[];
+} ArenaChunk;
+
+/* Bump allocator. The first chunk stays for the next request; `limit` bounds what one request may take. */
+typedef struct {
+    ArenaChunk *chunk;
+    size_t used;  /* of `chunk` */
+    size_t total; /* of all chunks */
+    size_t limit;
+} Arena;
+
+enum { ARENA_CHUNK_BYTES = 16 * 1024 };
+
+/* Give `size` bytes aligned to 16, or NULL when memory or the limit is at its end (then nothing is changed). */
+static inline void *arena_take(Arena *arena, size_t size) {
+    ArenaChunk *chunk = arena->chunk;
+    size_t wanted, start;
+    if (size > arena->limit) return NULL;
+    size = (size + 15) & ~(size_t)15;
+    if (chunk != NULL && size <= chunk->size - arena->used) {
+        start = arena->used;
+        arena->used += size;
+        return chunk->bytes + start;
+    }
+    wanted = size > ARENA_CHUNK_BYTES ? size : ARENA_CHUNK_BYTES;
+    if (arena->total + wanted > arena->limit && arena->total + size > arena->limit) return NULL;
+    chunk = (ArenaChunk *)malloc(sizeof(ArenaChunk) + wanted);
+    if (chunk == NULL) return NULL;
+    chunk->next = arena->chunk;
+    chunk->size = wanted;
+    arena->chunk = chunk;
+    arena->used = size;
+    arena->total += wanted;
+    return chunk->bytes;
+}
+
+/* Forget everything that was taken; keep one chunk of the usual size. */
+static inline void arena_reset(Arena *arena) {
+    ArenaChunk *chunk = arena->chunk;
+    if (chunk != NULL && chunk->next == NULL && chunk->size == ARENA_CHUNK_BYTES) {
+        arena->used = 0;
+        return;
+    }
+    while (chunk != NULL) {
+        ArenaChunk *next = chunk->next;
+        free(chunk);
+        chunk = next;
+    }
+    arena->chunk = NULL;
+    arena->used = arena->total = 0;
+}
+
+#endif
