@@ -1,3 +1,4 @@
+# cython: autotestdict=False, auto_pickle=False
 """Names of entities: `User::"alice"`."""
 
 cimport cython
@@ -53,6 +54,15 @@ cdef class EntityUid:
             return NotImplemented
         cdef EntityUid that = <EntityUid>other
         return (self.type, self.id) < (that.type, that.id)
+
+    def __le__(self, other):
+        return self == other or self < other
+
+    def __gt__(self, other):
+        return not self <= other
+
+    def __ge__(self, other):
+        return not self < other
 
     def __str__(self):
         return self.type + "::" + _quoted(self.id)
