@@ -209,7 +209,7 @@ class Statement(Node):
         return tuple(c.slot for c in (self.principal, self.resource) if c.slot is not None)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where a statement, or a point in it, stands. Lines and columns count from 1, offsets from 0."""
 

@@ -1,0 +1,1 @@
+"""Where the statements of a policy text begin and end."""

@@ -1,0 +1,286 @@
+"""`PolicySet`: policies and templates by their ids. Immutable; a change makes another set, which shares what stayed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
+
+from gateway._native.uid import EntityUid
+from gateway.policy.faults import Fault, PolicySyntaxError
+from gateway.policy.language.est import statement_from_json, statement_to_json
+from gateway.policy.language.statements import ParsedStatement, parse_policies
+from gateway.policy.language.tree import Constraint, Place, Statement
+
+if TYPE_CHECKING:
+    from gateway.policy.schema import Schema
+    from gateway.policy.validator import Report
+
+Ids = Literal["positional", "annotation"]
+_NOWHERE: Final = Place(None, 1, 1, 0)
+_NO_SLOTS: Final[Mapping[str, EntityUid]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A statement under its id; where it is a template's link, with the entities that fill its slots."""
+
+    id: str
+    statement: Statement
+    place: Place = _NOWHERE
+    slots: Mapping[str, EntityUid] = field(default_factory=lambda: _NO_SLOTS)
+    template_id: str | None = None
+
+    def scope(self) -> tuple[Constraint, Constraint, Constraint]:
+        """Give the constraints on principal, action and resource, slots filled."""
+        statement = self.statement
+        if not self.slots:
+            return statement.principal, statement.action, statement.resource
+        return self._filled(statement.principal), statement.action, self._filled(statement.resource)
+
+    def _filled(self, constraint: Constraint) -> Constraint:
+        slot = constraint.slot
+        if slot is None:
+            return constraint
+        return Constraint(
+            constraint.op, (self.slots[slot.name],), constraint.type, start=constraint.start, end=constraint.end
+        )
+
+    @property
+    def annotations(self) -> Mapping[str, str]:
+        return self.statement.annotations
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A statement with holes. It decides nothing before it is linked."""
+
+    id: str
+    statement: Statement
+    place: Place = _NOWHERE
+
+    def link(self, policy_id: str, values: Mapping[str, EntityUid]) -> Policy:
+        """Fill every slot, and no other. Raises PolicySyntaxError."""
+        wanted = {slot.name for slot in self.statement.slots}
+        missing, unknown = sorted(wanted - values.keys()), sorted(values.keys() - wanted)
+        if missing or unknown:
+            message = f"slot `{missing[0]}` is not filled" if missing else f"no slot `{unknown[0]}` in the template"
+            hint = f"slots of `{self.id}`: {', '.join(sorted(wanted))}"
+            raise PolicySyntaxError([Fault("wrong_slots", message, hint, policy_id=policy_id)])
+        return Policy(policy_id, self.statement, self.place, MappingProxyType(dict(values)), self.id)
+
+
+class PolicySet:
+    """Policies by id, in their order, and templates. Ids are unique among both."""
+
+    __slots__ = ("_policies", "_templates")
+
+    def __init__(self, policies: Iterable[Policy] = (), templates: Iterable[Template] = ()) -> None:
+        """Raises PolicySyntaxError for an id that two of them have, or a policy with a hole."""
+        self._policies: dict[str, Policy] = {}
+        self._templates: dict[str, Template] = {}
+        for template in templates:
+            self._claim(template.id, template.place)
+            self._templates[template.id] = template
+        for policy in policies:
+            self._claim(policy.id, policy.place)
+            if len(policy.slots) != len(policy.statement.slots):
+                raise PolicySyntaxError(
+                    [Fault("wrong_slots", "a policy has a slot that is not filled", policy_id=policy.id)]
+                )
+            self._policies[policy.id] = policy
+
+    def _claim(self, policy_id: str, place: Place) -> None:
+        if policy_id in self._policies or policy_id in self._templates:
+            fault = Fault(
+                "duplicate_policy_id",
+                f"two policies have the id `{policy_id}`",
+                "give each an @id of its own",
+                file=place.file,
+                line=place.line,
+                column=place.column,
+            )
+            raise PolicySyntaxError([fault])
+
+    @classmethod
+    def _of(cls, policies: dict[str, Policy], templates: dict[str, Template]) -> Self:
+        made = cls()
+        made._policies, made._templates = policies, templates
+        return made
+
+    # --- reading
+
+    @classmethod
+    def parse(cls, text: str, *, file: str | None = None, ids: Ids = "positional") -> Self:
+        """Read a policy text.
+
+        Ids are `policy0`, `policy1`, … by the statement's number in the text; with ids="annotation" a statement's
+        `@id` is its id, where it has one. Raises PolicySyntaxError.
+        """
+        return cls.from_statements(parse_policies(text, file=file), ids=ids)
+
+    @classmethod
+    def from_statements(
+        cls, statements: Iterable[ParsedStatement], *, ids: Ids = "positional", prefix: str = ""
+    ) -> Self:
+        """Give ids to statements that were read; `prefix` stands before positional ones."""
+        policies, templates = [], []
+        for number, parsed in enumerate(statements):
+            statement = parsed.statement
+            policy_id = f"{prefix}policy{number}"
+            if ids == "annotation":
+                policy_id = statement.annotations.get("id") or policy_id
+            if statement.slots:
+                templates.append(Template(policy_id, statement, parsed.place))
+            else:
+                policies.append(Policy(policy_id, statement, parsed.place))
+        return cls(policies, templates)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Read Cedar's JSON policy set: `staticPolicies`, `templates`, `templateLinks`. Raises PolicySyntaxError."""
+        policies = [Policy(name, _read(name, est)) for name, est in _members(data, "staticPolicies").items()]
+        templates = [Template(name, _read(name, est)) for name, est in _members(data, "templates").items()]
+        made = cls(policies, templates)
+        links = data.get("templateLinks", [])
+        if not isinstance(links, list):
+            raise _ill_formed("`templateLinks` is no array", "/templateLinks")
+        for index, link in enumerate(links):
+            made = made._linked_from_json(link, f"/templateLinks/{index}")
+        return made
+
+    def _linked_from_json(self, link: Any, pointer: str) -> Self:
+        if not isinstance(link, Mapping) or not isinstance(link.get("templateId"), str):
+            raise _ill_formed("a link needs `templateId`, `newId` and `values`", pointer)
+        new_id, values = link.get("newId"), link.get("values")
+        if not isinstance(new_id, str) or not isinstance(values, Mapping):
+            raise _ill_formed("a link needs `templateId`, `newId` and `values`", pointer)
+        return self.link(link["templateId"], new_id, {slot: _uid(value, pointer) for slot, value in values.items()})
+
+    def to_json(self) -> dict[str, Any]:
+        """Give Cedar's JSON policy set."""
+        static, links = {}, []
+        for policy in self._policies.values():
+            if policy.template_id is None:
+                static[policy.id] = statement_to_json(policy.statement)
+                continue
+            values = {slot: {"type": uid.type, "id": uid.id} for slot, uid in policy.slots.items()}
+            links.append({"templateId": policy.template_id, "newId": policy.id, "values": values})
+        templates = {template.id: statement_to_json(template.statement) for template in self._templates.values()}
+        return {"staticPolicies": static, "templates": templates, "templateLinks": links}
+
+    # --- contents
+
+    @property
+    def policies(self) -> Mapping[str, Policy]:
+        """Everything that decides: policies, and links of templates."""
+        return self._policies
+
+    @property
+    def templates(self) -> Mapping[str, Template]:
+        return self._templates
+
+    def __len__(self) -> int:
+        return len(self._policies)
+
+    def __contains__(self, policy_id: object) -> bool:
+        return policy_id in self._policies or policy_id in self._templates
+
+    # --- changes
+
+    def link(self, template_id: str, policy_id: str, values: Mapping[str, EntityUid]) -> Self:
+        """Give a set with one more policy: a template with its slots filled. Raises PolicySyntaxError."""
+        template = self._templates.get(template_id)
+        if template is None:
+            raise PolicySyntaxError([Fault("unknown_template", f"no template `{template_id}`", policy_id=policy_id)])
+        if policy_id in self:
+            raise PolicySyntaxError(
+                [Fault("duplicate_policy_id", f"two policies have the id `{policy_id}`", policy_id=policy_id)]
+            )
+        return self._of({**self._policies, policy_id: template.link(policy_id, values)}, self._templates)
+
+    def with_policy(self, policy_id: str, text: str) -> Self:
+        """Give a set in which `policy_id` is the policy, or template, of this text: a new one, or in place of the old.
+
+        Links of a template that is replaced are linked anew. Raises PolicySyntaxError.
+        """
+        parsed = parse_policies(text)
+        if len(parsed) != 1:
+            raise PolicySyntaxError(
+                [Fault("not_one_policy", f"the text has {len(parsed)} policies, not one", policy_id=policy_id)]
+            )
+        statement, place = parsed[0].statement, parsed[0].place
+        policies, templates = dict(self._policies), dict(self._templates)
+        if statement.slots:
+            policies.pop(policy_id, None)
+            template = templates[policy_id] = Template(policy_id, statement, place)
+            for name, policy in policies.items():
+                if policy.template_id == policy_id:
+                    policies[name] = template.link(name, policy.slots)
+        else:
+            templates.pop(policy_id, None)
+            policies[policy_id] = Policy(policy_id, statement, place)
+            policies = {name: policy for name, policy in policies.items() if policy.template_id != policy_id}
+        return self._of(policies, templates)
+
+    def without(self, policy_id: str) -> Self:
+        """Give a set without this policy, or without this template and its links. Raises KeyError."""
+        if policy_id not in self:
+            raise KeyError(policy_id)
+        policies = {
+            name: policy for name, policy in self._policies.items() if policy_id not in (name, policy.template_id)
+        }
+        templates = {name: template for name, template in self._templates.items() if name != policy_id}
+        return self._of(policies, templates)
+
+    @classmethod
+    def merge(cls, sets: Iterable[PolicySet]) -> Self:
+        """Join sets. Raises PolicySyntaxError for an id that two of them have."""
+        policies: list[Policy] = []
+        templates: list[Template] = []
+        for each in sets:
+            policies.extend(each.policies.values())
+            templates.extend(each.templates.values())
+        return cls(policies, templates)
+
+    def renamed(self, prefix: str) -> Self:
+        """Give a set whose ids all begin with `prefix`."""
+        policies = [
+            replace(policy, id=prefix + policy.id, template_id=policy.template_id and prefix + policy.template_id)
+            for policy in self._policies.values()
+        ]
+        templates = [replace(template, id=prefix + template.id) for template in self._templates.values()]
+        return type(self)(policies, templates)
+
+    def validate(self, schema: Schema, mode: Literal["strict", "permissive"] = "strict") -> Report:
+        """Check every policy and template against a schema."""
+        from gateway.policy.validator import validate
+
+        return validate(self, schema, mode)
+
+
+def _members(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = data.get(name, {})
+    if not isinstance(found, Mapping):
+        raise _ill_formed(f"`{name}` is no object", f"/{name}")
+    return found
+
+
+def _read(policy_id: str, est: Any) -> Statement:
+    try:
+        return statement_from_json(est)
+    except PolicySyntaxError as error:
+        raise PolicySyntaxError([replace(fault, policy_id=policy_id) for fault in error.faults]) from None
+
+
+def _uid(value: Any, pointer: str) -> EntityUid:
+    if isinstance(value, Mapping):
+        inner = value.get("__entity", value)
+        if isinstance(inner, Mapping) and isinstance(inner.get("type"), str) and isinstance(inner.get("id"), str):
+            return EntityUid(inner["type"], inner["id"])
+    raise _ill_formed('an entity is {"type": …, "id": …}', pointer)
+
+
+def _ill_formed(message: str, pointer: str) -> PolicySyntaxError:
+    return PolicySyntaxError([Fault("ill_formed_json", message, pointer=pointer)])
