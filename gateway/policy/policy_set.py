@@ -48,7 +48,7 @@ class Policy:
         )
 
     @property
-    def annotations(self) -> Mapping[str, str]:
+    def annotations(self) -> Mapping[str, str | None]:
         return self.statement.annotations
 
 

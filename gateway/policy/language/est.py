@@ -50,7 +50,7 @@ def statement_to_json(statement: Statement) -> dict[str, Any]:
         ],
     }
     if statement.annotations:
-        made["annotations"] = {name: value or None for name, value in statement.annotations.items()}
+        made["annotations"] = dict(statement.annotations)
     return made
 
 
@@ -62,7 +62,7 @@ def _constraint_to_json(constraint: Constraint) -> dict[str, Any]:
     bound: dict[str, Any] = {}
     if constraint.slot is not None:
         bound = {"slot": constraint.slot.name}
-    elif constraint.listed:
+    elif constraint.listed and len(constraint.entities) != 1:
         bound = {"entities": [_entity_to_json(uid) for uid in constraint.entities]}
     elif constraint.entities:
         bound = {"entity": _entity_to_json(constraint.entities[0])}
@@ -172,13 +172,13 @@ class _Reader:
             self._annotations(members.get("annotations", {})),
         )
 
-    def _annotations(self, data: Any) -> dict[str, str]:
+    def _annotations(self, data: Any) -> dict[str, str | None]:
         if not isinstance(data, Mapping):
             _fail("/annotations", "ill_typed", "annotations are an object")
         for name, value in data.items():
             if not isinstance(value, str | None) or not isinstance(name, str) or not _is_plain(name):
                 _fail(f"/annotations/{_escaped(str(name))}", "ill_typed", "an annotation has a plain name and a text")
-        return {name: value or "" for name, value in data.items()}
+        return dict(data)
 
     def _condition(self, data: Any, pointer: str) -> tree.Condition:
         members = self._object(data, pointer, {"kind", "body"})

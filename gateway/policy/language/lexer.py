@@ -13,7 +13,7 @@ from typing import Final
 _PIECE: Final = re.compile(
     r"""
     [ \t\r\n\f\v\x85\u2028\u2029\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]+   # white space, as Unicode has it
-    | //[^\n]*
+    | //[^\n\r]*
     | [A-Za-z_][A-Za-z0-9_]*
     | "(?:[^"\\]|\\.)*"
     | [0-9]+

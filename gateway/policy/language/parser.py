@@ -58,7 +58,7 @@ class Misread(Exception):
 
 def is_name(word: str) -> bool:
     """Tell whether a token is an identifier, reserved or not."""
-    return word[:1].isalpha() or word[:1] == "_"
+    return (word[:1].isalpha() and word[0] < "\x80") or word[:1] == "_"
 
 
 class Parser:
@@ -125,8 +125,8 @@ class Parser:
         if self._texts[self._i] != END:
             self._expected("the end")
 
-    def _annotations(self) -> dict[str, str]:
-        found: dict[str, str] = {}
+    def _annotations(self) -> dict[str, str | None]:
+        found: dict[str, str | None] = {}
         while self._texts[self._i] == "@":
             self._i += 1
             name = self._texts[self._i]
@@ -135,7 +135,7 @@ class Parser:
             if name in found:
                 self._fail("duplicate_annotation", f"the annotation `@{name}` stands here twice", "keep one of them")
             self._i += 1
-            value = ""
+            value = None
             if self._texts[self._i] == "(":
                 self._i += 1
                 value = self._string("an annotation's value is text")
@@ -193,6 +193,9 @@ class Parser:
             slot_name: tree.SlotName = "?principal" if name == "principal" else "?resource"
             made.slot = tree.Slot(slot_name, start=self._start(self._i - 1), end=self._ends[self._i - 1])
             return
+        if word == "(":
+            self._bracketed(lambda: self._bound(made, name))
+            return
         if word == "[":
             self._fail("set_in_scope", f"`{name}` takes one entity here", "write one policy for each, or use a group")
         made.entities = (self._entity(),)
@@ -207,11 +210,7 @@ class Parser:
         elif op == "in":
             self._i += 1
             made.op = "in"
-            if self._texts[self._i] == "[":
-                made.listed = True
-                made.entities = tuple(self._list("]", self._action_entity))
-            else:
-                made.entities = (self._action_entity(),)
+            self._actions(made)
         elif op == "is":
             self._fail("is_in_action", "`action` knows no `is`", 'name actions: action in [Action::"read", …]')
         elif op not in (",", ")"):
@@ -219,7 +218,28 @@ class Parser:
         made.end = self._ends[self._i - 1]
         return made
 
+    def _actions(self, made: Constraint) -> None:
+        word = self._texts[self._i]
+        if word == "(":
+            self._bracketed(lambda: self._actions(made))
+        elif word == "[":
+            made.listed = True
+            made.entities = tuple(self._list("]", self._action_entity))
+        else:
+            made.entities = (self._action_entity(),)
+
+    def _bracketed(self, inner: Callable[[], T]) -> T:
+        """Read `( inner )`: Cedar takes brackets around what a scope compares with."""
+        self._nest()
+        self._i += 1
+        made = inner()
+        self._take(")", "a bracket that was opened is closed")
+        self._nesting -= 1
+        return made
+
     def _action_entity(self) -> EntityUid:
+        if self._texts[self._i] == "(":
+            return self._bracketed(self._action_entity)
         if self._texts[self._i][:1] == "?":
             self._fail("wrong_slot", "an action cannot be a slot", "slots are `?principal` and `?resource`")
         first = self._i
@@ -243,12 +263,15 @@ class Parser:
     # --- expressions
 
     def _expr(self) -> Expr:
-        self._nesting += 1
-        if self._nesting > limits.NESTING_MAX:
-            self._fail("too_deep", f"nested more than {limits.NESTING_MAX} times", "split the policy")
+        self._nest()
         node = self._if() if self._texts[self._i] == "if" else self._binary(_OR)
         self._nesting -= 1
         return node
+
+    def _nest(self) -> None:
+        self._nesting += 1
+        if self._nesting > limits.NESTING_MAX:
+            self._fail("too_deep", f"nested more than {limits.NESTING_MAX} times", "split the policy")
 
     def _if(self) -> Expr:
         start = self._start(self._i)
@@ -357,8 +380,8 @@ class Parser:
                 )
         count = self._i - first
         word = self._texts[self._i]
-        if sign == "-" and word.isdigit():
-            # The least number has no positive twin: the last sign belongs to the literal.
+        if sign == "-" and word.isdigit() and self._texts[self._i + 1] not in (".", "["):
+            # The least number has no positive twin: the last sign belongs to the literal, except in `-1.a`.
             node = self._member(negative=True)
             count -= 1
         else:

@@ -200,7 +200,7 @@ class Statement(Node):
     action: Constraint
     resource: Constraint
     conditions: tuple[Condition, ...]
-    annotations: Mapping[str, str]  # in the order of the text; "" where no value is given
+    annotations: Mapping[str, str | None]  # in the order of the text; None where no value is given
     text: str = field(default="", compare=False)  # its own text; "" when it came from JSON
 
     @property
