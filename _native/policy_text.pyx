@@ -33,7 +33,8 @@ def split_statements(str text not None):
             line_start = i
             continue
         if c == c"/" and i + 1 < length and PyUnicode_READ(kind, data, i + 1) == c"/":
-            while i < length and PyUnicode_READ(kind, data, i) != c"\n":
+            # A comment ends at either, as Cedar has it: `\r` alone must not hide what follows it.
+            while i < length and PyUnicode_READ(kind, data, i) != c"\n" and PyUnicode_READ(kind, data, i) != c"\r":
                 i += 1
             continue
         if _is_space(c):
