@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from gateway._native.uid import EntityUid
 from gateway.policy.faults import Fault, PolicySyntaxError
-from gateway.policy.language.est import statement_from_json, statement_to_json
+from gateway.policy.language.est import entity_from_json, statement_from_json, statement_to_json
 from gateway.policy.language.statements import ParsedStatement, parse_policies
 from gateway.policy.language.tree import Constraint, Place, Statement
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Ids = Literal["positional", "annotation"]
 _NOWHERE: Final = Place(None, 1, 1, 0)
+_MEMBERS: Final = ("staticPolicies", "templates", "templateLinks")
 _NO_SLOTS: Final[Mapping[str, EntityUid]] = MappingProxyType({})
 
 
@@ -140,23 +141,19 @@ class PolicySet:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Read Cedar's JSON policy set: `staticPolicies`, `templates`, `templateLinks`. Raises PolicySyntaxError."""
-        policies = [Policy(name, _read(name, est)) for name, est in _members(data, "staticPolicies").items()]
+        if not isinstance(data, Mapping):
+            raise _ill_formed("a policy set is no object", "/")
+        for name in data:
+            if name not in _MEMBERS:
+                raise _ill_formed(f"unknown member `{name}`", f"/{name}")
         templates = [Template(name, _read(name, est)) for name, est in _members(data, "templates").items()]
-        made = cls(policies, templates)
+        policies = [Policy(name, _read(name, est)) for name, est in _members(data, "staticPolicies").items()]
         links = data.get("templateLinks", [])
         if not isinstance(links, list):
             raise _ill_formed("`templateLinks` is no array", "/templateLinks")
-        for index, link in enumerate(links):
-            made = made._linked_from_json(link, f"/templateLinks/{index}")
-        return made
-
-    def _linked_from_json(self, link: Any, pointer: str) -> Self:
-        if not isinstance(link, Mapping) or not isinstance(link.get("templateId"), str):
-            raise _ill_formed("a link needs `templateId`, `newId` and `values`", pointer)
-        new_id, values = link.get("newId"), link.get("values")
-        if not isinstance(new_id, str) or not isinstance(values, Mapping):
-            raise _ill_formed("a link needs `templateId`, `newId` and `values`", pointer)
-        return self.link(link["templateId"], new_id, {slot: _uid(value, pointer) for slot, value in values.items()})
+        by_id = {template.id: template for template in templates}
+        policies += [_link(link, by_id, f"/templateLinks/{index}") for index, link in enumerate(links)]
+        return cls(policies, templates)
 
     def to_json(self) -> dict[str, Any]:
         """Give Cedar's JSON policy set."""
@@ -175,11 +172,11 @@ class PolicySet:
     @property
     def policies(self) -> Mapping[str, Policy]:
         """Everything that decides: policies, and links of templates."""
-        return self._policies
+        return MappingProxyType(self._policies)
 
     @property
     def templates(self) -> Mapping[str, Template]:
-        return self._templates
+        return MappingProxyType(self._templates)
 
     def __len__(self) -> int:
         return len(self._policies)
@@ -211,28 +208,34 @@ class PolicySet:
                 [Fault("not_one_policy", f"the text has {len(parsed)} policies, not one", policy_id=policy_id)]
             )
         statement, place = parsed[0].statement, parsed[0].place
-        policies, templates = dict(self._policies), dict(self._templates)
+        policies, templates = self._policies.copy(), self._templates.copy()
         if statement.slots:
             policies.pop(policy_id, None)
             template = templates[policy_id] = Template(policy_id, statement, place)
-            for name, policy in policies.items():
-                if policy.template_id == policy_id:
-                    policies[name] = template.link(name, policy.slots)
+            for linked in self._links(policy_id):
+                policies[linked.id] = template.link(linked.id, linked.slots)
         else:
             templates.pop(policy_id, None)
+            for linked in self._links(policy_id):
+                del policies[linked.id]
             policies[policy_id] = Policy(policy_id, statement, place)
-            policies = {name: policy for name, policy in policies.items() if policy.template_id != policy_id}
         return self._of(policies, templates)
 
     def without(self, policy_id: str) -> Self:
         """Give a set without this policy, or without this template and its links. Raises KeyError."""
         if policy_id not in self:
             raise KeyError(policy_id)
-        policies = {
-            name: policy for name, policy in self._policies.items() if policy_id not in (name, policy.template_id)
-        }
-        templates = {name: template for name, template in self._templates.items() if name != policy_id}
+        policies, templates = self._policies.copy(), self._templates.copy()
+        policies.pop(policy_id, None)
+        templates.pop(policy_id, None)
+        for linked in self._links(policy_id):
+            del policies[linked.id]
         return self._of(policies, templates)
+
+    def _links(self, template_id: str) -> list[Policy]:
+        if template_id not in self._templates:
+            return []
+        return [policy for policy in self._policies.values() if policy.template_id == template_id]
 
     @classmethod
     def merge(cls, sets: Iterable[PolicySet]) -> Self:
@@ -274,12 +277,26 @@ def _read(policy_id: str, est: Any) -> Statement:
         raise PolicySyntaxError([replace(fault, policy_id=policy_id) for fault in error.faults]) from None
 
 
+def _link(link: Any, templates: Mapping[str, Template], pointer: str) -> Policy:
+    if not isinstance(link, Mapping):
+        raise _ill_formed("a link is an object", pointer)
+    template_id, new_id, values = link.get("templateId"), link.get("newId"), link.get("values")
+    if not isinstance(template_id, str) or not isinstance(new_id, str) or not isinstance(values, Mapping):
+        raise _ill_formed("a link needs `templateId`, `newId` and `values`", pointer)
+    if template_id not in templates:
+        fault = Fault("unknown_template", f"no template `{template_id}`", pointer=f"{pointer}/templateId")
+        raise PolicySyntaxError([fault])
+    slots = {slot: _uid(value, f"{pointer}/values") for slot, value in values.items()}
+    return templates[template_id].link(new_id, slots)
+
+
 def _uid(value: Any, pointer: str) -> EntityUid:
-    if isinstance(value, Mapping):
-        inner = value.get("__entity", value)
-        if isinstance(inner, Mapping) and isinstance(inner.get("type"), str) and isinstance(inner.get("id"), str):
-            return EntityUid(inner["type"], inner["id"])
-    raise _ill_formed('an entity is {"type": …, "id": …}', pointer)
+    try:
+        return entity_from_json(value)
+    except PolicySyntaxError as error:
+        raise PolicySyntaxError(
+            [replace(fault, pointer=pointer + (fault.pointer or "").rstrip("/")) for fault in error.faults]
+        ) from None
 
 
 def _ill_formed(message: str, pointer: str) -> PolicySyntaxError:

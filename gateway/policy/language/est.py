@@ -9,8 +9,7 @@ from typing import Any, Final, NoReturn
 from gateway._native.uid import EntityUid
 from gateway.policy.faults import Fault, PolicySyntaxError
 from gateway.policy.language import limits, tree
-from gateway.policy.language.functions import FUNCTIONS, METHODS, RESERVED, VARIABLES
-from gateway.policy.language.parser import is_name
+from gateway.policy.language.functions import FUNCTIONS, METHODS, VARIABLES, is_name, is_plain_name
 from gateway.policy.language.tree import Constraint, Expr, Statement
 
 _LONG_MIN, _LONG_MAX = -(2**63), 2**63 - 1
@@ -143,6 +142,11 @@ def expression_from_json(data: Any) -> Expr:
     return _Reader().expression(data, "", 0)
 
 
+def entity_from_json(data: Any) -> EntityUid:
+    """Read `{"type", "id"}`, also within `__entity`. Raises PolicySyntaxError with the place as a JSON pointer."""
+    return _Reader().entity(data, "")
+
+
 def _fail(pointer: str, code: str, message: str, hint: str = "") -> NoReturn:
     raise PolicySyntaxError([Fault(code, message, hint, pointer=pointer or "/")])
 
@@ -176,8 +180,9 @@ class _Reader:
         if not isinstance(data, Mapping):
             _fail("/annotations", "ill_typed", "annotations are an object")
         for name, value in data.items():
-            if not isinstance(value, str | None) or not isinstance(name, str) or not _is_plain(name):
+            if not isinstance(value, str | None) or not isinstance(name, str) or not is_name(name):
                 _fail(f"/annotations/{_escaped(str(name))}", "ill_typed", "an annotation has a plain name and a text")
+            self._text(value or "", f"/annotations/{_escaped(name)}", "an annotation's value")
         return dict(data)
 
     def _condition(self, data: Any, pointer: str) -> tree.Condition:
@@ -230,12 +235,21 @@ class _Reader:
         if isinstance(data, Mapping) and set(data) == {"__entity"}:
             return self.entity(data["__entity"], f"{pointer}/__entity")
         members = self._object(data, pointer, {"type", "id"})
-        if not isinstance(members["id"], str):
-            _fail(f"{pointer}/id", "ill_typed", "an entity's id is text")
-        return EntityUid(self._type(members["type"], f"{pointer}/type"), members["id"])
+        uid = self._text(members["id"], f"{pointer}/id", "an entity's id")
+        return EntityUid(self._type(members["type"], f"{pointer}/type"), uid)
+
+    def _text(self, data: Any, pointer: str, what: str) -> str:
+        if not isinstance(data, str):
+            _fail(pointer, "ill_typed", f"{what} is text")
+        if not data.isascii() and any("\ud800" <= character <= "\udfff" for character in data):
+            _fail(pointer, "lone_surrogate", f"{what} holds half of a character", "half a surrogate pair is no text")
+        return data
+
+    def _key(self, name: Any, pointer: str) -> str:
+        return self._text(name, pointer, "an attribute's name")
 
     def _type(self, data: Any, pointer: str) -> str:
-        if not isinstance(data, str) or not all(_is_plain(part) and part not in RESERVED for part in data.split("::")):
+        if not isinstance(data, str) or not all(is_plain_name(part) for part in data.split("::")):
             _fail(pointer, "no_type", f"`{data}` is no entity type", "names joined by `::`")
         return data
 
@@ -284,8 +298,10 @@ class _Reader:
         """Read a constant; `Value` may also hold sets and records of constants, and `__extn`."""
         if depth > limits.JSON_NESTING_MAX:
             _fail(pointer, "too_deep", f"nested more than {limits.JSON_NESTING_MAX} times", "split the policy")
-        if isinstance(data, bool | str):
+        if isinstance(data, bool):
             return tree.Literal(data)
+        if isinstance(data, str):
+            return tree.Literal(self._text(data, pointer, "a value"))
         if isinstance(data, int):
             if not _LONG_MIN <= data <= _LONG_MAX:
                 _fail(pointer, "number_too_large", f"`{str(data)[:40]}` does not fit into 64 bits")
@@ -299,7 +315,8 @@ class _Reader:
             if set(data) == {"__extn"}:
                 return self._extension(data["__extn"], f"{pointer}/__extn")
             fields = (
-                (name, self._value(each, f"{pointer}/{_escaped(name)}", depth + 1)) for name, each in data.items()
+                (self._key(name, pointer), self._value(each, f"{pointer}/{_escaped(str(name))}", depth + 1))
+                for name, each in data.items()
             )
             return tree.RecordOf(tuple(fields))
         _fail(pointer, "ill_typed", "a value is true, false, an integer, a text, an array or an object")
@@ -333,9 +350,8 @@ class _Reader:
 
     def _attribute(self, data: Any, pointer: str, depth: int) -> tuple[Expr, str]:
         members = self._object(data, pointer, {"left", "attr"})
-        if not isinstance(members["attr"], str):
-            _fail(f"{pointer}/attr", "ill_typed", "an attribute's name is text")
-        return self._left(members, pointer, depth), members["attr"]
+        name = self._text(members["attr"], f"{pointer}/attr", "an attribute's name")
+        return self._left(members, pointer, depth), name
 
     def _get(self, data: Any, pointer: str, depth: int) -> Expr:
         return tree.GetAttr(*self._attribute(data, pointer, depth))
@@ -352,7 +368,7 @@ class _Reader:
                 pieces.append(None)
             elif isinstance(piece, Mapping) and set(piece) == {"Literal"} and isinstance(piece["Literal"], str):
                 before = pieces.pop() if pieces and pieces[-1] is not None else ""
-                pieces.append((before or "") + piece["Literal"])
+                pieces.append((before or "") + self._text(piece["Literal"], f"{pointer}/pattern", "a pattern"))
             else:
                 _fail(f"{pointer}/pattern", "ill_formed_json", 'a pattern is an array of "Wildcard" and {"Literal": …}')
         return tree.Like(self._left(members, pointer, depth), tuple(piece for piece in pieces if piece != ""))
@@ -374,13 +390,10 @@ class _Reader:
         if len(data) > limits.OPERANDS_MAX:
             _fail(pointer, "too_long", f"more than {limits.OPERANDS_MAX} fields")
         fields = (
-            (name, self.expression(each, f"{pointer}/{_escaped(name)}", depth + 1)) for name, each in data.items()
+            (self._key(name, pointer), self.expression(each, f"{pointer}/{_escaped(str(name))}", depth + 1))
+            for name, each in data.items()
         )
         return tree.RecordOf(tuple(fields))
-
-
-def _is_plain(name: str) -> bool:
-    return is_name(name) and name.isascii() and name.replace("_", "a").isalnum()
 
 
 _READERS: Final[Mapping[str, Callable[[_Reader, Any, str, int], Expr]]] = {

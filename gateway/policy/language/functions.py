@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 # Methods that are operators of the language, with their count of arguments.
@@ -21,3 +22,15 @@ METHODS: Final = frozenset(
 RESERVED: Final = frozenset(("true", "false", "if", "then", "else", "in", "is", "like", "has", "__cedar"))
 
 VARIABLES: Final = frozenset(("principal", "action", "resource", "context"))
+
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def is_name(name: str) -> bool:
+    """Tell whether `name` is an identifier, reserved or not."""
+    return _NAME.fullmatch(name) is not None
+
+
+def is_plain_name(name: str) -> bool:
+    """Tell whether `name` may stand without quotes as an attribute's name."""
+    return _NAME.fullmatch(name) is not None and name not in RESERVED

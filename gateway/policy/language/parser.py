@@ -481,7 +481,7 @@ class Parser:
             self._fail(
                 "number_too_large", f"`{word[:40]}` is too large", "numbers have 64 bits: up to 9223372036854775807"
             )
-        if is_name(following) and self._start(i + 1) == self._ends[i]:
+        if is_name(following) and following not in RESERVED and self._start(i + 1) == self._ends[i]:
             self._fail(
                 "no_number", f"`{word[:40]}{following[:40]}` is no number", "numbers are decimal, without `_` or `.`"
             )

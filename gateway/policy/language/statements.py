@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from gateway._native.policy_text import split_statements
@@ -62,6 +63,7 @@ def parse_expression(text: str) -> tree.Expr:
     try:
         if len(text) > limits.STATEMENT_CHARACTERS_MAX:
             raise Misread("policy_too_large", f"more than {limits.STATEMENT_CHARACTERS_MAX:,} characters", "", 0, 1)
+        _check_characters(text)
         return Parser(text).expression()
     except Misread as misread:
         raise PolicySyntaxError([fault_of(misread, text, Place(None, 1, 1, 0), text)]) from None
@@ -71,12 +73,24 @@ def _read(own: str) -> Statement:
     if len(own) > limits.STATEMENT_CHARACTERS_MAX:
         hint = "split it, or use groups"
         raise Misread("policy_too_large", f"more than {limits.STATEMENT_CHARACTERS_MAX:,} characters", hint, 0, 1)
+    _check_characters(own)
     statement = Parser(own).statement()
     if len(own) <= _KEPT_CHARACTERS_MAX:
         if len(_kept) >= _KEPT_MAX:
             _kept.clear()
         _kept[own] = statement
     return statement
+
+
+def _check_characters(own: str) -> None:
+    """Refuse what is no Unicode text: no encoder takes it, so it must not get further than here."""
+    if own.isascii():
+        return
+    half = re.search("[\ud800-\udfff]", own)
+    if half is not None:
+        raise Misread(
+            "lone_surrogate", "half of a character stands here", "save the file as UTF-8", half.start(), half.end()
+        )
 
 
 def fault_of(misread: Misread, own: str, place: Place, text: str) -> Fault:
