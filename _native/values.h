@@ -31,12 +31,14 @@ typedef enum {
     VALUE_TAG_COUNT
 } ValueTag;
 
-typedef struct {
+typedef struct Text {
     uint32_t owner;
-    uint32_t length; /* bytes */
-    uint64_t hash;   /* of an interned text; 0 in an arena */
-    char bytes[];    /* UTF-8, may hold NUL; not terminated */
+    uint32_t length;     /* bytes */
+    uint32_t references; /* of an interned text; TEXT_PINNED: it stays as long as its store */
+    uint32_t hash;       /* of an interned text */
+    char bytes[];        /* UTF-8, may hold NUL; not terminated */
 } Text;
+#define TEXT_PINNED 0xFFFFFFFFu
 
 typedef struct {
     uint32_t owner;
@@ -105,14 +107,17 @@ typedef struct EntityNode {
     uint64_t version;    /* the store's revision at which attributes, tags, parents or ancestors changed last */
     const Record *attributes; /* NULL: none */
     const Record *tags;       /* NULL: none */
-    uint32_t *ancestors; /* node indices, ascending, distinct, without itself; NULL when count is 0 */
-    uint32_t *parents;   /* node indices; the direct ones */
-    uint32_t *children;  /* node indices; of which this is a direct parent */
+    uint32_t *ancestors; /* node indices, ascending, distinct, without itself and without walked ones */
+    uint32_t *parents;   /* node indices, ascending, distinct; the direct ones */
+    uint32_t *children;  /* node indices of which this is a direct parent: first the walked ones, then the others */
     uint32_t ancestor_count;
     uint32_t parent_count;
     uint32_t child_count;
     uint32_t child_capacity;
+    uint32_t walked_child_count;
+    uint32_t references; /* of a store's node: values that name it, and programs, which pin it (NODE_PINNED) */
 } EntityNode;
+#define NODE_PINNED 0xFFFFFFFFu
 
 /* --- comparing ------------------------------------------------------------------------------------------------ */
 
@@ -252,6 +257,9 @@ typedef struct {
     size_t used;  /* of `chunk` */
     size_t total; /* of all chunks */
     size_t limit;
+    const Text **names; /* of KEY_OF_REQUEST, KEY_OF_REQUEST + 1, …; in this arena's own memory */
+    uint32_t name_count;
+    uint32_t name_capacity;
 } Arena;
 
 enum { ARENA_CHUNK_BYTES = 16 * 1024 };
@@ -279,20 +287,30 @@ static inline void *arena_take(Arena *arena, size_t size) {
     return chunk->bytes;
 }
 
-/* Forget everything that was taken; keep one chunk of the usual size. */
-static inline void arena_reset(Arena *arena) {
+/* Give everything back. */
+static inline void arena_free(Arena *arena) {
     ArenaChunk *chunk = arena->chunk;
-    if (chunk != NULL && chunk->next == NULL && chunk->size == ARENA_CHUNK_BYTES) {
-        arena->used = 0;
-        return;
-    }
     while (chunk != NULL) {
         ArenaChunk *next = chunk->next;
         free(chunk);
         chunk = next;
     }
     arena->chunk = NULL;
+    arena->names = NULL;
     arena->used = arena->total = 0;
+    arena->name_count = arena->name_capacity = 0;
+}
+
+/* Forget everything that was taken; keep one chunk of the usual size. */
+static inline void arena_reset(Arena *arena) {
+    ArenaChunk *chunk = arena->chunk;
+    arena->names = NULL;
+    arena->name_count = arena->name_capacity = 0;
+    if (chunk != NULL && chunk->next == NULL && chunk->size == ARENA_CHUNK_BYTES) {
+        arena->used = 0;
+        return;
+    }
+    arena_free(arena);
 }
 
 #endif

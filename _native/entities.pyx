@@ -1,0 +1,857 @@
+# cython: autotestdict=False, auto_pickle=False
+"""The store of entities: their values for Python, and how they change. See `entities.h` for what the machine reads."""
+
+cimport cython
+from cpython.bool cimport PyBool_Check
+from cpython.long cimport PyLong_Check
+from cpython.unicode cimport PyUnicode_Check, PyUnicode_DecodeUTF8
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc, qsort
+from libc.string cimport memcpy, memset
+
+import os
+import threading
+
+from gateway._native.extensions cimport (
+    Datetime, Decimal, Duration, IPAddr, address_value, datetime_value, decimal_value, duration_value,
+)
+from gateway._native.uid cimport EntityUid
+
+cdef extern from "Python.h":
+    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
+    long long PyLong_AsLongLongAndOverflow(object number, int* overflow) except? -1
+
+cdef extern from "entities_change.h" nogil:
+    enum:
+        NODE_PINNED
+    int store_open(Store* store, uint64_t token, uint32_t owner, uint64_t seed)
+    void store_close(Store* store)
+    void* store_take(Store* store, size_t size)
+    void store_give(Store* store, void* taken, size_t size)
+    Text* text_intern(Store* store, const char* bytes, uint32_t length)
+    void text_pin(const Text* text)
+    uint32_t key_intern(Store* store, const char* bytes, uint32_t length)
+    uint32_t type_append(Store* store, const char* bytes, uint32_t length)
+    EntityNode* node_intern(Store* store, uint32_t type, const char* id, uint32_t length)
+    void node_release(Store* store, EntityNode* node)
+    void node_pin(const EntityNode* node)
+    void node_mention(EntityNode* node)
+    size_t set_bytes(uint32_t count)
+    size_t record_bytes(uint32_t count)
+    void value_free(Store* store, const Value* value)
+    void record_free(Store* store, const Record* record)
+    int relatives_set(
+        Store* store, EntityNode* node, const uint32_t* parents, uint32_t parent_count, const uint32_t* ancestors,
+        uint32_t ancestor_count
+    )
+    int child_room(Store* store, EntityNode* parent, uint32_t more)
+    void child_link(EntityNode* parent, const EntityNode* child)
+    void child_unlink(EntityNode* parent, const EntityNode* child)
+    int place_compare(const void* a, const void* b)
+    uint32_t stamp_next(Store* store)
+    int ancestors_renew(Store* store, EntityNode* node)
+
+# Limits: what one entity may hold. Hit, each is a ValueError that names it.
+SET_ITEMS_MAX = 1 << 20
+RECORD_FIELDS_MAX = 1 << 16
+TEXT_BYTES_MAX = 1 << 26
+PARENTS_MAX = 1 << 16
+DEPTH_MAX = VALUE_DEPTH_MAX
+
+cdef uint32_t SET_LIMIT = SET_ITEMS_MAX
+cdef uint32_t FIELD_LIMIT = RECORD_FIELDS_MAX
+cdef Py_ssize_t TEXT_LIMIT = TEXT_BYTES_MAX
+cdef uint32_t PARENT_LIMIT = PARENTS_MAX
+
+cdef uint64_t last_token = 0
+
+
+cdef inline const char* utf8(str text, uint32_t* length) except NULL:
+    """Borrow a text's bytes. Raises ValueError for lone surrogates and endless texts."""
+    cdef Py_ssize_t size = 0
+    cdef const char* bytes = PyUnicode_AsUTF8AndSize(text, &size)
+    if size > TEXT_LIMIT:
+        raise ValueError(f"a text of more than {TEXT_BYTES_MAX} bytes")
+    length[0] = <uint32_t>size
+    return bytes
+
+
+cdef inline str text_of(const Text* text):
+    return PyUnicode_DecodeUTF8(text.bytes, text.length, NULL)
+
+
+cdef int compare_values(const void* a, const void* b) noexcept nogil:
+    return value_compare(<const Value*>a, <const Value*>b)
+
+
+cdef int compare_fields(const void* a, const void* b) noexcept nogil:
+    cdef uint32_t x = (<const Field*>a).key
+    cdef uint32_t y = (<const Field*>b).key
+    return (x > y) - (x < y)
+
+
+cdef struct Change:
+    EntityNode* node
+    const Record* attributes
+    const Record* tags
+    uint32_t* parents          # ascending, distinct; taken by `malloc`
+    uint32_t parent_count
+    bint exists                # False: the entity goes
+
+
+@cython.final
+cdef class EntityStore:
+    def __cinit__(self):
+        global last_token
+        last_token += 1
+        if not store_open(&self.c, last_token, <uint32_t>(last_token & 0x7FFFFFFF) or 1,
+                          int.from_bytes(os.urandom(8), "little") | 1):
+            raise MemoryError()
+        self.type_numbers = {}
+        self.readers = 0
+
+    def __dealloc__(self):
+        store_close(&self.c)
+
+    # --- for whoever decides
+
+    cdef const Text* pinned_text(self, const char* bytes, uint32_t length) except NULL:
+        cdef Text* text = text_intern(&self.c, bytes, length)
+        if text is NULL:
+            raise MemoryError()
+        text_pin(text)
+        return text
+
+    cdef uint32_t pinned_key(self, const char* bytes, uint32_t length) except? 0xFFFFFFFF:
+        cdef uint32_t key = key_intern(&self.c, bytes, length)
+        if key == KEY_NONE:
+            raise MemoryError()
+        return key
+
+    cdef uint32_t type_of(self, str name) except 0:
+        cdef object known = self.type_numbers.get(name)
+        cdef uint32_t length = 0, number
+        cdef const char* bytes
+        if known is not None:
+            return known
+        bytes = utf8(name, &length)
+        number = type_append(&self.c, bytes, length)
+        if number == TYPE_OF_REQUEST:
+            raise MemoryError()
+        self.type_numbers[name] = number
+        return number
+
+    cdef const EntityNode* pinned_node(self, str type, const char* id, uint32_t length) except NULL:
+        cdef EntityNode* node = node_intern(&self.c, self.type_of(type), id, length)
+        if node is NULL:
+            raise MemoryError()
+        node_pin(node)
+        return node
+
+    cdef EntityNode* find(self, EntityUid uid) except? NULL:
+        cdef EntityNode* node
+        cdef object number
+        cdef uint32_t length = 0
+        cdef const char* id
+        if uid.store_token == self.c.token:
+            node = store_node(&self.c, uid.node_index)
+            if node.generation == uid.node_generation:
+                return node
+        number = self.type_numbers.get(uid.type)
+        if number is None:
+            return NULL
+        id = utf8(uid.id, &length)
+        node = store_find(&self.c, number, id, length)
+        if node is not NULL:
+            uid.store_token = self.c.token
+            uid.node_index = node.index
+            uid.node_generation = node.generation
+        return node
+
+    cdef const EntityNode* node_of_request(self, EntityUid uid, Arena* arena) except NULL:
+        cdef const EntityNode* node = self.find(uid)
+        cdef object number
+        cdef const char* bytes
+        cdef uint32_t length = 0
+        cdef const Text* type_name
+        if node is not NULL:
+            return node
+        number = self.type_numbers.get(uid.type)
+        if number is None:
+            bytes = utf8(uid.type, &length)
+            type_name = arena_text(arena, bytes, length)
+            number = TYPE_OF_REQUEST
+        else:
+            type_name = self.c.types[<uint32_t>number]
+        bytes = utf8(uid.id, &length)
+        if type_name is not NULL:
+            node = arena_node(arena, number, type_name, bytes, length)
+        if node is NULL:
+            raise ValueError("the request is too large")
+        return node
+
+    cdef const EntityNode* overlay(self, EntityUid uid, object attributes, object parents, Arena* arena) except NULL:
+        cdef EntityNode* stored = self.find(uid)
+        cdef EntityNode* node
+        cdef EntityNode* parent
+        cdef dict merged = {}
+        cdef Value value
+        cdef uint32_t count = 0, capacity = 0, i
+        cdef uint32_t* found
+        cdef list above = []
+        if stored is not NULL and stored.attributes is not NULL:
+            value.tag = VALUE_RECORD
+            value.record = stored.attributes
+            merged = self.python_value(&value, NULL)
+        merged.update(attributes)
+        number = self.type_numbers.get(uid.type, TYPE_OF_REQUEST)
+        node = <EntityNode*>arena_take(arena, sizeof(EntityNode))
+        if node is NULL:
+            raise ValueError("the request is too large")
+        memset(node, 0, sizeof(EntityNode))
+        if stored is not NULL:
+            node.type_name = stored.type_name
+            node.id = stored.id
+            node.index = stored.index
+            node.tags = stored.tags
+            node.version = stored.version
+        else:
+            node.index = NODE_INDEX_NONE
+            node.type_name = self.c.types[<uint32_t>number] if number else self._arena_text(uid.type, arena)
+            node.id = self._arena_text(uid.id, arena)
+        node.type = number
+        node.flags = NODE_REQUEST | NODE_EXISTS
+        self._convert_record(merged, &value, arena, 0)
+        node.attributes = value.record
+        for name in parents:
+            parent = self.find(name)
+            if parent is not NULL and not parent.flags & NODE_WALKED:
+                above.append(parent.index)
+                capacity += 1 + parent.ancestor_count
+        if stored is not NULL:
+            capacity += stored.ancestor_count
+        if capacity:
+            found = <uint32_t*>arena_take(arena, capacity * sizeof(uint32_t))
+            if found is NULL:
+                raise ValueError("the request is too large")
+            for place in above:
+                parent = store_node(&self.c, place)
+                found[count] = parent.index
+                memcpy(found + count + 1, parent.ancestors, parent.ancestor_count * sizeof(uint32_t))
+                count += 1 + parent.ancestor_count
+            if stored is not NULL:
+                memcpy(found + count, stored.ancestors, stored.ancestor_count * sizeof(uint32_t))
+                count += stored.ancestor_count
+            qsort(found, count, sizeof(uint32_t), place_compare)
+            node.ancestors = found
+            node.ancestor_count = 1
+            for i in range(1, count):
+                if found[i] != found[node.ancestor_count - 1]:
+                    found[node.ancestor_count] = found[i]
+                    node.ancestor_count += 1
+        return node
+
+    cdef const Text* _arena_text(self, str text, Arena* arena) except NULL:
+        cdef uint32_t length = 0
+        cdef const char* bytes = utf8(text, &length)
+        cdef const Text* made = arena_text(arena, bytes, length)
+        if made is NULL:
+            raise ValueError("the request is too large")
+        return made
+
+    cdef int value_of_request(self, object item, Value* out, Arena* arena) except -1:
+        return self._convert(item, out, arena, 0)
+
+    cdef void hold(self) noexcept:
+        self.readers += 1
+
+    cdef void release(self) noexcept:
+        self.readers -= 1
+
+    # --- values
+
+    cdef int _convert(self, object item, Value* out, Arena* arena, int depth) except -1:
+        """Convert a value: into the arena, or, where that is NULL, into the store, which owns it then."""
+        cdef int overflow = 0
+        cdef uint32_t length = 0
+        cdef const char* bytes
+        cdef IpAddress* address
+        cdef const EntityNode* node
+        if depth > VALUE_DEPTH_MAX:
+            raise ValueError(f"nested more than {VALUE_DEPTH_MAX} times")
+        if PyUnicode_Check(item):
+            bytes = utf8(item, &length)
+            out.text = text_intern(&self.c, bytes, length) if arena is NULL else arena_text(arena, bytes, length)
+            if out.text is NULL:
+                raise MemoryError() if arena is NULL else ValueError("the request is too large")
+            out.tag = VALUE_STRING
+        elif PyBool_Check(item):
+            out.tag = VALUE_BOOL
+            out.number = item is True
+        elif PyLong_Check(item):
+            out.number = PyLong_AsLongLongAndOverflow(item, &overflow)
+            if overflow:
+                raise ValueError("a number beyond 64 bits")
+            out.tag = VALUE_LONG
+        elif isinstance(item, EntityUid):
+            if arena is NULL:
+                node = self._intern(item)
+                node_mention(<EntityNode*>node)
+            else:
+                node = self.node_of_request(item, arena)
+            out.entity = node
+            out.tag = VALUE_ENTITY
+        elif isinstance(item, dict):
+            self._convert_record(item, out, arena, depth)
+        elif isinstance(item, (list, tuple, set, frozenset)):
+            self._convert_set(item, out, arena, depth)
+        elif isinstance(item, Decimal):
+            out.number = (<Decimal>item).number
+            out.tag = VALUE_DECIMAL
+        elif isinstance(item, Datetime):
+            out.number = (<Datetime>item).number
+            out.tag = VALUE_DATETIME
+        elif isinstance(item, Duration):
+            out.number = (<Duration>item).number
+            out.tag = VALUE_DURATION
+        elif isinstance(item, IPAddr):
+            if arena is NULL:
+                address = <IpAddress*>store_take(&self.c, sizeof(IpAddress))
+            else:
+                address = <IpAddress*>arena_take(arena, sizeof(IpAddress))
+            if address is NULL:
+                raise MemoryError() if arena is NULL else ValueError("the request is too large")
+            memset(address, 0, sizeof(IpAddress))
+            address.owner = self.c.owner if arena is NULL else 0
+            address.version = (<IPAddr>item).version
+            address.prefix = (<IPAddr>item).prefix
+            memcpy(address.bytes, (<IPAddr>item).bytes, 16)
+            out.ip = address
+            out.tag = VALUE_IP
+        else:
+            raise ValueError(f"no Cedar value: {type(item).__name__}")
+        return 0
+
+    cdef int _convert_set(self, object items, Value* out, Arena* arena, int depth) except -1:
+        cdef uint32_t total = 0, count = 0, i
+        cdef Value* values = NULL
+        cdef ValueSet* made
+        if len(items) > SET_LIMIT:
+            raise ValueError(f"a set of more than {SET_ITEMS_MAX} items")
+        total = <uint32_t>len(items)
+        values = <Value*>calloc(total if total else 1, sizeof(Value))
+        if values is NULL:
+            raise MemoryError()
+        try:
+            for item in items:
+                if count == total:
+                    raise ValueError("a set that changes while it is read")
+                self._convert(item, &values[count], arena, depth + 1)
+                count += 1
+            qsort(values, count, sizeof(Value), compare_values)
+            total = count
+            count = 0
+            for i in range(total):
+                if count and value_compare(&values[count - 1], &values[i]) == 0:
+                    if arena is NULL:
+                        value_free(&self.c, &values[i])
+                    continue
+                values[count] = values[i]
+                count += 1
+            if arena is NULL:
+                made = <ValueSet*>store_take(&self.c, set_bytes(count))
+            else:
+                made = <ValueSet*>arena_take(arena, set_bytes(count))
+            if made is NULL:
+                raise MemoryError() if arena is NULL else ValueError("the request is too large")
+            made.owner = self.c.owner if arena is NULL else 0
+            made.count = count
+            memcpy(made.items, values, count * sizeof(Value))
+            out.set = made
+            out.tag = VALUE_SET
+        except BaseException:
+            if arena is NULL:
+                for i in range(count):
+                    value_free(&self.c, &values[i])
+            raise
+        finally:
+            free(values)
+        return 0
+
+    cdef int _convert_record(self, object fields, Value* out, Arena* arena, int depth) except -1:
+        cdef uint32_t count = 0, length = 0, i, key, total
+        cdef const char* bytes
+        cdef Record* made
+        if len(fields) > FIELD_LIMIT:
+            raise ValueError(f"a record of more than {RECORD_FIELDS_MAX} attributes")
+        total = <uint32_t>len(fields)
+        if arena is NULL:
+            made = <Record*>store_take(&self.c, record_bytes(total))
+        else:
+            made = <Record*>arena_take(arena, record_bytes(total))
+        if made is NULL:
+            raise MemoryError() if arena is NULL else ValueError("the request is too large")
+        made.owner = self.c.owner if arena is NULL else 0
+        made.count = total
+        try:
+            for name, item in fields.items():
+                if count == total:
+                    raise ValueError("a record that changes while it is read")
+                if not PyUnicode_Check(name):
+                    raise ValueError("an attribute's name is text")
+                bytes = utf8(name, &length)
+                if arena is NULL:
+                    key = self.pinned_key(bytes, length)
+                else:
+                    key = request_key(&self.c, arena, bytes, length)
+                    if key == KEY_NONE:
+                        raise ValueError("the request has too many attributes")
+                made.fields[count].key = key
+                made.fields[count].reserved = 0
+                memset(&made.fields[count].value, 0, sizeof(Value))
+                self._convert(item, &made.fields[count].value, arena, depth + 1)
+                count += 1
+            if count != total:
+                raise ValueError("a record that changes while it is read")
+        except BaseException:
+            if arena is NULL:
+                for i in range(count):
+                    value_free(&self.c, &made.fields[i].value)
+                store_give(&self.c, made, record_bytes(total))
+            raise
+        qsort(made.fields, total, sizeof(Field), compare_fields)
+        out.record = made
+        out.tag = VALUE_RECORD
+        return 0
+
+    cdef object python_value(self, const Value* value, const Arena* arena):
+        cdef uint32_t i
+        if value.tag == VALUE_BOOL:
+            return bool(value.number)
+        if value.tag == VALUE_LONG:
+            return value.number
+        if value.tag == VALUE_STRING:
+            return text_of(value.text)
+        if value.tag == VALUE_ENTITY:
+            return self._uid(value.entity)
+        if value.tag == VALUE_SET:
+            return tuple([self.python_value(&value.set.items[i], arena) for i in range(value.set.count)])
+        if value.tag == VALUE_RECORD:
+            return {
+                text_of(key_name(&self.c, arena, value.record.fields[i].key)): self.python_value(
+                    &value.record.fields[i].value, arena
+                )
+                for i in range(value.record.count)
+            }
+        if value.tag == VALUE_DECIMAL:
+            return decimal_value(value.number)
+        if value.tag == VALUE_DATETIME:
+            return datetime_value(value.number)
+        if value.tag == VALUE_DURATION:
+            return duration_value(value.number)
+        if value.tag == VALUE_IP:
+            return address_value(value.ip.version, value.ip.prefix, value.ip.bytes)
+        raise ValueError("no value")
+
+    cdef object _uid(self, const EntityNode* node):
+        cdef EntityUid uid = EntityUid(text_of(node.type_name), text_of(node.id))
+        if not node.flags & NODE_REQUEST:
+            uid.store_token = self.c.token
+            uid.node_index = node.index
+            uid.node_generation = node.generation
+        return uid
+
+    cdef EntityNode* _intern(self, EntityUid uid) except NULL:
+        cdef EntityNode* node = self.find(uid)
+        cdef uint32_t length = 0
+        cdef const char* id
+        if node is not NULL:
+            return node
+        id = utf8(uid.id, &length)
+        node = node_intern(&self.c, self.type_of(uid.type), id, length)
+        if node is NULL:
+            raise MemoryError()
+        return node
+
+    # --- changes
+
+    def walk_type(self, str name not None):
+        """Let entities of this type be found by walking down from them; see `entities.h`. Before the first of them."""
+        cdef uint32_t number = self.type_of(name), i
+        if self.c.type_flags[number] & NODE_WALKED:
+            return
+        for i in range(self.c.place_count):
+            if store_node(&self.c, i).type == number:
+                raise ValueError(f"the type `{name}` is in use already")
+        self.c.type_flags[number] = NODE_WALKED
+
+    def put(self, EntityUid uid not None, attributes, parents=(), tags=None, *, str cycles="refuse"):
+        """Define one entity, in place of what it was; give the new revision. See `apply`."""
+        return self.apply([(uid, attributes, parents, tags)], (), cycles=cycles)
+
+    def remove(self, EntityUid uid not None):
+        """Undefine one entity; give the new revision."""
+        return self.apply((), (uid,))
+
+    def apply(self, upserts, deletes=(), *, str cycles="refuse"):
+        """Define and undefine entities, all or none; give the new revision.
+
+        `upserts`: (uid, attributes, parents, tags or None) each. With cycles="refuse", ValueError names an entity that
+        would be in itself; with "allow" cycles are harmless. Raises ValueError for values that are none.
+        """
+        cdef Py_ssize_t total = len(upserts) + len(deletes)
+        cdef Py_ssize_t count = 0, i
+        cdef Change* changes
+        cdef Value value
+        if cycles not in ("refuse", "allow"):
+            raise ValueError("cycles is `refuse` or `allow`")
+        self._wait()
+        changes = <Change*>calloc(total if total else 1, sizeof(Change))
+        if changes is NULL:
+            raise MemoryError()
+        try:
+            for uid, attributes, parents, tags in upserts:
+                if count == total:
+                    raise ValueError("upserts that change while they are read")
+                self._prepare(&changes[count], uid, attributes, parents, tags)
+                count += 1
+            for uid in deletes:
+                if count == total:
+                    raise ValueError("deletes that change while they are read")
+                changes[count].node = self._intern(uid)
+                node_mention(changes[count].node)
+                count += 1
+            if cycles == "refuse":
+                self._refuse_cycles(changes, count)
+        except BaseException:
+            for i in range(count):
+                record_free(&self.c, changes[i].attributes)
+                record_free(&self.c, changes[i].tags)
+                self._unmention(changes[i].parents, changes[i].parent_count)
+                free(changes[i].parents)
+                self._unmention(&changes[i].node.index, 1)
+            free(changes)
+            raise
+        self._commit(changes, count)
+        free(changes)
+        return self.c.revision
+
+    cdef int _wait(self) except -1:
+        """Wait for deciders that read without the GIL."""
+        while self.readers:
+            threading.Event().wait(0.0001)
+        return 0
+
+    cdef int _unmention(self, const uint32_t* places, uint32_t count) noexcept:
+        cdef uint32_t i
+        cdef EntityNode* node
+        for i in range(count):
+            node = store_node(&self.c, places[i])
+            if node.references < NODE_PINNED - 1:
+                node.references -= 1
+                node_release(&self.c, node)
+        return 0
+
+    cdef int _prepare(self, Change* change, EntityUid uid, attributes, parents, tags) except -1:
+        """Convert one upsert; all that it points at is mentioned once, so that nothing of it goes in between."""
+        cdef Value value
+        cdef EntityNode* parent
+        cdef uint32_t count = 0, i, kept = 0
+        if not isinstance(attributes, dict) or not (tags is None or isinstance(tags, dict)):
+            raise ValueError("attributes and tags are records")
+        if len(parents) > PARENT_LIMIT:
+            raise ValueError(f"more than {PARENTS_MAX} parents")
+        change.exists = True
+        change.node = self._intern(uid)
+        node_mention(change.node)
+        try:
+            change.parents = <uint32_t*>malloc((len(parents) + 1) * sizeof(uint32_t))
+            if change.parents is NULL:
+                raise MemoryError()
+            for name in parents:
+                parent = self._intern(name)
+                if change.node.flags & NODE_WALKED and not parent.flags & NODE_WALKED:
+                    raise ValueError(f"{uid} is of a walked type and cannot be in {name}, which is not")
+                if count == <uint32_t>len(parents):
+                    raise ValueError("parents that change while they are read")
+                node_mention(parent)
+                change.parents[count] = parent.index
+                count += 1
+            qsort(change.parents, count, sizeof(uint32_t), place_compare)
+            for i in range(count):
+                if kept and change.parents[kept - 1] == change.parents[i]:
+                    self._unmention(&change.parents[i], 1)
+                    continue
+                change.parents[kept] = change.parents[i]
+                kept += 1
+            count = kept
+            change.parent_count = kept
+            if attributes:
+                self._convert_record(attributes, &value, NULL, 0)
+                change.attributes = value.record
+            if tags:
+                self._convert_record(tags, &value, NULL, 0)
+                change.tags = value.record
+        except BaseException:
+            record_free(&self.c, change.attributes)
+            self._unmention(change.parents, count)
+            free(change.parents)
+            self._unmention(&change.node.index, 1)
+            memset(change, 0, sizeof(Change))
+            raise
+        return 0
+
+    cdef int _refuse_cycles(self, Change* changes, Py_ssize_t count) except -1:
+        """Walk up from every entity that changes, by its parents to be; a way back to one that is being left is a cycle."""
+        cdef uint32_t places = self.c.place_count, place, parent, depth
+        cdef uint8_t* colours                  # 0 new, 1 on the way, 2 done
+        cdef uint32_t* change_of               # + 1
+        cdef uint32_t* way                     # places from the start up
+        cdef uint32_t* next_of                 # which parent is next
+        cdef const uint32_t* parents
+        cdef uint32_t parent_count
+        cdef EntityNode* node
+        cdef Py_ssize_t i
+        cdef bint any_parents = False
+        for i in range(count):
+            if changes[i].parent_count:
+                any_parents = True
+        if not any_parents:
+            return 0
+        colours = <uint8_t*>calloc(places, 1)
+        change_of = <uint32_t*>calloc(places, sizeof(uint32_t))
+        way = <uint32_t*>malloc(places * sizeof(uint32_t))
+        next_of = <uint32_t*>malloc(places * sizeof(uint32_t))
+        try:
+            if colours is NULL or change_of is NULL or way is NULL or next_of is NULL:
+                raise MemoryError()
+            for i in range(count):
+                change_of[changes[i].node.index] = <uint32_t>i + 1
+            for i in range(count):
+                place = changes[i].node.index
+                if colours[place]:
+                    continue
+                colours[place] = 1
+                way[0] = place
+                next_of[0] = 0
+                depth = 1
+                while depth:
+                    place = way[depth - 1]
+                    if change_of[place]:
+                        parents = changes[change_of[place] - 1].parents
+                        parent_count = changes[change_of[place] - 1].parent_count
+                    else:
+                        node = store_node(&self.c, place)
+                        parents = node.parents
+                        parent_count = node.parent_count
+                    if next_of[depth - 1] == parent_count:
+                        colours[place] = 2
+                        depth -= 1
+                        continue
+                    parent = parents[next_of[depth - 1]]
+                    next_of[depth - 1] += 1
+                    if colours[parent] == 1:
+                        raise ValueError(f"{self._uid(store_node(&self.c, parent))} would be in itself")
+                    if colours[parent] == 0:
+                        colours[parent] = 1
+                        way[depth] = parent
+                        next_of[depth] = 0
+                        depth += 1
+        finally:
+            free(colours)
+            free(change_of)
+            free(way)
+            free(next_of)
+        return 0
+
+    cdef int _commit(self, Change* changes, Py_ssize_t count) except -1:
+        """Make the changes. Nothing may fail here but small allocations, and one that does ends the process: a store
+        with half a hierarchy must not decide anything."""
+        cdef Py_ssize_t i
+        cdef uint32_t j, affected = 0, head = 0, place, stamp
+        cdef uint32_t* dirty
+        cdef EntityNode* node
+        cdef EntityNode* parent
+        cdef bint ok = True
+        self.c.revision += 1
+        dirty = <uint32_t*>malloc((self.c.place_count + 1) * sizeof(uint32_t))
+        if dirty is NULL:
+            raise SystemError("out of memory while entities change")
+        stamp = stamp_next(&self.c)
+        for i in range(count):
+            node = changes[i].node
+            if not self._same_parents(node, &changes[i]):
+                for j in range(node.parent_count):
+                    child_unlink(store_node(&self.c, node.parents[j]), node)
+                for j in range(changes[i].parent_count):
+                    parent = store_node(&self.c, changes[i].parents[j])
+                    ok = ok and child_room(&self.c, parent, 1)
+                    if not ok:
+                        break
+                    child_link(parent, node)
+                    if parent.flags & NODE_WALKED:
+                        self.c.walk_revision = self.c.revision
+                ok = ok and relatives_set(&self.c, node, changes[i].parents, changes[i].parent_count, NULL, 0)
+                if not ok:
+                    self._die()
+                if self.c.stamps[node.index] != stamp:
+                    self.c.stamps[node.index] = stamp
+                    dirty[affected] = node.index
+                    affected += 1
+            if bool(node.flags & NODE_EXISTS) != changes[i].exists:
+                node.flags ^= NODE_EXISTS
+                self.c.existing_count += 1 if changes[i].exists else -1
+                self.c.type_counts[node.type] += 1 if changes[i].exists else -1
+            record_free(&self.c, node.attributes)
+            record_free(&self.c, node.tags)
+            node.attributes = changes[i].attributes
+            node.tags = changes[i].tags
+            node.version = self.c.revision
+        while head < affected:
+            node = store_node(&self.c, dirty[head])
+            head += 1
+            for j in range(node.walked_child_count, node.child_count):
+                place = node.children[j]
+                if self.c.stamps[place] != stamp:
+                    self.c.stamps[place] = stamp
+                    dirty[affected] = place
+                    affected += 1
+        for j in range(affected):
+            node = store_node(&self.c, dirty[j])
+            node.version = self.c.revision
+            if not node.flags & NODE_WALKED and not ancestors_renew(&self.c, node):
+                self._die()
+        free(dirty)
+        for i in range(count):
+            self._unmention(changes[i].parents, changes[i].parent_count)
+            free(changes[i].parents)
+            self._unmention(&changes[i].node.index, 1)
+        return 0
+
+    cdef bint _same_parents(self, const EntityNode* node, const Change* change) noexcept:
+        cdef uint32_t i
+        if node.parent_count != change.parent_count:
+            return False
+        for i in range(node.parent_count):
+            if node.parents[i] != change.parents[i]:
+                return False
+        return True
+
+    cdef int _die(self) except -1:
+        os.write(2, b"portcullis: out of memory while entities change\n")
+        os._exit(70)
+        return -1
+
+    # --- reading
+
+    @property
+    def revision(self):
+        """Counts changes; that of `put` and `apply`."""
+        return self.c.revision
+
+    @property
+    def memory_bytes(self):
+        """What is allocated for this store, without the allocator's own overhead."""
+        return self.c.bytes
+
+    def __len__(self):
+        return self.c.existing_count
+
+    def __contains__(self, uid):
+        return isinstance(uid, EntityUid) and self._existing(uid) is not NULL
+
+    cdef EntityNode* _existing(self, EntityUid uid) except? NULL:
+        cdef EntityNode* node = self.find(uid)
+        return node if node is not NULL and node.flags & NODE_EXISTS else NULL
+
+    def get(self, EntityUid uid not None):
+        """Give (attributes, parents, tags) of a defined entity, or None."""
+        cdef EntityNode* node = self._existing(uid)
+        cdef Value value
+        cdef uint32_t i
+        if node is NULL:
+            return None
+        parents = tuple([self._uid(store_node(&self.c, node.parents[i])) for i in range(node.parent_count)])
+        value.tag = VALUE_RECORD
+        value.record = node.attributes
+        attributes = {} if node.attributes is NULL else self.python_value(&value, NULL)
+        value.record = node.tags
+        tags = {} if node.tags is NULL else self.python_value(&value, NULL)
+        return attributes, parents, tags
+
+    def version(self, EntityUid uid not None):
+        """Give the revision at which the entity, or what it is in, changed last; 0 for one that was never there."""
+        cdef EntityNode* node = self.find(uid)
+        return 0 if node is NULL else node.version
+
+    def uids(self, str type=None):
+        """Yield the uids of all defined entities, or of those of a type; what changes meanwhile may be missed."""
+        cdef uint32_t place = 0, number = 0
+        cdef EntityNode* node
+        if type is not None:
+            if type not in self.type_numbers:
+                return
+            number = self.type_numbers[type]
+        while place < self.c.place_count:
+            node = store_node(&self.c, place)
+            place += 1
+            if node.flags & NODE_EXISTS and (number == 0 or node.type == number):
+                yield self._uid(node)
+
+    def count_of(self, str type not None):
+        """Give how many entities of a type are defined."""
+        return self.c.type_counts[<uint32_t>self.type_numbers[type]] if type in self.type_numbers else 0
+
+    def types(self):
+        """Give the types that have defined entities."""
+        return [name for name, number in self.type_numbers.items() if self.c.type_counts[<uint32_t>number]]
+
+    def __iter__(self):
+        return self.uids()
+
+    def is_in(self, EntityUid uid not None, EntityUid container not None):
+        """Tell whether `uid` is `container`, or below it."""
+        cdef EntityNode* a = self.find(uid)
+        cdef EntityNode* b = self.find(container)
+        if a is NULL or b is NULL:
+            return uid == container
+        return bool(entity_in(&self.c, a, b))
+
+    def ancestors(self, EntityUid uid not None):
+        """Give all that the entity is in, but for itself: also what is found by walking."""
+        return self._closure(uid, True)
+
+    def descendants(self, EntityUid uid not None):
+        """Give all that is in the entity, but for itself."""
+        return self._closure(uid, False)
+
+    def children(self, EntityUid uid not None):
+        """Give the entities of which this is a direct parent."""
+        cdef EntityNode* node = self.find(uid)
+        cdef uint32_t i
+        if node is NULL:
+            return frozenset()
+        return frozenset([self._uid(store_node(&self.c, node.children[i])) for i in range(node.child_count)])
+
+    cdef object _closure(self, EntityUid uid, bint up):
+        cdef EntityNode* node = self.find(uid)
+        cdef uint32_t head = 0, tail = 0, i, place, count, stamp
+        cdef const uint32_t* places
+        if node is NULL:
+            return frozenset()
+        stamp = stamp_next(&self.c)
+        self.c.stamps[node.index] = stamp
+        self.c.queue[tail] = node.index
+        tail += 1
+        while head < tail:
+            node = store_node(&self.c, self.c.queue[head])
+            head += 1
+            places = node.parents if up else node.children
+            count = node.parent_count if up else node.child_count
+            for i in range(count):
+                place = places[i]
+                if self.c.stamps[place] != stamp:
+                    self.c.stamps[place] = stamp
+                    self.c.queue[tail] = place
+                    tail += 1
+        return frozenset([self._uid(store_node(&self.c, self.c.queue[i])) for i in range(1, tail)])

@@ -1,0 +1,519 @@
+/* What changes a store of entities. Called under the GIL, with no decider reading; see `entities.h`.
+
+   Functions that may run out of memory give 0 (or NULL) then, and leave the store as it was. */
+#ifndef PORTCULLIS_ENTITIES_CHANGE_H
+#define PORTCULLIS_ENTITIES_CHANGE_H
+
+#include "entities.h"
+
+/* --- memory ----------------------------------------------------------------------------------------------------- */
+
+static void *store_take(Store *store, size_t size) {
+    void *taken = malloc(size);
+    if (taken != NULL) store->bytes += size;
+    return taken;
+}
+
+static void store_give(Store *store, void *taken, size_t size) {
+    if (taken == NULL) return;
+    store->bytes -= size;
+    free(taken);
+}
+
+/* Make room for one more of `count` things of `size` bytes in `*array`. */
+static int store_room(Store *store, void **array, uint32_t count, uint32_t *capacity, size_t size) {
+    uint32_t wanted;
+    void *grown;
+    if (count < *capacity) return 1;
+    if (*capacity > 0x7FFFFFFFu / 2) return 0;
+    wanted = *capacity ? *capacity * 2 : 8;
+    grown = realloc(*array, wanted * size);
+    if (grown == NULL) return 0;
+    store->bytes += (wanted - *capacity) * size;
+    *array = grown;
+    *capacity = wanted;
+    return 1;
+}
+
+/* --- texts ------------------------------------------------------------------------------------------------------ */
+
+static int texts_grow(Store *store) {
+    uint32_t capacity = (store->text_mask + 1) * 2, i, live = 0;
+    Text **slots;
+    for (i = 0; i <= store->text_mask; i++)
+        live += store->text_slots[i] != NULL && store->text_slots[i] != TEXT_GONE;
+    if (live * 4 <= store->text_mask + 1) capacity = store->text_mask + 1; /* mostly gone ones: only clean up */
+    slots = (Text **)calloc(capacity, sizeof(Text *));
+    if (slots == NULL) return 0;
+    for (i = 0; i <= store->text_mask; i++) {
+        Text *text = store->text_slots[i];
+        uint32_t at;
+        if (text == NULL || text == TEXT_GONE) continue;
+        at = text->hash & (capacity - 1);
+        while (slots[at] != NULL) at = (at + 1) & (capacity - 1);
+        slots[at] = text;
+    }
+    store->bytes += (size_t)capacity * sizeof(Text *);
+    store_give(store, store->text_slots, (size_t)(store->text_mask + 1) * sizeof(Text *));
+    store->text_slots = slots;
+    store->text_mask = capacity - 1;
+    store->text_used = live;
+    return 1;
+}
+
+/* Give the store's one text of these bytes, with one more reference; NULL without memory. */
+static Text *text_intern(Store *store, const char *bytes, uint32_t length) {
+    uint32_t hash = bytes_hash(store->seed, bytes, length), at, place = 0;
+    int free_found = 0;
+    Text *text;
+    if (store->text_used * 2 > store->text_mask && !texts_grow(store)) return NULL;
+    at = hash & store->text_mask;
+    while ((text = store->text_slots[at]) != NULL) {
+        if (text == TEXT_GONE) {
+            if (!free_found) place = at;
+            free_found = 1;
+        } else if (text->hash == hash && text->length == length && memcmp(text->bytes, bytes, length) == 0) {
+            if (text->references < TEXT_PINNED - 1) text->references++;
+            return text;
+        }
+        at = (at + 1) & store->text_mask;
+    }
+    text = (Text *)store_take(store, sizeof(Text) + length);
+    if (text == NULL) return NULL;
+    text->owner = store->owner;
+    text->length = length;
+    text->references = 1;
+    text->hash = hash;
+    memcpy(text->bytes, bytes, length);
+    if (!free_found) {
+        place = at;
+        store->text_used++;
+    }
+    store->text_slots[place] = text;
+    return text;
+}
+
+static inline void text_pin(const Text *text) { ((Text *)text)->references = TEXT_PINNED; }
+
+/* A text with 2^32 - 2 references stays for good: better than to count wrongly. */
+static void text_release(Store *store, const Text *given) {
+    Text *text = (Text *)given;
+    uint32_t at;
+    if (text->references >= TEXT_PINNED - 1 || --text->references > 0) return;
+    at = text->hash & store->text_mask;
+    while (store->text_slots[at] != text) at = (at + 1) & store->text_mask;
+    store->text_slots[at] = TEXT_GONE;
+    store_give(store, text, sizeof(Text) + text->length);
+}
+
+/* --- names of attributes and types ------------------------------------------------------------------------------- */
+
+/* Give the number of a name, a new one where it has none; KEY_NONE without memory. Numbers stay for good. */
+static Key key_intern(Store *store, const char *bytes, uint32_t length) {
+    Key key = store_key(store, bytes, length);
+    const Text *name;
+    uint32_t at;
+    if (key != KEY_NONE) return key;
+    if (store->key_count >= KEY_OF_REQUEST - 1) return KEY_NONE;
+    if (store->key_count * 2 >= store->key_mask) {
+        uint32_t capacity = (store->key_mask + 1) * 2, i;
+        uint32_t *slots = (uint32_t *)calloc(capacity, sizeof(uint32_t));
+        if (slots == NULL) return KEY_NONE;
+        for (i = 0; i < store->key_count; i++) {
+            at = store->keys[i]->hash & (capacity - 1);
+            while (slots[at] != 0) at = (at + 1) & (capacity - 1);
+            slots[at] = i + 1;
+        }
+        store->bytes += (size_t)capacity * sizeof(uint32_t);
+        store_give(store, store->key_slots, (size_t)(store->key_mask + 1) * sizeof(uint32_t));
+        store->key_slots = slots;
+        store->key_mask = capacity - 1;
+    }
+    if (!store_room(store, (void **)&store->keys, store->key_count, &store->key_capacity, sizeof(Text *)))
+        return KEY_NONE;
+    name = text_intern(store, bytes, length);
+    if (name == NULL) return KEY_NONE;
+    text_pin(name);
+    at = name->hash & store->key_mask;
+    while (store->key_slots[at] != 0) at = (at + 1) & store->key_mask;
+    store->key_slots[at] = store->key_count + 1;
+    store->keys[store->key_count] = name;
+    return store->key_count++;
+}
+
+/* Find the number of a type, or TYPE_OF_REQUEST. There are few types: the caller in Python keeps a dict. */
+static uint32_t type_append(Store *store, const char *bytes, uint32_t length) {
+    uint32_t capacity = store->type_capacity;
+    const Text *name;
+    if (store->type_count == capacity) {
+        const Text **types;
+        uint8_t *flags;
+        uint32_t *counts;
+        if (capacity >= 0x10000000u) return TYPE_OF_REQUEST;
+        types = (const Text **)realloc((void *)store->types, (size_t)capacity * 2 * sizeof(Text *));
+        if (types == NULL) return TYPE_OF_REQUEST;
+        store->types = types;
+        flags = (uint8_t *)realloc(store->type_flags, (size_t)capacity * 2);
+        if (flags == NULL) return TYPE_OF_REQUEST;
+        store->type_flags = flags;
+        counts = (uint32_t *)realloc(store->type_counts, (size_t)capacity * 2 * sizeof(uint32_t));
+        if (counts == NULL) return TYPE_OF_REQUEST;
+        store->type_counts = counts;
+        store->bytes += (size_t)capacity * (sizeof(Text *) + 1 + sizeof(uint32_t));
+        store->type_capacity = capacity * 2;
+    }
+    name = text_intern(store, bytes, length);
+    if (name == NULL) return TYPE_OF_REQUEST;
+    text_pin(name);
+    store->types[store->type_count] = name;
+    store->type_flags[store->type_count] = 0;
+    store->type_counts[store->type_count] = 0;
+    return store->type_count++;
+}
+
+/* --- nodes ------------------------------------------------------------------------------------------------------ */
+
+static int nodes_grow(Store *store) {
+    uint32_t capacity = (store->node_mask + 1) * 2, i, live = 0;
+    NodeSlot *slots;
+    for (i = 0; i <= store->node_mask; i++)
+        live += store->node_slots[i].place != 0 && store->node_slots[i].place != SLOT_GONE;
+    if (live * 4 <= store->node_mask + 1) capacity = store->node_mask + 1;
+    slots = (NodeSlot *)calloc(capacity, sizeof(NodeSlot));
+    if (slots == NULL) return 0;
+    for (i = 0; i <= store->node_mask; i++) {
+        NodeSlot slot = store->node_slots[i];
+        uint32_t at;
+        if (slot.place == 0 || slot.place == SLOT_GONE) continue;
+        at = slot.hash & (capacity - 1);
+        while (slots[at].place != 0) at = (at + 1) & (capacity - 1);
+        slots[at] = slot;
+    }
+    store->bytes += (size_t)capacity * sizeof(NodeSlot);
+    store_give(store, store->node_slots, (size_t)(store->node_mask + 1) * sizeof(NodeSlot));
+    store->node_slots = slots;
+    store->node_mask = capacity - 1;
+    store->node_used = live;
+    return 1;
+}
+
+/* Let walks have a stamp and a place in the queue for every place. */
+static int stamps_grow(Store *store, uint32_t wanted) {
+    uint32_t *stamps, *queue;
+    if (wanted <= store->stamp_capacity) return 1;
+    stamps = (uint32_t *)realloc(store->stamps, (size_t)wanted * sizeof(uint32_t));
+    if (stamps == NULL) return 0;
+    store->stamps = stamps;
+    queue = (uint32_t *)realloc(store->queue, (size_t)wanted * sizeof(uint32_t));
+    if (queue == NULL) return 0;
+    store->queue = queue;
+    memset(stamps + store->stamp_capacity, 0, (size_t)(wanted - store->stamp_capacity) * sizeof(uint32_t));
+    store->bytes += (size_t)(wanted - store->stamp_capacity) * 2 * sizeof(uint32_t);
+    store->stamp_capacity = wanted;
+    return 1;
+}
+
+static int place_take(Store *store, uint32_t *place) {
+    uint32_t chunk = store->place_count / NODES_OF_CHUNK;
+    if (store->free_count > 0) {
+        *place = store->free_places[--store->free_count];
+        return 1;
+    }
+    if (store->place_count >= 0x7FFFFFF0u) return 0;
+    if (store->place_count % NODES_OF_CHUNK == 0) {
+        EntityNode *nodes;
+        if (!store_room(store, (void **)&store->chunks, chunk, &store->chunk_capacity, sizeof(EntityNode *))) return 0;
+        if (!stamps_grow(store, (chunk + 1) * NODES_OF_CHUNK)) return 0;
+        nodes = (EntityNode *)calloc(NODES_OF_CHUNK, sizeof(EntityNode));
+        if (nodes == NULL) return 0;
+        store->bytes += NODES_OF_CHUNK * sizeof(EntityNode);
+        store->chunks[chunk] = nodes;
+    }
+    *place = store->place_count++;
+    return 1;
+}
+
+/* Give the node of an entity, a mentioned one where there is none; NULL without memory. */
+static EntityNode *node_intern(Store *store, uint32_t type, const char *id, uint32_t length) {
+    EntityNode *node = store_find(store, type, id, length);
+    const Text *name;
+    uint32_t at, place, generation, hash;
+    if (node != NULL) return node;
+    if (store->node_used * 2 > store->node_mask && !nodes_grow(store)) return NULL;
+    /* Room for its own place among the free ones, so that giving it back cannot fail. */
+    if (!store_room(store, (void **)&store->free_places, store->place_count, &store->free_capacity, sizeof(uint32_t)))
+        return NULL;
+    name = text_intern(store, id, length);
+    if (name == NULL) return NULL;
+    if (!place_take(store, &place)) {
+        text_release(store, name);
+        return NULL;
+    }
+    node = store_node(store, place);
+    generation = node->generation;
+    memset(node, 0, sizeof(EntityNode));
+    node->generation = generation;
+    node->type_name = store->types[type];
+    node->id = name;
+    node->type = type;
+    node->index = place;
+    node->flags = store->type_flags[type];
+    hash = node_hash(store, type, name->hash);
+    at = hash & store->node_mask;
+    while (store->node_slots[at].place != 0 && store->node_slots[at].place != SLOT_GONE)
+        at = (at + 1) & store->node_mask;
+    if (store->node_slots[at].place == 0) store->node_used++;
+    store->node_slots[at].hash = hash;
+    store->node_slots[at].place = place + 1;
+    return node;
+}
+
+static void relatives_free(Store *store, EntityNode *node);
+
+/* Give a node's place back when nothing defines or mentions it. */
+static void node_release(Store *store, EntityNode *node) {
+    uint32_t at, hash, place = node->index;
+    if (node->flags & NODE_EXISTS || node->references > 0 || node->child_count > 0 || node->id == NULL) return;
+    hash = node_hash(store, node->type, node->id->hash);
+    at = hash & store->node_mask;
+    while (store->node_slots[at].place != place + 1) at = (at + 1) & store->node_mask;
+    store->node_slots[at].place = SLOT_GONE;
+    text_release(store, node->id);
+    relatives_free(store, node);
+    store_give(store, node->children, node->child_capacity * sizeof(uint32_t));
+    node->children = NULL;
+    node->child_capacity = 0;
+    node->id = NULL;
+    node->flags = 0;
+    node->type = TYPE_OF_REQUEST;
+    node->generation++;
+    store->free_places[store->free_count++] = place;
+}
+
+static inline void node_pin(const EntityNode *node) { ((EntityNode *)node)->references = NODE_PINNED; }
+
+static inline void node_mention(EntityNode *node) {
+    if (node->references < NODE_PINNED - 1) node->references++;
+}
+
+static void node_forget(Store *store, EntityNode *node) {
+    if (node->references >= NODE_PINNED - 1) return;
+    node->references--;
+    node_release(store, node);
+}
+
+/* --- values ------------------------------------------------------------------------------------------------------ */
+
+static size_t set_bytes(uint32_t count) { return sizeof(ValueSet) + (size_t)count * sizeof(Value); }
+static size_t record_bytes(uint32_t count) { return sizeof(Record) + (size_t)count * sizeof(Field); }
+
+/* Give back a value of the store and all that it holds. `depth` is bounded by VALUE_DEPTH_MAX when it was made. */
+static void value_free(Store *store, const Value *value) {
+    uint32_t i;
+    switch (value->tag) {
+    case VALUE_STRING:
+        text_release(store, value->text);
+        break;
+    case VALUE_ENTITY:
+        node_forget(store, (EntityNode *)value->entity);
+        break;
+    case VALUE_SET:
+        for (i = 0; i < value->set->count; i++) value_free(store, &value->set->items[i]);
+        store_give(store, (void *)value->set, set_bytes(value->set->count));
+        break;
+    case VALUE_RECORD:
+        for (i = 0; i < value->record->count; i++) value_free(store, &value->record->fields[i].value);
+        store_give(store, (void *)value->record, record_bytes(value->record->count));
+        break;
+    case VALUE_IP:
+        store_give(store, (void *)value->ip, sizeof(IpAddress));
+        break;
+    default:
+        break;
+    }
+}
+
+static void record_free(Store *store, const Record *record) {
+    Value value;
+    if (record == NULL) return;
+    value.tag = VALUE_RECORD;
+    value.record = record;
+    value_free(store, &value);
+}
+
+/* --- relatives --------------------------------------------------------------------------------------------------- */
+
+/* Parents and ancestors lie in one piece: first the parents. */
+static void relatives_free(Store *store, EntityNode *node) {
+    store_give(store, node->parents, ((size_t)node->parent_count + node->ancestor_count) * sizeof(uint32_t));
+    node->parents = node->ancestors = NULL;
+    node->parent_count = node->ancestor_count = 0;
+}
+
+static int relatives_set(
+    Store *store, EntityNode *node, const uint32_t *parents, uint32_t parent_count, const uint32_t *ancestors,
+    uint32_t ancestor_count
+) {
+    size_t total = (size_t)parent_count + ancestor_count;
+    uint32_t *made = NULL;
+    if (total > 0) {
+        made = (uint32_t *)store_take(store, total * sizeof(uint32_t));
+        if (made == NULL) return 0;
+        memcpy(made, parents, parent_count * sizeof(uint32_t));
+        memcpy(made + parent_count, ancestors, ancestor_count * sizeof(uint32_t));
+    }
+    relatives_free(store, node);
+    node->parents = made;
+    node->ancestors = made == NULL ? NULL : made + parent_count;
+    node->parent_count = parent_count;
+    node->ancestor_count = ancestor_count;
+    return 1;
+}
+
+/* Make room among the children of `parent`; linking cannot fail after this. */
+static int child_room(Store *store, EntityNode *parent, uint32_t more) {
+    uint32_t wanted = parent->child_count + more, capacity = parent->child_capacity;
+    uint32_t *grown;
+    if (wanted <= capacity) return 1;
+    if (wanted > 0x7FFFFFFFu) return 0;
+    capacity = capacity + capacity / 2 + 2;
+    if (capacity < wanted) capacity = wanted;
+    grown = (uint32_t *)realloc(parent->children, (size_t)capacity * sizeof(uint32_t));
+    if (grown == NULL) return 0;
+    store->bytes += (size_t)(capacity - parent->child_capacity) * sizeof(uint32_t);
+    parent->children = grown;
+    parent->child_capacity = capacity;
+    return 1;
+}
+
+static void child_link(EntityNode *parent, const EntityNode *child) {
+    uint32_t at = parent->child_count++;
+    if (child->flags & NODE_WALKED) { /* the walked ones come first */
+        parent->children[at] = parent->children[parent->walked_child_count];
+        at = parent->walked_child_count++;
+    }
+    parent->children[at] = child->index;
+}
+
+static void child_unlink(EntityNode *parent, const EntityNode *child) {
+    uint32_t at = 0;
+    while (at < parent->child_count && parent->children[at] != child->index) at++;
+    if (at == parent->child_count) return;
+    if (at < parent->walked_child_count) {
+        parent->walked_child_count--;
+        parent->children[at] = parent->children[parent->walked_child_count];
+        at = parent->walked_child_count;
+    }
+    parent->child_count--;
+    parent->children[at] = parent->children[parent->child_count];
+}
+
+static int place_compare(const void *a, const void *b) {
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* Begin a walk of the store: places that were seen carry the stamp that is given. */
+static uint32_t stamp_next(Store *store) {
+    if (++store->stamp == 0) {
+        memset(store->stamps, 0, store->stamp_capacity * sizeof(uint32_t));
+        store->stamp = 1;
+    }
+    return store->stamp;
+}
+
+/* Find all closed ancestors of a node anew, up from its parents; 0 without memory, then nothing is changed. */
+static int ancestors_renew(Store *store, EntityNode *node) {
+    uint32_t stamp = stamp_next(store), head = 0, tail = 0, i;
+    store->stamps[node->index] = stamp;
+    for (i = 0; i < node->parent_count; i++) {
+        uint32_t parent = node->parents[i];
+        if (store_node(store, parent)->flags & NODE_WALKED || store->stamps[parent] == stamp) continue;
+        store->stamps[parent] = stamp;
+        store->queue[tail++] = parent;
+    }
+    while (head < tail) {
+        const EntityNode *above = store_node(store, store->queue[head++]);
+        for (i = 0; i < above->parent_count; i++) {
+            uint32_t parent = above->parents[i];
+            if (store_node(store, parent)->flags & NODE_WALKED || store->stamps[parent] == stamp) continue;
+            store->stamps[parent] = stamp;
+            store->queue[tail++] = parent;
+        }
+    }
+    qsort(store->queue, tail, sizeof(uint32_t), place_compare);
+    return relatives_set(store, node, node->parents, node->parent_count, store->queue, tail);
+}
+
+/* --- the whole --------------------------------------------------------------------------------------------------- */
+
+static int store_open(Store *store, uint64_t token, uint32_t owner, uint64_t seed) {
+    memset(store, 0, sizeof(Store));
+    store->token = token;
+    store->owner = owner;
+    store->seed = seed;
+    store->node_slots = (NodeSlot *)calloc(64, sizeof(NodeSlot));
+    store->text_slots = (Text **)calloc(64, sizeof(Text *));
+    store->key_slots = (uint32_t *)calloc(64, sizeof(uint32_t));
+    store->types = (const Text **)calloc(8, sizeof(Text *));
+    store->type_flags = (uint8_t *)calloc(8, 1);
+    store->type_counts = (uint32_t *)calloc(8, sizeof(uint32_t));
+    store->node_mask = store->text_mask = store->key_mask = 63;
+    store->type_capacity = 8;
+    store->type_count = 1;
+    store->bytes = 64 * (sizeof(NodeSlot) + sizeof(Text *) + sizeof(uint32_t)) + 8 * (sizeof(Text *) + 1 + sizeof(uint32_t));
+    pthread_mutex_init(&store->lock, NULL);
+    return store->node_slots != NULL && store->text_slots != NULL && store->key_slots != NULL && store->types != NULL &&
+           store->type_flags != NULL && store->type_counts != NULL;
+}
+
+static void value_drop(const Value *value) { /* of a store that is going as a whole: texts and nodes go by themselves */
+    uint32_t i;
+    if (value->tag == VALUE_SET) {
+        for (i = 0; i < value->set->count; i++) value_drop(&value->set->items[i]);
+        free((void *)value->set);
+    } else if (value->tag == VALUE_RECORD) {
+        for (i = 0; i < value->record->count; i++) value_drop(&value->record->fields[i].value);
+        free((void *)value->record);
+    } else if (value->tag == VALUE_IP) {
+        free((void *)value->ip);
+    }
+}
+
+static void record_drop(const Record *record) {
+    Value value;
+    if (record == NULL) return;
+    value.tag = VALUE_RECORD;
+    value.record = record;
+    value_drop(&value);
+}
+
+static void store_close(Store *store) {
+    uint32_t i;
+    for (i = 0; i < store->place_count; i++) {
+        EntityNode *node = store_node(store, i);
+        record_drop(node->attributes);
+        record_drop(node->tags);
+        free(node->parents);
+        free(node->children);
+    }
+    for (i = 0; i < (store->place_count + NODES_OF_CHUNK - 1) / NODES_OF_CHUNK; i++) free(store->chunks[i]);
+    if (store->text_slots != NULL)
+        for (i = 0; i <= store->text_mask; i++)
+            if (store->text_slots[i] != TEXT_GONE) free(store->text_slots[i]);
+    free(store->chunks);
+    free(store->free_places);
+    free(store->node_slots);
+    free(store->text_slots);
+    free((void *)store->keys);
+    free(store->key_slots);
+    free((void *)store->types);
+    free(store->type_flags);
+    free(store->type_counts);
+    free(store->stamps);
+    free(store->queue);
+    pthread_mutex_destroy(&store->lock);
+    memset(store, 0, sizeof(Store));
+}
+
+#endif

@@ -1,0 +1,95 @@
+"""Entities, laid out for the policy machine (`_native/entities.pyx`)."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, Final, Literal, final
+
+from gateway._native.uid import EntityUid
+
+__pyx_capi__: Final[dict[str, object]]
+
+SET_ITEMS_MAX: Final[int]
+RECORD_FIELDS_MAX: Final[int]
+TEXT_BYTES_MAX: Final[int]
+PARENTS_MAX: Final[int]
+DEPTH_MAX: Final[int]
+
+Upsert = tuple[EntityUid, Mapping[str, Any], Collection[EntityUid], Mapping[str, Any] | None]
+
+@final
+class EntityStore:
+    """Entities by their uids.
+
+    Values going in: bool, int within 64 bits, str, EntityUid, Decimal, IPAddr, Datetime, Duration, dict for records,
+    list, tuple, set or frozenset for sets. Coming out, sets are tuples in canonical order. Needs the GIL; a change is
+    atomic for whoever decides. Texts, nodes and values that nothing uses any more are given back at once; names of
+    types and attributes, and what a policy names, stay as long as the store.
+    """
+
+    def __new__(cls) -> EntityStore: ...
+    def walk_type(self, name: str) -> None:
+        """Let entities of this type be found by walking down from them; see `entities.h`. Before the first of them."""
+
+    def put(
+        self,
+        uid: EntityUid,
+        attributes: Mapping[str, Any],
+        parents: Collection[EntityUid] = (),
+        tags: Mapping[str, Any] | None = None,
+        *,
+        cycles: Literal["refuse", "allow"] = "refuse",
+    ) -> int:
+        """Define one entity, in place of what it was; give the new revision. See `apply`."""
+
+    def remove(self, uid: EntityUid) -> int:
+        """Undefine one entity; give the new revision."""
+
+    def apply(
+        self,
+        upserts: Sequence[Upsert],
+        deletes: Sequence[EntityUid] = (),
+        *,
+        cycles: Literal["refuse", "allow"] = "refuse",
+    ) -> int:
+        """Define and undefine entities, all or none; give the new revision.
+
+        `upserts`: (uid, attributes, parents, tags or None) each. With cycles="refuse", ValueError names an entity that
+        would be in itself; with "allow" cycles are harmless. Raises ValueError for values that are none.
+        """
+
+    @property
+    def revision(self) -> int:
+        """Counts changes; that of `put` and `apply`."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """What is allocated for this store, without the allocator's own overhead."""
+
+    def __len__(self) -> int: ...
+    def __contains__(self, uid: object, /) -> bool: ...
+    def __iter__(self) -> Iterator[EntityUid]: ...
+    def get(self, uid: EntityUid) -> tuple[dict[str, Any], tuple[EntityUid, ...], dict[str, Any]] | None:
+        """Give (attributes, parents, tags) of a defined entity, or None."""
+
+    def version(self, uid: EntityUid) -> int:
+        """Give the revision at which the entity, or what it is in, changed last; 0 for one that was never there."""
+
+    def uids(self, type: str | None = None) -> Iterator[EntityUid]:
+        """Yield the uids of all defined entities, or of those of a type; what changes meanwhile may be missed."""
+
+    def count_of(self, type: str) -> int:
+        """Give how many entities of a type are defined."""
+
+    def types(self) -> list[str]:
+        """Give the types that have defined entities."""
+
+    def is_in(self, uid: EntityUid, container: EntityUid) -> bool:
+        """Tell whether `uid` is `container`, or below it."""
+
+    def ancestors(self, uid: EntityUid) -> frozenset[EntityUid]:
+        """Give all that the entity is in, but for itself: also what is found by walking."""
+
+    def descendants(self, uid: EntityUid) -> frozenset[EntityUid]:
+        """Give all that is in the entity, but for itself."""
+
+    def children(self, uid: EntityUid) -> frozenset[EntityUid]:
+        """Give the entities of which this is a direct parent."""
