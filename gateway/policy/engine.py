@@ -1,0 +1,91 @@
+"""`Engine`: policies, entities and a schema, ready to decide."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+from gateway._native.uid import EntityUid
+from gateway._native.vm import Answer, Decider, Program, Request, Rule
+from gateway.policy.compiler.policies import compile_statement
+from gateway.policy.compiler.reads import Reads, reads_of, reads_together
+from gateway.policy.compiler.scopes import encode_scope
+from gateway.policy.explanation import Explanation, explain
+
+if TYPE_CHECKING:
+    from gateway.policy.entities import Entities
+    from gateway.policy.policy_set import Policy, PolicySet
+    from gateway.policy.schema import Schema
+
+__all__ = ["Answer", "Engine", "Request"]
+
+
+class Engine(Decider):
+    """Decides by Cedar's rules: a request is allowed if no `forbid` and at least one `permit` is satisfied.
+
+    A snapshot: its policies never change; `with_policies` makes another engine that shares all that stayed the same,
+    and whoever holds the old one goes on deciding by the old policies. Entities are shared and may change between
+    decisions. `allows`, `authorize`, `decide`, `decide_all` and `prepare` are the compiled `Decider`'s own methods.
+    Safe to use from many threads.
+    """
+
+    policies: PolicySet
+    entities: Entities
+    schema: Schema | None
+    _compiled: dict[str, tuple[Policy, Rule]]
+
+    def __new__(
+        cls, policies: PolicySet, entities: Entities, schema: Schema | None = None, *, like: Engine | None = None
+    ) -> Self:
+        """Compile `policies`; of `like`, an engine of the same entities, reuse what did not change.
+
+        With a schema, its actions and their groups are entities. Raises PolicySyntaxError for a policy beyond the
+        machine's limits.
+        """
+        if schema is not None and (like is None or like.schema is not schema or like.entities is not entities):
+            entities.declare_actions(schema)
+        compiled = _compile(policies.policies, {} if like is None else like._compiled)
+        self = super().__new__(cls, entities.store, [rule for _, rule in compiled.values()], list(compiled))
+        self.policies = policies
+        self.entities = entities
+        self.schema = schema
+        self._compiled = compiled
+        return self
+
+    def with_policies(self, policies: PolicySet) -> Self:
+        """Give an engine for other policies over the same entities and schema."""
+        return type(self)(policies, self.entities, self.schema, like=self)
+
+    def explain(
+        self, principal: EntityUid, action: EntityUid, resource: EntityUid, context: dict[str, Any] | None = None
+    ) -> Explanation:
+        """Say for every policy whether it was satisfied, and if not, which clause failed, with the operands' values."""
+        return explain(self, self.policies.policies, self.prepare(principal, action, resource, context))
+
+    def program(self, policy_id: str) -> Program:
+        """Give the program of a policy's conditions. Raises KeyError for an unknown id."""
+        return self._compiled[policy_id][1].program
+
+    def reads(self, policy_id: str | None = None) -> Reads:
+        """Give the read-set of one policy, or of all. Raises KeyError for an unknown id."""
+        if policy_id is not None:
+            return reads_of(self._compiled[policy_id][0].statement)
+        return reads_together([reads_of(policy.statement) for policy, _ in self._compiled.values()])
+
+
+def _compile(policies: Mapping[str, Policy], known: dict[str, tuple[Policy, Rule]]) -> dict[str, tuple[Policy, Rule]]:
+    """Give policy and rule by id, in the order of the set."""
+    programs: dict[int, Program] = {}  # by statement, which links of a template share
+    compiled: dict[str, tuple[Policy, Rule]] = {}
+    find = known.get
+    for policy_id, policy in policies.items():
+        found = find(policy_id)
+        if found is not None and found[0] is policy:
+            compiled[policy_id] = found
+            continue
+        statement = policy.statement
+        program = programs.get(id(statement))
+        if program is None:
+            program = programs[id(statement)] = compile_statement(statement)
+        compiled[policy_id] = policy, Rule(encode_scope(statement.effect, *policy.scope()), program)
+    return compiled
