@@ -7,8 +7,9 @@ unnamed namespace, else what Cedar itself has. Nothing in a namespace may hide w
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
-from typing import Final, NoReturn
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Final, NoReturn, TypeVar
 
 from gateway._native.uid import EntityUid
 from gateway.policy.schema import model
@@ -28,6 +29,8 @@ from gateway.policy.schema.raw import (
     qualified,
 )
 from gateway.policy.schema.text import SchemaMisread
+
+T = TypeVar("T")
 
 EXTENSIONS: Final = ("ipaddr", "decimal", "datetime", "duration")
 _BUILT_IN: Final[Mapping[str, model.Type]] = {
@@ -66,15 +69,15 @@ class Resolver:
         """Give entities and actions; what is wrong is in `faults` then."""
         self._check_names()
         for name in self._commons:
-            self._try(lambda name=name: self._common(name))  # type: ignore[misc]
+            self._try(partial(self._common, name))
         entities = {}
         for name, (space, raw) in self._entities.items():
-            made = self._try(lambda name=name, space=space, raw=raw: self._entity(name, space, raw))  # type: ignore[misc]
+            made = self._try(partial(self._entity, name, space, raw))
             if made is not None:
                 entities[name] = made
         actions = {}
         for uid, (space, raw_action) in self._actions.items():
-            action = self._try(lambda uid=uid, space=space, raw=raw_action: self._action(uid, space, raw))  # type: ignore[misc]
+            action = self._try(partial(self._action, uid, space, raw_action))
             if action is not None:
                 actions[uid] = action
         if not self.faults:
@@ -82,7 +85,7 @@ class Resolver:
             actions = self._with_groups(actions)
         return entities, actions
 
-    def _try(self, work):  # type: ignore[no-untyped-def]
+    def _try(self, work: Callable[[], T]) -> T | None:
         if len(self.faults) >= FAULTS_MAX:
             return None
         try:
@@ -255,9 +258,9 @@ def _with_ancestors(entities: dict[str, model.EntityDeclaration]) -> dict[str, m
     }
 
 
-def _closure(start, parents_of):  # type: ignore[no-untyped-def]
+def _closure(start: T, parents_of: Callable[[T], Iterable[T]]) -> frozenset[T]:
     """Give all that is above `start`; itself only by a cycle."""
-    found = set()
+    found: set[T] = set()
     waiting = list(parents_of(start))
     while waiting:
         each = waiting.pop()
