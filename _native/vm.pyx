@@ -634,12 +634,12 @@ cdef class Decider:
 
     def prepare(
         self, EntityUid principal not None, EntityUid action not None, EntityUid resource not None, context=None,
-        *, dict overlays=None
+        *, overlays=None
     ):
         """Return a Request that `decide` and `answer` take: its entities looked up, its context converted.
 
         `overlays` defines principal, action or resource for this request alone: by uid, (attributes, parents). What is
-        given goes before what the store has of the entity. `context` and `overlays` are kept, and must not change.
+        given goes before what the store has of the entity. `context` is kept, and must not change.
         """
         cdef Request request = Request.__new__(Request)
         request.store = self.store
@@ -651,7 +651,7 @@ cdef class Decider:
             for uid in overlays:
                 if uid != principal and uid != action and uid != resource:
                     raise ValueError(f"{uid} is not part of the request")
-            request.overlays = overlays
+            request.overlays = dict(overlays)
         request.fill()
         return request
 

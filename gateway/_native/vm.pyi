@@ -3,7 +3,7 @@
 `OPCODES`, `FUNCTIONS` and `ERRORS` are the machine's own lists (`_native/opcodes.h`), by number.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal, NamedTuple, Self, final
 
 from typing_extensions import disjoint_base
@@ -135,12 +135,12 @@ class Decider:
         resource: EntityUid,
         context: dict[str, Any] | None = None,
         *,
-        overlays: dict[EntityUid, tuple[dict[str, Any], Iterable[EntityUid]]] | None = None,
+        overlays: Mapping[EntityUid, tuple[Mapping[str, Any], Iterable[EntityUid]]] | None = None,
     ) -> Request:
         """Return a Request that `decide` and `answer` take: its entities looked up, its context converted.
 
         `overlays` defines principal, action or resource for this request alone: by uid, (attributes, parents). What is
-        given goes before what the store has of the entity. `context` and `overlays` are kept, and must not change.
+        given goes before what the store has of the entity. `context` is kept, and must not change.
         """
 
     def decide(self, request: Request) -> bool:

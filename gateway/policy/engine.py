@@ -13,6 +13,7 @@ from gateway.policy.compiler.scopes import encode_scope
 from gateway.policy.explanation import Explanation, explain
 
 if TYPE_CHECKING:
+    from gateway._native.entities import EntityStore
     from gateway.policy.entities import Entities
     from gateway.policy.policy_set import Policy, PolicySet
     from gateway.policy.schema import Schema
@@ -43,7 +44,7 @@ class Engine(Decider):
         machine's limits.
         """
         if schema is not None and (like is None or like.schema is not schema or like.entities is not entities):
-            entities.declare_actions(schema)
+            _declare_actions(entities.store, schema)
         compiled = _compile(policies.policies, {} if like is None else like._compiled)
         self = super().__new__(cls, entities.store, [rule for _, rule in compiled.values()], list(compiled))
         self.policies = policies
@@ -71,6 +72,17 @@ class Engine(Decider):
         if policy_id is not None:
             return reads_of(self._compiled[policy_id][0].statement)
         return reads_together([reads_of(policy.statement) for policy, _ in self._compiled.values()])
+
+
+def _declare_actions(store: EntityStore, schema: Schema) -> None:
+    """Make the schema's actions entities, with their groups as parents; what is so already stays untouched."""
+    upserts: list[tuple[EntityUid, dict[str, Any], tuple[EntityUid, ...], None]] = []
+    for action in schema.actions.values():
+        known = store.get(action.uid)
+        if known is None or frozenset(known[1]) != action.parents:
+            upserts.append((action.uid, {}, tuple(action.parents), None))
+    if upserts:
+        store.apply(upserts)
 
 
 def _compile(policies: Mapping[str, Policy], known: dict[str, tuple[Policy, Rule]]) -> dict[str, tuple[Policy, Rule]]:

@@ -1,0 +1,178 @@
+"""The index over heads only decides what is looked at: what it finds is what looking at every policy finds."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from gateway._native.entities import EntityStore
+from gateway._native.uid import EntityUid
+from gateway._native.vm import Decider, Request, Rule
+from gateway.policy.compiler.policies import compile_statement
+from gateway.policy.compiler.scopes import encode_scope
+from gateway.policy.language.statements import parse_policies
+
+USERS = [EntityUid("User", f"u{n}") for n in range(12)]
+TEAMS = [EntityUid("Team", f"t{n}") for n in range(12)]
+DOCS = [EntityUid("Doc", f"d{n}") for n in range(12)]
+FOLDERS = [EntityUid("Folder", f"f{n}") for n in range(12)]
+LISTS = [EntityUid("List", f"l{n}") for n in range(6)]  # of a walked type
+ACTIONS = [EntityUid("Action", f"a{n}") for n in range(6)]
+GROUPS = [EntityUid("Action", f"g{n}") for n in range(3)]
+UNKNOWN = EntityUid("User", "nobody"), EntityUid("Stranger", "x")
+
+
+def entities(source: random.Random) -> EntityStore:
+    store = EntityStore()
+    store.walk_type("List")
+    for number, uid in enumerate(LISTS):
+        store.put(uid, {}, source.sample(LISTS[:number], source.randint(0, min(2, number))))
+    for kinds, parents in ((TEAMS, TEAMS), (FOLDERS, FOLDERS), (GROUPS, GROUPS)):
+        for number, uid in enumerate(kinds):
+            store.put(uid, {}, source.sample(parents[:number], source.randint(0, min(2, number))))
+    for uid in USERS:
+        store.put(uid, {"n": source.randint(0, 3)}, source.sample(TEAMS + LISTS, source.randint(0, 4)))
+    for uid in DOCS:
+        store.put(uid, {"n": source.randint(0, 3)}, source.sample(FOLDERS + LISTS, source.randint(0, 3)))
+    for uid in ACTIONS:
+        store.put(uid, {}, source.sample(GROUPS, source.randint(0, 2)))
+    return store
+
+
+def bound(source: random.Random, name: str, kind: str, things: list[EntityUid]) -> str:
+    match source.randrange(7):
+        case 0 | 1:
+            return name
+        case 2:
+            return f"{name} is {kind}"
+        case 3:
+            return f"{name} == {source.choice(things)}"
+        case 4:
+            return f"{name} is {kind} in {source.choice(things)}"
+    return f"{name} in {source.choice(things)}"
+
+
+def policy(source: random.Random) -> str:
+    effect = source.choice(("permit", "permit", "permit", "forbid"))
+    action = source.choice(
+        (
+            "action",
+            f"action == {source.choice(ACTIONS + GROUPS)}",
+            f"action in {source.choice(ACTIONS + GROUPS)}",
+            f"action in [{', '.join(map(str, source.sample(ACTIONS + GROUPS, source.randint(0, 3))))}]",
+        )
+    )
+    principal = bound(source, "principal", "User", USERS + TEAMS + LISTS)
+    resource = bound(source, "resource", "Doc", DOCS + FOLDERS + LISTS)
+    condition = source.choice(
+        (
+            "",
+            "",
+            "when { principal.n > 1 }",
+            "unless { resource.n == context.n }",
+            "when { context.nope }",
+            "when { principal.nope == 1 }",
+        )
+    )
+    return f"{effect}({principal}, {action}, {resource}) {condition};"
+
+
+def rules_of(text: str) -> list[Rule]:
+    rules = []
+    for parsed in parse_policies(text):
+        s = parsed.statement
+        rules.append(Rule(encode_scope(s.effect, s.principal, s.action, s.resource), compile_statement(s)))
+    return rules
+
+
+def decider_of(store: EntityStore, rules: list[Rule]) -> Decider:
+    return Decider(store, rules, [f"policy{number}" for number in range(len(rules))])
+
+
+def by_hand(
+    decider: Decider, rules_permit: list[bool], request: Request
+) -> tuple[bool, frozenset[str], frozenset[str]]:
+    satisfied: dict[bool, set[str]] = {True: set(), False: set()}
+    errors = set()
+    for name, permits, (head, code, holds, _) in zip(decider.ids, rules_permit, decider.run_each(request), strict=True):
+        if code is not None:
+            errors.add(name)
+        elif head is None and holds:
+            satisfied[permits].add(name)
+    decided_by = satisfied[False] or satisfied[True]
+    return not satisfied[False] and bool(satisfied[True]), frozenset(decided_by), frozenset(errors)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_index_loses_no_policy(seed: int) -> None:
+    source = random.Random(seed)
+    store = entities(source)
+    texts = [policy(source) for _ in range((1, 8, 9, 40, 150, 400)[seed % 6])]
+    rules = rules_of("\n".join(texts))
+    decider = decider_of(store, rules)
+    permits = [rule.permits for rule in rules]
+    for _ in range(150):
+        principal = source.choice([*USERS, *TEAMS, *LISTS, *UNKNOWN])
+        resource = source.choice([*DOCS, *FOLDERS, *LISTS, *UNKNOWN])
+        action = source.choice([*ACTIONS, *GROUPS, EntityUid("Action", "other")])
+        overlays = None
+        if source.random() < 0.3:
+            overlays = {principal: ({"n": source.randint(0, 3)}, source.sample(TEAMS, 2))}
+        request = decider.prepare(principal, action, resource, {"n": 1}, overlays=overlays)
+        answer = decider.answer(request)
+        assert (answer.allowed, answer.reasons, answer.errors) == by_hand(decider, permits, request)
+        assert decider.decide(request) is answer.allowed
+        if overlays is None:
+            assert decider.allows(principal, action, resource, {"n": 1}) is answer.allowed
+
+
+def test_entities_that_change_after_binding_are_seen() -> None:
+    source = random.Random(7)
+    store = entities(source)
+    text = "\n".join(f'permit(principal in Team::"t{n}", action in Action::"g{n % 3}", resource);' for n in range(12))
+    decider = decider_of(store, rules_of(text))
+    new, action = EntityUid("User", "new"), EntityUid("Action", "new")
+    request = decider.prepare(new, action, DOCS[0])
+    assert decider.decide(request) is False
+    store.put(action, {}, [GROUPS[0]])
+    assert decider.decide(request) is False
+    store.put(new, {}, [TEAMS[3]])
+    assert decider.decide(request) is True
+    assert "policy3" in decider.answer(request).reasons
+    store.remove(new)
+    assert decider.decide(request) is False
+    assert decider.allows(new, action, DOCS[0]) is False
+
+
+def test_a_prepared_request_does_not_take_another_entity_for_its_own() -> None:
+    """A place of the store that became free is given to another entity; the request must not see that one."""
+    store = EntityStore()
+    one, two, view = EntityUid("User", "one"), EntityUid("User", "two"), EntityUid("Action", "view")
+    store.put(one, {"ok": False})
+    store.put(view, {})
+    decider = decider_of(store, rules_of("permit(principal, action, resource) when { principal.ok };"))
+    request = decider.prepare(one, view, one, {"who": one})
+    store.remove(one)
+    store.put(two, {"ok": True})
+    assert decider.decide(request) is False
+    assert decider.answer(request).errors == {"policy0"}
+    assert decider.decide(decider.prepare(two, view, two)) is True
+
+
+def test_an_overlay_defines_the_principal_for_its_request_alone() -> None:
+    store = EntityStore()
+    alice, team, view = EntityUid("User", "alice"), EntityUid("Team", "a"), EntityUid("Action", "view")
+    top = EntityUid("Team", "top")
+    store.put(team, {}, [top])
+    text = 'permit(principal in Team::"top", action, resource) when { principal.level > 2 };'
+    decider = decider_of(store, rules_of(text))
+    request = decider.prepare(alice, view, alice, overlays={alice: ({"level": 3}, [team])})
+    assert decider.decide(request) is True
+    assert decider.allows(alice, view, alice) is False
+    assert decider.decide(decider.prepare(alice, view, alice, overlays={alice: ({"level": 2}, [team])})) is False
+    assert decider.decide(decider.prepare(alice, view, alice, overlays={alice: ({"level": 3}, [])})) is False
+    store.put(team, {}, [])
+    assert decider.decide(request) is False
+    with pytest.raises(ValueError, match="not part of the request"):
+        decider.prepare(alice, view, alice, overlays={team: ({}, [])})
