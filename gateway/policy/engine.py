@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from gateway._native.uid import EntityUid
 from gateway._native.vm import Answer, Decider, Program, Request, Rule
+from gateway.policy.compiler.bundle import BundleError, bundle_from_bytes, bundle_to_bytes
 from gateway.policy.compiler.policies import compile_statement
 from gateway.policy.compiler.reads import Reads, reads_of, reads_together
 from gateway.policy.compiler.scopes import encode_scope
@@ -30,10 +31,10 @@ class Engine(Decider):
     Safe to use from many threads.
     """
 
-    policies: PolicySet
     entities: Entities
     schema: Schema | None
-    _compiled: dict[str, tuple[Policy, Rule]]
+    _policies: PolicySet | Callable[[], PolicySet]
+    _compiled: dict[str, tuple[Policy | None, Rule]]
 
     def __new__(
         cls, policies: PolicySet, entities: Entities, schema: Schema | None = None, *, like: Engine | None = None
@@ -46,12 +47,57 @@ class Engine(Decider):
         if schema is not None and (like is None or like.schema is not schema or like.entities is not entities):
             _declare_actions(entities.store, schema)
         compiled = _compile(policies.policies, {} if like is None else like._compiled)
+        return cls._bind(compiled, policies, entities, schema)
+
+    @classmethod
+    def _bind(
+        cls,
+        compiled: dict[str, tuple[Policy | None, Rule]],
+        policies: PolicySet | Callable[[], PolicySet],
+        entities: Entities,
+        schema: Schema | None,
+    ) -> Self:
         self = super().__new__(cls, entities.store, [rule for _, rule in compiled.values()], list(compiled))
-        self.policies = policies
+        self._policies = policies
         self.entities = entities
         self.schema = schema
         self._compiled = compiled
         return self
+
+    @classmethod
+    def from_bytes(
+        cls,
+        data: bytes,
+        key: bytes,
+        policies: Callable[[], PolicySet],
+        entities: Entities,
+        schema: Schema | None = None,
+    ) -> Self:
+        """Make the engine that `to_bytes` wrote under `key` (`compiler.bundle.bundle_key`), without compiling.
+
+        `policies` reads the sources that the key stands for; it is called once, when somebody first asks for an
+        explanation or for the policies. Raises BundleError for bytes that are not what they should be: compile then.
+        """
+        bundle = bundle_from_bytes(key, data)
+        if schema is not None:
+            _declare_actions(entities.store, schema)
+        compiled: dict[str, tuple[Policy | None, Rule]] = {}
+        for policy_id, rule in zip(bundle.ids, bundle.rules, strict=True):
+            compiled[policy_id] = None, rule
+        if len(compiled) != len(bundle.ids):
+            raise BundleError("two policies have one id")
+        return cls._bind(compiled, policies, entities, schema)
+
+    def to_bytes(self, key: bytes) -> bytes:
+        """Give the compiled policies as bytes for the cache on disk."""
+        return bundle_to_bytes(key, self.ids, [rule for _, rule in self._compiled.values()])
+
+    @property
+    def policies(self) -> PolicySet:
+        """What this engine was compiled from."""
+        if callable(self._policies):
+            self._policies = self._policies()
+        return self._policies
 
     def with_policies(self, policies: PolicySet) -> Self:
         """Give an engine for other policies over the same entities and schema."""
@@ -70,8 +116,8 @@ class Engine(Decider):
     def reads(self, policy_id: str | None = None) -> Reads:
         """Give the read-set of one policy, or of all. Raises KeyError for an unknown id."""
         if policy_id is not None:
-            return reads_of(self._compiled[policy_id][0].statement)
-        return reads_together([reads_of(policy.statement) for policy, _ in self._compiled.values()])
+            return reads_of(self.policies.policies[policy_id].statement)
+        return reads_together([reads_of(policy.statement) for policy in self.policies.policies.values()])
 
 
 def _declare_actions(store: EntityStore, schema: Schema) -> None:
@@ -85,10 +131,12 @@ def _declare_actions(store: EntityStore, schema: Schema) -> None:
         store.apply(upserts)
 
 
-def _compile(policies: Mapping[str, Policy], known: dict[str, tuple[Policy, Rule]]) -> dict[str, tuple[Policy, Rule]]:
-    """Give policy and rule by id, in the order of the set."""
+def _compile(
+    policies: Mapping[str, Policy], known: dict[str, tuple[Policy | None, Rule]]
+) -> dict[str, tuple[Policy | None, Rule]]:
+    """Give policy and rule by id, in the order of the set. What is `known` of the very same policy stays."""
     programs: dict[int, Program] = {}  # by statement, which links of a template share
-    compiled: dict[str, tuple[Policy, Rule]] = {}
+    compiled: dict[str, tuple[Policy | None, Rule]] = {}
     find = known.get
     for policy_id, policy in policies.items():
         found = find(policy_id)

@@ -5,11 +5,13 @@ from typing import Any
 import pytest
 
 from gateway._native.uid import EntityUid
+from gateway.policy.compiler.bundle import BundleError, bundle_key
 from gateway.policy.engine import Answer, Engine
 from gateway.policy.entities import Entities
 from gateway.policy.explanation import PolicyExplanation
 from gateway.policy.faults import PolicySyntaxError
 from gateway.policy.policy_set import PolicySet
+from gateway.policy.schema import Schema
 
 ALICE, BOB, TEAM = EntityUid("User", "alice"), EntityUid("User", "bob"), EntityUid("Team", "t")
 VIEW, DOC = EntityUid("Action", "view"), EntityUid("Doc", "d")
@@ -100,6 +102,49 @@ def test_the_reads_of_all_policies_are_known() -> None:
     assert ("principal", "level") in reads.attributes
     assert reads.context_paths() == {("context", "blocked"), ("context", "limit")}
     assert engine().reads("policy1").attributes == frozenset()
+
+
+def test_an_engine_comes_back_from_its_bytes_without_reading_policies() -> None:
+    first = engine()
+    key = bundle_key([TEXT.encode()])
+    read: list[str] = []
+
+    def policies() -> PolicySet:
+        read.append("once")
+        return PolicySet.parse(TEXT)
+
+    second = Engine.from_bytes(first.to_bytes(key), key, policies, first.entities)
+    request = (ALICE, VIEW, DOC, {"blocked": False})
+    assert second.authorize(*request) == first.authorize(*request)
+    assert second.ids == first.ids
+    assert read == []
+    assert second.explain(*request) == first.explain(*request)
+    assert second.reads() == first.reads()
+    assert read == ["once"]
+    third = second.with_policies(second.policies.without("policy0"))
+    assert third.ids == ("policy1", "policy2")
+
+
+def test_bytes_of_other_sources_make_no_engine() -> None:
+    first = engine()
+    key = bundle_key([TEXT.encode()])
+    with pytest.raises(BundleError):
+        Engine.from_bytes(first.to_bytes(key), bundle_key([b"other"]), lambda: first.policies, first.entities)
+
+
+def test_the_actions_of_a_schema_are_entities() -> None:
+    schema = Schema.parse("""
+        entity User; entity Doc;
+        action any; action read in [any]; action view in [read] appliesTo { principal: User, resource: Doc };
+    """)
+    entities = Entities()
+    policies = PolicySet.parse('permit(principal, action in Action::"any", resource);')
+    deciding = Engine(policies, entities, schema)
+    assert deciding.allows(ALICE, VIEW, DOC)
+    assert not Engine(policies, Entities()).allows(ALICE, VIEW, DOC)
+    revision = entities.store.revision
+    Engine(policies, entities, schema)
+    assert entities.store.revision == revision
 
 
 def test_a_policy_beyond_the_machine_is_refused() -> None:
