@@ -1,0 +1,552 @@
+"""The type of every expression in one kind of request, and what is wrong with it.
+
+The rules are those of Cedar (cedar-spec, `Validation/Typechecker.lean`; docs.cedarpolicy.com, "Validation"), including
+which part of an expression is not looked at: the right of `false && …` and of `true || …`, the branch that is never
+taken. What is known to be false in one kind of request is how a policy says "not for this one".
+
+An answer has three parts: the type, None where none can be told; what is known once the expression is true
+(`capabilities.py`); and whether it is free of errors. After an error checking goes on, to tell of all of them at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+from gateway.policy.language import tree
+from gateway.policy.language.printer import print_expression
+from gateway.policy.validator import calls, capabilities, membership
+from gateway.policy.validator.capabilities import NOTHING, Capabilities, shape_of
+from gateway.policy.validator.declared import Declared, Environment
+from gateway.policy.validator.report import Findings, did_you_mean
+from gateway.policy.validator.types import (
+    BOOL,
+    FALSE,
+    LONG,
+    NEVER,
+    STRING,
+    TRUE,
+    Bool,
+    Entity,
+    Extension,
+    Field,
+    Long,
+    Mismatch,
+    Never,
+    Record,
+    Set,
+    String,
+    Type,
+    are_disjoint,
+    known,
+    least_upper_bound,
+    spelled,
+)
+
+DEPTH_MAX: Final = 200  # of expressions in one another; three calls each, below Python's limit of 1,000
+
+
+class Answer(NamedTuple):
+    """What is known of one expression."""
+
+    type: Type | None
+    holds: Capabilities = NOTHING
+    ok: bool = True
+
+
+class Wanted(NamedTuple):
+    """What an operand has to be; what has no value at all (`Never`) is everything."""
+
+    words: str
+    kinds: tuple[type, ...]
+
+
+_BOOL: Final = Wanted("Bool", (Bool, Never))
+_LONG: Final = Wanted("Long", (Long, Never))
+_STRING: Final = Wanted("String", (String, Never))
+_SET: Final = Wanted("a set", (Set, Never))
+_ENTITY: Final = Wanted("an entity", (Entity, Never))
+_ENTITY_OR_RECORD: Final = Wanted("an entity or a record", (Entity, Record, Never))
+
+_Hints = Mapping[type, str]
+_NO_HINTS: Final[_Hints] = {}
+_CONTAINS: Final = "use `contains`, `containsAny` or `containsAll` to look into a set"
+_LIKE: Final = "use `like` to look into a string"
+_HAS_HINTS: Final[_Hints] = {Set: _CONTAINS, String: _LIKE}
+_SET_HINTS: Final[_Hints] = {
+    Entity: "use `in` to ask for a place in a hierarchy",
+    Record: "use `has` to ask for an attribute",
+    String: _LIKE,
+}
+_SUM_HINTS: Final[_Hints] = {
+    String: "Cedar does not join strings",
+    Set: "Cedar does not compute unions or differences of sets",
+}
+_COMPARED: Final = "Long, datetime or duration"
+
+
+class TooDeep(Exception):
+    """An expression is nested beyond DEPTH_MAX."""
+
+
+class Checker:
+    """Checks expressions in the environment that was entered last."""
+
+    def __init__(self, declared: Declared, strict: bool) -> None:
+        self.declared = declared
+        self.strict = strict
+        self.environment: Environment
+        self.findings: Findings
+        self._depth = 0
+
+    def conditions(
+        self, conditions: tuple[tree.Condition, ...], environment: Environment, findings: Findings
+    ) -> Answer:
+        """Give the type of `when` and `unless` together. Raises TooDeep."""
+        self.environment, self.findings, self._depth = environment, findings, 0
+        answer = Answer(TRUE)
+        for condition in conditions:
+            if answer.type is FALSE:
+                break
+            right = self._expect(condition.body, answer.holds, _BOOL)
+            if condition.kind == "unless":
+                right = self._negated(right)
+            answer = self._both(answer, right)
+        return answer
+
+    def check(self, node: tree.Expr, holds: Capabilities) -> Answer:
+        """Give what is known of an expression, where `holds` is known before."""
+        if self._depth >= DEPTH_MAX:
+            raise TooDeep
+        self._depth += 1
+        answer = _RULES[type(node)](self, node, holds)
+        self._depth -= 1
+        return answer
+
+    def _expect(self, node: tree.Expr, holds: Capabilities, wanted: Wanted, hints: _Hints = _NO_HINTS) -> Answer:
+        """Check an operand that has to be of some kind."""
+        answer = self.check(node, holds)
+        found = answer.type
+        if found is None:
+            return Answer(None, NOTHING, False)
+        if isinstance(found, wanted.kinds):
+            return answer
+        self.mistyped(node, wanted.words, found, hints.get(type(found), ""))
+        return Answer(None, NOTHING, False)
+
+    def expect_type(self, node: tree.Expr, holds: Capabilities, wanted: Type) -> Answer:
+        """Check an argument that has to be of one type."""
+        answer = self.check(node, holds)
+        if answer.type is None or answer.type == wanted or isinstance(answer.type, Never):
+            return answer
+        self.mistyped(node, spelled(wanted), answer.type)
+        return Answer(None, NOTHING, False)
+
+    def mistyped(self, node: tree.Expr, wanted: str, found: Type, hint: str = "") -> None:
+        """Tell of an operand that is of another type."""
+        self.findings.add("unexpected_type", f"expected {wanted}, found `{spelled(found)}`", hint, node)
+
+    def bound(self, node: tree.Expr, types: list[Type], where: str) -> Type | None:
+        """Give the least upper bound of types, or tell that they do not go together."""
+        found: Type = NEVER
+        for each in types:
+            following = least_upper_bound(found, each, self.strict)
+            if isinstance(following, Mismatch):
+                names = list(dict.fromkeys(f"`{spelled(one)}`" for one in types))
+                shown = " and ".join(names[:2] if len(names) < 3 else (", ".join(names[:-1]), names[-1]))
+                self.findings.add("incompatible_types", f"{where} have different types: {shown}", following.value, node)
+                return None
+            found = following
+        return found
+
+    # --- leaves
+
+    def _literal(self, node: tree.Literal, holds: Capabilities) -> Answer:
+        value = node.value
+        if isinstance(value, bool):
+            return Answer(known(value))
+        if isinstance(value, int):
+            return Answer(LONG)
+        if isinstance(value, str):
+            return Answer(STRING)
+        found = self.declared.literal(value)  # unknown ones are told of once, by `names.py`
+        return Answer(found, NOTHING, found is not None)
+
+    def _variable(self, node: tree.Variable, holds: Capabilities) -> Answer:
+        environment = self.environment
+        match node.name:
+            case "principal":
+                return Answer(environment.principal)
+            case "action":
+                return Answer(environment.action_type)
+            case "resource":
+                return Answer(environment.resource)
+            case "context":
+                return Answer(environment.context)
+
+    def _slot(self, node: tree.Slot, holds: Capabilities) -> Answer:
+        # Scopes alone have slots, and `scope.py` reads these. A tree that was made by hand is refused.
+        self.findings.add("misplaced_slot", f"`{node.name}` stands in a condition", "use it in the scope", node)
+        return Answer(None, NOTHING, False)
+
+    # --- logic
+
+    def _if(self, node: tree.If, holds: Capabilities) -> Answer:
+        test = self._expect(node.test, holds, _BOOL)
+        if test.type is TRUE:
+            then = self.check(node.then, holds | test.holds)
+            return Answer(then.type, then.holds | test.holds, then.ok) if test.ok and then.ok else _failed(then.type)
+        if test.type is FALSE:
+            otherwise = self.check(node.otherwise, holds)
+            return otherwise if test.ok else _failed(otherwise.type)
+        then = self.check(node.then, holds | test.holds)
+        otherwise = self.check(node.otherwise, holds)
+        if then.type is None or otherwise.type is None:
+            return _failed(None)
+        found = self.bound(node, [then.type, otherwise.type], "the branches of `if`")
+        if found is None or not (test.ok and then.ok and otherwise.ok):
+            return _failed(found)
+        return Answer(found, (then.holds | test.holds) & otherwise.holds)
+
+    def _and(self, node: tree.And, holds: Capabilities) -> Answer:
+        first, others = _spine(node, tree.And)
+        answer = self._expect(first, holds, _BOOL)
+        for each in others:
+            if answer.type is FALSE:
+                break  # what stands right of it is never evaluated
+            answer = self._both(answer, self._expect(each, holds | answer.holds, _BOOL))
+        return answer
+
+    @staticmethod
+    def _both(left: Answer, right: Answer) -> Answer:
+        if left.type is None or right.type is None:
+            return _failed(BOOL)
+        ok = left.ok and right.ok
+        if right.type is FALSE:
+            return Answer(FALSE, NOTHING, ok)
+        found = left.type if right.type is TRUE else right.type if left.type is TRUE else BOOL
+        return Answer(found, left.holds | right.holds) if ok else _failed(found)
+
+    def _or(self, node: tree.Or, holds: Capabilities) -> Answer:
+        first, others = _spine(node, tree.Or)
+        answer = self._expect(first, holds, _BOOL)
+        for each in others:
+            if answer.type is TRUE:
+                break  # what stands right of it is never evaluated
+            answer = self._either(answer, self._expect(each, holds, _BOOL))
+        return answer
+
+    @staticmethod
+    def _either(left: Answer, right: Answer) -> Answer:
+        if left.type is None or right.type is None:
+            return _failed(BOOL)
+        if right.type is TRUE:
+            found = right
+        elif right.type is FALSE:
+            found = left
+        elif left.type is FALSE:
+            found = right
+        else:
+            found = Answer(BOOL, left.holds & right.holds)
+        return found if left.ok and right.ok else _failed(found.type)
+
+    def _not(self, node: tree.Not, holds: Capabilities) -> Answer:
+        return self._negated(self._expect(node.operand, holds, _BOOL))
+
+    @staticmethod
+    def _negated(answer: Answer) -> Answer:
+        found = FALSE if answer.type is TRUE else TRUE if answer.type is FALSE else BOOL
+        return Answer(found, NOTHING, answer.ok)
+
+    # --- operators
+
+    def _negate(self, node: tree.Negate, holds: Capabilities) -> Answer:
+        return Answer(LONG, NOTHING, self._expect(node.operand, holds, _LONG).ok)
+
+    def _like(self, node: tree.Like, holds: Capabilities) -> Answer:
+        hints: _Hints = {Entity: "use `is` to ask for an entity's type"}
+        return Answer(BOOL, NOTHING, self._expect(node.object, holds, _STRING, hints).ok)
+
+    def _is_empty(self, node: tree.IsEmpty, holds: Capabilities) -> Answer:
+        hints: _Hints = {String: 'compare with `""` to ask whether a string is empty'}
+        return Answer(BOOL, NOTHING, self._expect(node.object, holds, _SET, hints).ok)
+
+    def _is(self, node: tree.Is, holds: Capabilities) -> Answer:
+        hints = dict.fromkeys((Bool, Long, String, Set, Record, Extension), "only types of entities can be asked for")
+        target = self._expect(node.object, holds, _ENTITY, hints)
+        if not isinstance(target.type, Entity):
+            return _failed(BOOL)
+        if node.type not in target.type.names:
+            return Answer(FALSE, NOTHING, target.ok)
+        test = Answer(TRUE if len(target.type.names) == 1 else BOOL, NOTHING, target.ok)
+        if node.container is None:
+            return test
+        return self._both(test, self._in(node, node.object, node.container, holds))
+
+    def _binary(self, node: tree.Binary, holds: Capabilities) -> Answer:
+        op = node.op
+        match op:
+            case "==":
+                return self._equal(node, holds)
+            case "!=":
+                return self._negated(self._equal(node, holds))
+            case "<" | "<=" | ">" | ">=":
+                return self._compared(node, holds)
+            case "in":
+                return self._in(node, node.left, node.right, holds)
+            case "+" | "-" | "*":
+                hints: _Hints = _SUM_HINTS if op == "+" else {Set: _SUM_HINTS[Set]}
+                left = self._expect(node.left, holds, _LONG, hints)
+                return Answer(LONG, NOTHING, self._expect(node.right, holds, _LONG, hints).ok and left.ok)
+            case "contains" | "containsAll" | "containsAny":
+                return self._contains(node, holds)
+            case "hasTag":
+                return self._has_tag(node, holds)
+            case "getTag":
+                return self._get_tag(node, holds)
+
+    def _equal(self, node: tree.Binary, holds: Capabilities) -> Answer:
+        left, right = self.check(node.left, holds), self.check(node.right, holds)
+        one, other = left.type, right.type
+        ok = left.ok and right.ok
+        if one is not None and other is not None and are_disjoint(one, other):
+            return Answer(FALSE, NOTHING, ok)
+        mine, theirs = self.replaced(node.left), self.replaced(node.right)
+        if isinstance(mine, tree.Literal) and isinstance(theirs, tree.Literal):
+            return Answer(known(mine == theirs), NOTHING, ok)
+        if self.strict and one is not None and other is not None:
+            ok = self.bound(node, [one, other], f"the sides of `{node.op}`") is not None and ok
+        return Answer(BOOL, NOTHING, ok)
+
+    def replaced(self, node: tree.Expr) -> tree.Expr:
+        """Put the action of this environment in place of `action`, which is the only variable whose value is known."""
+        if isinstance(node, tree.Variable) and node.name == "action":
+            return tree.Literal(self.environment.action)
+        return node
+
+    def _compared(self, node: tree.Binary, holds: Capabilities) -> Answer:
+        left, right = self.check(node.left, holds), self.check(node.right, holds)
+        one, other = left.type, right.type
+        if one is None or other is None:
+            return _failed(BOOL)
+        if _is_ordered(one) and _is_ordered(other) and (one == other or NEVER in (one, other)):
+            return Answer(BOOL, NOTHING, left.ok and right.ok)
+        if isinstance(one, Long) or (_is_ordered(one) and not isinstance(other, Long)):
+            self.mistyped(node.right, spelled(one) if one != NEVER else _COMPARED, other)
+        elif _is_ordered(other):
+            self.mistyped(node.left, spelled(other) if other != NEVER else _COMPARED, one)
+        else:
+            hint = "compare decimals with `lessThan` and its kin" if Extension("decimal") in (one, other) else ""
+            self.mistyped(node.left, _COMPARED, one, hint)
+            self.mistyped(node.right, _COMPARED, other, hint)
+        return _failed(BOOL)
+
+    def _in(self, node: tree.Expr, left: tree.Expr, right: tree.Expr, holds: Capabilities) -> Answer:
+        one = self._expect(left, holds, _ENTITY, {Set: _CONTAINS, String: _LIKE})
+        other = self.check(right, holds)
+        found = other.type
+        if found is not None and not membership.is_container(found):
+            hint = _CONTAINS if isinstance(found, Set) else _LIKE if isinstance(found, String) else ""
+            self.mistyped(right, "an entity or a set of entities", found, hint)
+            return _failed(BOOL)
+        if found is None or not (one.ok and other.ok):
+            return _failed(BOOL)
+        decided = membership.decide(self.declared, self.replaced(left), one.type, self.containers(right), found)
+        return _failed(BOOL) if decided is None else Answer(decided)
+
+    def containers(self, right: tree.Expr) -> list[tree.Expr]:
+        """Give what stands right of `in`, one by one where it is a set that is written out."""
+        items = right.items if isinstance(right, tree.SetOf) else (right,)
+        return [self.replaced(item) for item in items]
+
+    def _contains(self, node: tree.Binary, holds: Capabilities) -> Answer:
+        left = self._expect(node.left, holds, _SET, _SET_HINTS)
+        if node.op == "contains":
+            right = self.check(node.right, holds)
+            one = left.type.element if isinstance(left.type, Set) else None
+            where = "the set's elements and the value"
+        else:
+            hints = dict.fromkeys(
+                (Bool, Long, String, Entity, Record, Extension), "use `contains` for a single element"
+            )
+            right = self._expect(node.right, holds, _SET, hints)
+            one = left.type
+            where = "the sets"
+        ok = left.ok and right.ok
+        if self.strict and one is not None and right.type is not None:
+            ok = self.bound(node, [one, right.type], where) is not None and ok
+        return Answer(BOOL, NOTHING, ok)
+
+    # --- attributes and tags
+
+    def _get_attr(self, node: tree.GetAttr, holds: Capabilities) -> Answer:
+        target = self._expect(node.object, holds, _ENTITY_OR_RECORD)
+        if target.type is None:
+            return _failed(None)
+        field = self._field(node, node.object, node.name, target.type, holds)
+        if field is None:
+            return _failed(None)
+        if not field.required and not capabilities.attribute(shape_of(node.object), node.name) <= holds:
+            self._unguarded(node)
+            return _failed(field.type)
+        return Answer(field.type, NOTHING, target.ok)
+
+    def _field(self, node: tree.Expr, of: tree.Expr, name: str, found: Type, holds: Capabilities) -> Field | None:
+        """Find an attribute, or tell that it is not there."""
+        if not isinstance(found, Entity | Record):  # Never: nothing is known of elements of an empty set
+            self.findings.add("undeclared_attribute", f"no attribute `{name}`", "", node)
+            return None
+        field = self.declared.field(found, name)
+        if field is None:
+            record = found if isinstance(found, Record) else self.declared.attributes(found)
+            hint = did_you_mean(name, record.fields)
+            if not hint and self.declared.may_have(found, name):
+                hint = "some of the values that may stand here have it, not all"
+            self.findings.add("undeclared_attribute", f"no attribute `{name}` {self._of(of, found)}", hint, node)
+        return field
+
+    def _of(self, of: tree.Expr, found: Entity | Record) -> str:
+        if isinstance(found, Entity):
+            return f"on `{spelled(found)}`"
+        if isinstance(of, tree.Variable):
+            return f"in the context of `{self.environment.action}`"
+        return f"in `{print_expression(of)}`"
+
+    def _unguarded(self, node: tree.GetAttr) -> None:
+        guard = print_expression(tree.HasAttr(node.object, (node.name,)))
+        message = f"`{print_expression(node)}` may be absent: the attribute is optional"
+        self.findings.add("unguarded_attribute", message, f"ask first: `{guard} && …`", node)
+
+    def _has_attr(self, node: tree.HasAttr, holds: Capabilities) -> Answer:
+        target = self._expect(node.object, holds, _ENTITY_OR_RECORD, _HAS_HINTS)
+        if target.type is None:
+            return _failed(BOOL)
+        answer = Answer(TRUE)
+        of, found = node.object, target.type
+        for index, name in enumerate(node.path):
+            if index and not isinstance(found, _ENTITY_OR_RECORD.kinds):
+                self.mistyped(of, _ENTITY_OR_RECORD.words, found, _HAS_HINTS.get(type(found), ""))
+                return _failed(BOOL)
+            answer = self._both(answer, self._has_one(of, name, found, holds | answer.holds))
+            if answer.type is FALSE or index == len(node.path) - 1:
+                break
+            field = self._field(node, of, name, found, holds)
+            if field is None:
+                return _failed(BOOL)
+            of, found = tree.GetAttr(of, name, start=node.start, end=node.end), field.type
+        return answer if target.ok else _failed(answer.type)
+
+    def _has_one(self, of: tree.Expr, name: str, found: Type, holds: Capabilities) -> Answer:
+        if not isinstance(found, Entity | Record):
+            return Answer(BOOL)
+        field = self.declared.field(found, name)
+        if field is None:
+            return Answer(BOOL if self.declared.may_have(found, name) else FALSE)
+        gained = capabilities.attribute(shape_of(of), name)
+        # An entity that a policy speaks of need not exist, and then has no attributes, required ones neither.
+        is_there = (field.required and isinstance(found, Record)) or gained <= holds
+        return Answer(TRUE if is_there else BOOL, gained)
+
+    def _has_tag(self, node: tree.Binary, holds: Capabilities) -> Answer:
+        target, key = self._expect(node.left, holds, _ENTITY), self._expect(node.right, holds, _STRING)
+        if not isinstance(target.type, Entity):
+            return _failed(BOOL)
+        gained = capabilities.tag(shape_of(node.left), shape_of(node.right))
+        has_tags = bool(self.declared.tags(target.type))
+        found = FALSE if not has_tags else TRUE if gained <= holds else BOOL
+        return Answer(found, gained) if target.ok and key.ok else _failed(found)
+
+    def _get_tag(self, node: tree.Binary, holds: Capabilities) -> Answer:
+        target, key = self._expect(node.left, holds, _ENTITY), self._expect(node.right, holds, _STRING)
+        if not isinstance(target.type, Entity):
+            return _failed(None)
+        asked = print_expression(node)
+        if not capabilities.tag(shape_of(node.left), shape_of(node.right)) <= holds:
+            guard = print_expression(tree.Binary("hasTag", node.left, node.right))
+            self.findings.add("unguarded_tag", f"`{asked}` may be absent", f"ask first: `{guard} && …`", node)
+            return _failed(None)
+        tags = self.declared.tags(target.type)
+        if not tags:
+            self.findings.add("undeclared_tags", f"entities of `{spelled(target.type)}` have no tags", "", node)
+            return _failed(None)
+        found = self.bound(node, tags, "the tags")
+        return Answer(found, NOTHING, found is not None and target.ok and key.ok)
+
+    # --- values
+
+    def _set(self, node: tree.SetOf, holds: Capabilities) -> Answer:
+        answers = [self.check(item, holds) for item in node.items]
+        if self.strict and not node.items:
+            self.findings.add("empty_set", "an empty set has no type of elements", "ask `isEmpty()` instead", node)
+            return _failed(None)
+        types = [answer.type for answer in answers if answer.type is not None]
+        if len(types) < len(answers):
+            return _failed(None)
+        element = self.bound(node, types, "the elements of a set")
+        if element is None:
+            return _failed(None)
+        return Answer(Set(element), NOTHING, all(answer.ok for answer in answers))
+
+    def _record(self, node: tree.RecordOf, holds: Capabilities) -> Answer:
+        fields: dict[str, Field] = {}
+        ok = True
+        for name, item in node.items:
+            answer = self.check(item, holds)
+            ok = ok and answer.ok
+            if answer.type is not None:
+                fields[name] = Field(answer.type)
+        return Answer(Record(fields), NOTHING, ok) if len(fields) == len(node.items) else _failed(None)
+
+    def _call(self, node: tree.Call, holds: Capabilities) -> Answer:
+        signature = calls.SIGNATURES.get(node.function)
+        if signature is None:
+            hint = did_you_mean(node.function, calls.SIGNATURES)
+            self.findings.add("unknown_function", f"unknown function `{node.function}`", hint, node)
+        elif calls.has_fitting_arguments(node, signature, self.strict, self.findings):
+            answers = [
+                self.expect_type(argument, holds, wanted)
+                for argument, wanted in zip(node.arguments, signature.arguments, strict=True)
+            ]
+            return Answer(signature.result, NOTHING, all(answer.ok for answer in answers))
+        for argument in node.arguments:
+            self.check(argument, holds)
+        return _failed(None if signature is None else signature.result)
+
+
+def _failed(found: Type | None) -> Answer:
+    """Give the answer of an expression with an error in it; nothing is known from it."""
+    return Answer(found, NOTHING, False)
+
+
+def _is_ordered(found: Type) -> bool:
+    return isinstance(found, Long | Never) or (isinstance(found, Extension) and found.name in ("datetime", "duration"))
+
+
+def _spine(node: tree.Expr, kind: type[tree.And] | type[tree.Or]) -> tuple[tree.Expr, list[tree.Expr]]:
+    """Give the operands of a chain that nests to the left, so that a long one does not count as a deep one."""
+    others: list[tree.Expr] = []
+    while isinstance(node, kind):
+        others.append(node.right)
+        node = node.left
+    return node, others[::-1]
+
+
+_RULES: Final[Mapping[type, Callable[[Checker, Any, Capabilities], Answer]]] = {
+    tree.Literal: Checker._literal,
+    tree.Variable: Checker._variable,
+    tree.Slot: Checker._slot,
+    tree.If: Checker._if,
+    tree.And: Checker._and,
+    tree.Or: Checker._or,
+    tree.Not: Checker._not,
+    tree.Negate: Checker._negate,
+    tree.Binary: Checker._binary,
+    tree.GetAttr: Checker._get_attr,
+    tree.HasAttr: Checker._has_attr,
+    tree.Like: Checker._like,
+    tree.Is: Checker._is,
+    tree.IsEmpty: Checker._is_empty,
+    tree.SetOf: Checker._set,
+    tree.RecordOf: Checker._record,
+    tree.Call: Checker._call,
+}
