@@ -172,14 +172,13 @@ def get(value: Value, name: str, entities: Entities) -> Value:
 
 def matches(text: str, pattern: tree.Pattern) -> bool:
     """Cedar's `like`: None stands for any text."""
-    if not pattern:
-        return text == ""
-    piece, rest = pattern[0], pattern[1:]
-    if piece is None:
-        if not rest:
-            return True
-        return any(matches(text[start:], rest) for start in range(len(text) + 1))
-    return text.startswith(piece) and matches(text[len(piece) :], rest)
+    reached = {0}  # where in the text the pattern so far may end
+    for piece in pattern:
+        if piece is None:
+            reached = {end for end in range(len(text) + 1) if any(start <= end for start in reached)}
+        else:
+            reached = {start + len(piece) for start in reached if text.startswith(piece, start)}
+    return len(text) in reached
 
 
 # --- expressions
