@@ -16,6 +16,7 @@ VERBS = {
     "check": ("gateway.cli.check", "Judge a config, with every fault's place and remedy."),
     "keys": ("gateway.cli.keys", "Make, list and rotate signing keys."),
     "token": ("gateway.cli.token", "Make, decode and judge tokens."),
+    "policy": ("gateway.cli.policy", "Check, test, explain, format and compile policies."),
     "render": ("gateway.cli.render", "Print the snippet for the proxy in front."),
     "bench": ("gateway.cli.bench", "Measure it on this machine."),
 }

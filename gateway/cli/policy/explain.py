@@ -1,0 +1,123 @@
+"""`portcullis policy explain`: why a request is allowed or denied, policy by policy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gateway.cli.output import as_json_option, mark, say
+from gateway.cli.policy.input import entities_option, fail_policy, path_argument, read, schema_option
+
+if TYPE_CHECKING:
+    from gateway.policy.explanation import Operand, PolicyExplanation
+
+
+@click.command("explain")
+@path_argument
+@click.option("--principal", required=True, metavar="UID", help='Who asks: User::"alice".')
+@click.option("--action", required=True, metavar="UID", help='What for: Action::"view".')
+@click.option("--resource", required=True, metavar="UID", help='On what: Photo::"1".')
+@click.option("--context", default="{}", metavar="JSON", help="In which context, in Cedar's JSON, or @FILE.")
+@schema_option
+@entities_option
+@click.option("--all", "everything", is_flag=True, help="Also the policies whose head does not fit.")
+@as_json_option
+def command(
+    *,
+    path: Path,
+    principal: str,
+    action: str,
+    resource: str,
+    context: str,
+    schema: Path | None,
+    entities: Path | None,
+    everything: bool,
+    as_json: bool,
+) -> None:
+    """Decide one request over the policies under PATH, and say what became of each policy.
+
+    Of a policy that did not hold, the clause that failed is shown, with the values of its parts.
+    """
+    from gateway.policy.engine import Engine
+    from gateway.policy.faults import PolicyFault
+    from gateway.policy.requests import parse_context, validate_request
+    from gateway.policy.testing.running import parse_uid
+
+    folder = read(path, schema, entities, as_json)
+    try:
+        who, what, which = parse_uid(principal), parse_uid(action), parse_uid(resource)
+        text = Path(context[1:]).read_text(encoding="utf-8") if context.startswith("@") else context
+        values = parse_context(text, folder.schema, what)
+        if folder.schema is not None:
+            validate_request(folder.schema, who, what, which, values)
+        engine = Engine(folder.policies, folder.entities, folder.schema)
+        explained = engine.explain(who, what, which, values)
+    except PolicyFault as error:
+        fail_policy(error, as_json)
+    except OSError as error:
+        raise click.UsageError(f"`{context[1:]}`: {(error.strerror or 'cannot be read').lower()}") from None
+    heads = ("principal", "action", "resource")
+    shown = [each for each in explained.policies if everything or each.clause not in heads]
+    answer = explained.answer
+    document = {
+        "ok": True,
+        "decision": "allow" if answer.allowed else "deny",
+        "reasons": sorted(answer.reasons),
+        "errors": sorted(answer.errors),
+        "faults": list(answer.faults),
+        "policies": [_document(each) for each in shown],
+    }
+
+    def speak() -> None:
+        click.echo(f"{mark(answer.allowed)} {document['decision']}: {_why(sorted(answer.reasons), answer.allowed)}")
+        for each in shown:
+            _speak(each)
+        left = len(explained.policies) - len(shown)
+        if left:
+            click.echo(f"· {left} more, whose head does not fit (--all shows them)")
+
+    say(document, as_json, speak)
+
+
+def _why(reasons: list[str], allowed: bool) -> str:
+    if reasons:
+        return f"by {', '.join(reasons)}"
+    return "" if allowed else "no policy permits it"
+
+
+def _speak(each: PolicyExplanation) -> None:
+    marks = {"satisfied": "✓ holds", "unsatisfied": "✗ does not hold", "error": "! erred", "fault": "! hit a limit"}
+    click.echo(f"  {each.policy_id} ({each.effect}): {marks[each.outcome]}")
+    if each.clause is not None:
+        code = f" [{each.code}]" if each.code else ""
+        click.echo(f"      {each.clause}{code}: {' '.join(each.text.split())}")
+    for operand in each.operands:
+        click.echo(f"        {' '.join(operand.text.split())} is {_shown(operand)}")
+
+
+def _shown(operand: Operand) -> str:
+    from gateway.policy.json_values import value_to_json
+
+    return (
+        f"no value: {operand.error}" if operand.error else json.dumps(value_to_json(operand.value), ensure_ascii=False)
+    )
+
+
+def _document(each: PolicyExplanation) -> dict[str, object]:
+    from gateway.policy.json_values import value_to_json
+
+    return {
+        "policy": each.policy_id,
+        "effect": each.effect,
+        "outcome": each.outcome,
+        "clause": each.clause,
+        "code": each.code,
+        "text": each.text,
+        "operands": [
+            {"text": operand.text, "value": value_to_json(operand.value), "error": operand.error}
+            for operand in each.operands
+        ],
+    }
