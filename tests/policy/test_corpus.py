@@ -39,3 +39,20 @@ def test_the_generated_tests_pass(folder: Path, chunk: int) -> None:
     checked(tally)
     assert tally.tests == len(range(chunk, GENERATED, CHUNKS))
     assert tally.requests == tally.tests * REQUESTS_EACH
+
+
+def test_hand_written_policies_validate_as_cedar_says(folder: Path) -> None:
+    tally = corpus.Tally()
+    for test in corpus.hand_written(folder):
+        corpus.check_validation(test, tally)
+    assert not tally.failures, "\n".join(tally.failures)
+    assert tally.validations == HAND_WRITTEN
+
+
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_generated_policies_validate_as_cedar_says(folder: Path, chunk: int) -> None:
+    tally = corpus.Tally()
+    for test in corpus.generated(folder, chunk, CHUNKS):
+        corpus.check_validation(test, tally)
+    assert not tally.failures, f"{len(tally.failures)} failures\n" + "\n".join(tally.failures[:10])
+    assert tally.validations == tally.tests == len(range(chunk, GENERATED, CHUNKS))
