@@ -1,6 +1,6 @@
 """The policy engine's readers and its machine, each by the first byte of the input.
 
-| byte % 8 | what the rest is | laws |
+| byte % 9 | what the rest is | laws |
 |---|---|---|
 | 0, 1 | policy text | read, printed, written as JSON it stays the same; the machine decides as the oracle does |
 | 2 | policy JSON | as JSON again it stays the same |
@@ -9,6 +9,7 @@
 | 5 | entities JSON, or a context | written and read again it is the same |
 | 6 | a program's image | the verifier refuses it, or it runs within its limits and denies at a fault |
 | 7 | a bundle without its digest | as above |
+| 8 | which program of ours, then places in its code and what to put there, two bytes and one each | as above |
 """
 
 from __future__ import annotations
@@ -88,15 +89,17 @@ def seeds() -> Iterable[bytes]:
     """
     yield b"\x03" + schema.encode()
     yield b"\x04" + json.dumps(Schema.parse(schema).to_json()).encode()
+    yield b"\x08\x00"
+    yield b"\x08\x05\x00\x00\x01\x00\x09\x02\x00\x0c\x03"
     some = dict(list(KNOWN.items())[:4])
     yield b"\x05" + json.dumps(generate.entities_json(some)).encode()
     yield b"\x05" + json.dumps(generate.spelled(ASKED[0].context)).encode()
 
 
 def target(data: bytes) -> object:
-    kind, rest = data[:1][0] % 8 if data else 0, data[1:]
+    kind, rest = data[0] % 9 if data else 0, data[1:]
     if kind >= 6:
-        return program(rest) if kind == 6 else bundle(rest)
+        return (program, bundle, patched)[kind - 6](rest)
     try:
         text = rest.decode()
     except UnicodeDecodeError:
@@ -225,6 +228,24 @@ def program(image: bytes) -> object:
     except ValueError as refusal:
         return str(refusal)
     return run([made])
+
+
+CODE_START = 44  # bytes of the head of an image
+IMAGES: list[bytes] = []
+
+
+def patched(data: bytes) -> object:
+    """Change instructions of a program of ours: most of what comes out, the verifier must judge by its meaning."""
+    if not IMAGES:
+        writer = generate.Writer(random.Random(2))
+        texts = [f"permit(principal, action, resource) when {{ {writer.of('bool', 4)} }};" for _ in range(32)]
+        IMAGES.extend(rules_of(PolicySet.parse(text))[0].program.image for text in texts)
+        IMAGES.extend(compile_expression(parse_expression(writer.of(kind, 3))).image for kind in generate.KINDS)
+    image = bytearray(IMAGES[data[0] % len(IMAGES) if data else 0])
+    code_bytes = 8 * int.from_bytes(image[8:12], "little")
+    for at in range(1, len(data) - 2, 3):
+        image[CODE_START + int.from_bytes(data[at : at + 2], "big") % code_bytes] = data[at + 2]
+    return program(bytes(image))
 
 
 def bundle(body: bytes) -> object:
