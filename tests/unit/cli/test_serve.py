@@ -39,7 +39,12 @@ def test_faults_as_json_are_one_document(faulty: Path) -> None:
     assert [(fault["line"], fault["key"]) for fault in document["faults"]] == [(2, "server.listn")]
 
 
-GROUPS = {"bench": ["micro"], "keys": ["new", "list", "rotate"], "token": ["mint", "inspect", "verify", "revoke"]}
+GROUPS = {
+    "bench": ["micro"],
+    "keys": ["new", "list", "rotate"],
+    "policy": ["check", "test", "explain", "fmt", "compile"],
+    "token": ["mint", "inspect", "verify", "revoke"],
+}
 WAYS = [[verb, *([below] if below else [])] for verb in VERBS for below in GROUPS.get(verb, [""])]
 
 

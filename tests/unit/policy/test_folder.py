@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.policy import PolicySyntaxError, SchemaError
+from gateway._native.extensions import IPAddr
+from gateway.policy import EntityUid, PolicySyntaxError, SchemaError
 from gateway.policy.folder import read_folder
 
 ANY = "permit (principal, action, resource);\n"
@@ -49,9 +50,9 @@ def test_the_schema_beside_the_policies_guides_the_entities(tmp_path: Path) -> N
     )
     folder = read_folder(tmp_path, entities=tmp_path / "e.json")
     assert folder.schema is not None
-    assert [str(value) for uid in folder.entities for value in folder.entities.store.get(uid)[0].values()] == [
-        "10.0.0.1"
-    ]  # type: ignore[index]
+    entity = folder.entities.get(EntityUid("User", "a"))
+    assert entity is not None
+    assert entity.attributes["address"] == IPAddr("10.0.0.1")
 
 
 def test_a_file_that_is_no_utf8_is_named(tmp_path: Path) -> None:
