@@ -5,6 +5,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from gateway._native.entities cimport (
     Arena, EntityNode, EntityStore, Field, IpAddress, Record, Store, Text, Value, ValueSet,
 )
+from gateway._native.slice cimport Slice
 from gateway._native.uid cimport EntityUid
 
 cdef extern from "entities.h" nogil:
@@ -154,6 +155,8 @@ cdef extern from "vm_rules.h" nogil:
 
 cdef struct Scratch:
     Scratch* next
+    Record* context             # in `arena`, while a front door fills it
+    uint32_t context_room
     Arena arena                 # of one decision
     Finding* findings           # owned
     uint32_t finding_capacity
@@ -208,6 +211,21 @@ cdef class Decider:
     cdef void start(self, Run* run, Arena* arena, Scratch* scratch) noexcept nogil
     cdef Answer collect(self, RequestC* request, Scratch* scratch)
     cdef int check_request(self, Request request) except -1
+
+    # For the front door: a decision without Python objects. Needs the GIL, runs no Python code. Between open_request
+    # and close_request nothing of the store may change, and close_request must be called once, whatever happened.
+    cdef Scratch* open_request(self, RequestC* out, Request like) except NULL
+    """Begin a request as a copy of `like`, a prepared one (its principal, say, with what its claims define)."""
+    cdef int name_entity(self, RequestC* request, Scratch* scratch, int variable, uint32_t type, Slice id) except -1
+    """Set principal (0), action (1) or resource (2); `type` is the store's number (`EntityStore.type_of`)."""
+    cdef int open_context(self, RequestC* request, Scratch* scratch, uint32_t fields_max) except -1
+    """Begin a context of at most `fields_max` attributes in place of that of `like`."""
+    cdef int give_value(self, RequestC* request, Scratch* scratch, uint32_t key, const Value* value) except -1
+    """Add an attribute; `key` is the store's number (`EntityStore.pinned_key`). Its second value is an error."""
+    cdef int give_text(self, RequestC* request, Scratch* scratch, uint32_t key, Slice text) except -1
+    """Add an attribute that is text; the bytes are copied, and must be UTF-8."""
+    cdef bint close_request(self, RequestC* request, Scratch* scratch, bint complete) noexcept
+    """Decide if all that was asked for is `complete`, else deny; give the working memory back."""
 
 cdef Scratch* scratch_take() except NULL
 """Give working memory for one decision; the caller gives it back with scratch_give. Needs the GIL."""

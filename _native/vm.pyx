@@ -7,16 +7,20 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memmove, memset
 
 cimport cython
 
 from gateway._native.entities cimport (
     VALUE_BOOL, VALUE_ENTITY, VALUE_IP, VALUE_LONG, VALUE_NONE, VALUE_RECORD, VALUE_SET, VALUE_STRING,
     Arena, EntityNode, EntityStore, Field, IpAddress, Record, Store, Text, Value, ValueSet,
-    arena_free, arena_reset, arena_take, key_name,
+    arena_free, arena_reset, arena_take, key_name, request_node, arena_text,
 )
+from gateway._native.slice cimport Slice, slice_of
 from gateway._native.uid cimport EntityUid
+
+cdef extern from "vm_image.h" nogil:
+    bint text_is_utf8(const uint8_t* at, uint32_t length)
 
 # --- the lists ------------------------------------------------------------------------------------------------------
 
@@ -97,6 +101,13 @@ cdef inline str decoded(const char* data, uint32_t length):
     return PyUnicode_DecodeUTF8(data, length, NULL)
 
 
+cdef inline EntityStore ready(EntityStore store):
+    """Give the store when nobody reads it without the GIL: giving numbers to new names moves its tables."""
+    if store.readers:
+        store._wait()
+    return store
+
+
 cdef inline void* take(Arena* memory, size_t size) except NULL:
     cdef void* taken = arena_take(memory, size if size else 1)
     if taken is NULL:
@@ -121,11 +132,11 @@ cdef int read_constant(EntityStore store, Reader* reader, Arena* memory, Arena* 
         reader.at += 1
     elif tag == VALUE_STRING:
         read_text(reader, &data, &length)
-        out.text = store.pinned_text(data, length)
+        out.text = ready(store).pinned_text(data, length)
     elif tag == VALUE_ENTITY:
         read_text(reader, &data, &length)
         read_text(reader, &inner_data, &inner)
-        out.entity = store.pinned_node(decoded(data, length), inner_data, inner)
+        out.entity = ready(store).pinned_node(decoded(data, length), inner_data, inner)
     elif tag == VALUE_IP:
         ip = <IpAddress*>take(memory, sizeof(IpAddress))
         ip.owner = 0
@@ -149,7 +160,7 @@ cdef int read_constant(EntityStore store, Reader* reader, Arena* memory, Arena* 
         record.count = count
         for i in range(count):
             read_text(reader, &data, &length)
-            moved.key = store.pinned_key(data, length)
+            moved.key = ready(store).pinned_key(data, length)
             moved.reserved = 0
             read_constant(store, reader, memory, spare, &moved.value)
             j = i
@@ -218,11 +229,11 @@ cdef int program_fill(Program self, EntityStore store, ProgramC* program, Arena*
     keys = <uint32_t*>take(spare, image.key_count * sizeof(uint32_t))
     for i in range(image.key_count):
         read_text(&reader, &data, &length)
-        keys[i] = store.pinned_key(data, length)
+        keys[i] = ready(store).pinned_key(data, length)
     types = <uint32_t*>take(spare, image.type_count * sizeof(uint32_t))
     for i in range(image.type_count):
         read_text(&reader, &data, &length)
-        types[i] = store.type_of(decoded(data, length))
+        types[i] = ready(store).type_of(decoded(data, length))
     constants = <Value*>take(memory, image.constant_count * sizeof(Value))
     for i in range(image.constant_count):
         read_constant(store, &reader, memory, spare, &constants[i])
@@ -320,11 +331,11 @@ cdef int bind_bound(EntityStore store, Reader* reader, Bound* bound) except -1:
     reader.at += 1
     if bound.op in (BOUND_IS, BOUND_IS_IN):
         read_text(reader, &data, &length)
-        bound.type = store.type_of(decoded(data, length))
+        bound.type = ready(store).type_of(decoded(data, length))
     if bound.op in (BOUND_EQUAL, BOUND_IN, BOUND_IS_IN):
         read_text(reader, &data, &length)
         read_text(reader, &inner_data, &inner)
-        bound.entity = store.pinned_node(decoded(data, length), inner_data, inner)
+        bound.entity = ready(store).pinned_node(decoded(data, length), inner_data, inner)
     return 0
 
 
@@ -372,7 +383,7 @@ cdef int rule_fill(Rule self, EntityStore store, RuleC* rule) except -1:
         for i in range(count):
             read_text(&reader, &data, &length)
             read_text(&reader, &inner_data, &inner)
-            rule.actions[i] = store.pinned_node(decoded(data, length), inner_data, inner)
+            rule.actions[i] = ready(store).pinned_node(decoded(data, length), inner_data, inner)
         rule.action_count = count
     rule.program = program_bind(self.program, store)
     return 0
@@ -717,6 +728,101 @@ cdef class Decider:
             free(allowed)
             if scratch is not NULL:
                 scratch_give(scratch)
+
+    cdef Scratch* open_request(self, RequestC* out, Request like) except NULL:
+        cdef Scratch* scratch
+        self.check_request(like)
+        scratch = scratch_take()
+        scratch.context = NULL
+        memcpy(out, &like.c, sizeof(RequestC))
+        return scratch
+
+    cdef int name_entity(self, RequestC* request, Scratch* scratch, int variable, uint32_t type, Slice id) except -1:
+        cdef const EntityNode* node
+        cdef Subject* subject = &request.principal if variable == 0 else (
+            &request.action if variable == 1 else &request.resource
+        )
+        if id.len < 0 or id.len > VM_MEMORY_MAX or type == 0 or type >= self.store.c.type_count:
+            raise ValueError("no name of an entity")
+        if not text_is_utf8(<const uint8_t*>id.ptr, <uint32_t>id.len):
+            raise ValueError("an id that is no text")
+        node = request_node(&self.store.c, &scratch.arena, type, id.ptr, <uint32_t>id.len)
+        if node is NULL:
+            raise ValueError("the request is too large")
+        subject_set(subject, &request.run.variables[variable], node)
+        return 0
+
+    cdef int open_context(self, RequestC* request, Scratch* scratch, uint32_t fields_max) except -1:
+        scratch.context = <Record*>arena_take(&scratch.arena, sizeof(Record) + fields_max * sizeof(Field))
+        if scratch.context is NULL:
+            raise ValueError("the request is too large")
+        scratch.context_room = fields_max
+        scratch.context.owner = 0
+        scratch.context.count = 0
+        request.run.variables[3].tag = VALUE_RECORD
+        request.run.variables[3].record = scratch.context
+        return 0
+
+    cdef int give_value(self, RequestC* request, Scratch* scratch, uint32_t key, const Value* value) except -1:
+        cdef Record* context = scratch.context
+        cdef uint32_t at
+        if context is NULL or context.count == scratch.context_room:
+            raise ValueError("more attributes than the context was opened for")
+        at = context.count
+        while at > 0 and context.fields[at - 1].key >= key:
+            if context.fields[at - 1].key == key:
+                raise ValueError("an attribute is given twice")
+            at -= 1
+        memmove(&context.fields[at + 1], &context.fields[at], (context.count - at) * sizeof(Field))
+        context.fields[at].key = key
+        context.fields[at].reserved = 0
+        context.fields[at].value = value[0]
+        context.count += 1
+        return 0
+
+    cdef int give_text(self, RequestC* request, Scratch* scratch, uint32_t key, Slice text) except -1:
+        cdef Value value
+        if text.len < 0 or text.len > VM_MEMORY_MAX or not text_is_utf8(<const uint8_t*>text.ptr, <uint32_t>text.len):
+            raise ValueError("an attribute that is no text")
+        value.tag = VALUE_STRING
+        value.text = arena_text(&scratch.arena, text.ptr, <uint32_t>text.len)
+        if value.text is NULL:
+            raise ValueError("the request is too large")
+        return self.give_value(request, scratch, key, &value)
+
+    cdef bint close_request(self, RequestC* request, Scratch* scratch, bint complete) noexcept:
+        cdef int fault = 0
+        cdef bint allowed = False
+        if complete:
+            self.start(&request.run, &scratch.arena, scratch)
+            allowed = rules_allow(&self.index, request, &fault)
+        scratch_give(scratch)
+        return allowed
+
+    def allows_like(self, Request like not None, str resource_type not None, bytes resource_id not None, dict texts=None):
+        """Return whether `like` with another resource, and a context of texts, is allowed: as the front door asks.
+
+        Raises ValueError for what is no text, or too large.
+        """
+        cdef RequestC request
+        cdef Scratch* scratch
+        cdef uint32_t type = ready(self.store).type_of(resource_type)
+        cdef bint complete = False
+        cdef list fields = []
+        for name, text in (texts or {}).items():
+            data = name.encode()
+            fields.append((ready(self.store).pinned_key(data, <uint32_t>len(data)), text))
+        scratch = self.open_request(&request, like)
+        try:
+            self.name_entity(&request, scratch, 2, type, slice_of(resource_id, len(resource_id)))
+            if texts is not None:
+                self.open_context(&request, scratch, <uint32_t>len(fields))
+                for key, text in fields:
+                    self.give_text(&request, scratch, key, slice_of(text, len(text)))
+            complete = True
+        finally:
+            complete = self.close_request(&request, scratch, complete)
+        return complete
 
     def run_each(self, Request request not None):
         """Run every policy alone, without the index, in the order of its text.

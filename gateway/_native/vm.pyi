@@ -152,6 +152,14 @@ class Decider:
     def decide_all(self, requests: list[Request]) -> list[bool]:
         """Return whether each of several prepared requests is allowed, in their order; releases the GIL meanwhile."""
 
+    def allows_like(
+        self, like: Request, resource_type: str, resource_id: bytes, texts: dict[str, bytes] | None = None
+    ) -> bool:
+        """Return whether `like` with another resource, and a context of texts, is allowed: as the front door asks.
+
+        Raises ValueError for what is no text, or too large.
+        """
+
     def run_each(
         self, request: Request
     ) -> list[tuple[Literal["principal", "action", "resource"] | None, str | None, bool, int]]:

@@ -20,6 +20,7 @@ FOLDERS = [EntityUid("Folder", f"f{n}") for n in range(12)]
 LISTS = [EntityUid("List", f"l{n}") for n in range(6)]  # of a walked type
 ACTIONS = [EntityUid("Action", f"a{n}") for n in range(6)]
 GROUPS = [EntityUid("Action", f"g{n}") for n in range(3)]
+Overlays = dict[EntityUid, tuple[dict[str, int], list[EntityUid]]]
 UNKNOWN = EntityUid("User", "nobody"), EntityUid("Stranger", "x")
 
 
@@ -176,3 +177,40 @@ def test_an_overlay_defines_the_principal_for_its_request_alone() -> None:
     assert decider.decide(request) is False
     with pytest.raises(ValueError, match="not part of the request"):
         decider.prepare(alice, view, alice, overlays={team: ({}, [])})
+
+
+def test_the_front_doors_way_of_asking_gives_the_same_decisions() -> None:
+    source = random.Random(3)
+    store = entities(source)
+    text = """
+        permit(principal in Team::"t1", action, resource is Doc) when { context.method == "GET" };
+        permit(principal, action, resource in Folder::"f1") when { context.path like "/a/*" };
+        forbid(principal, action, resource) when { context has blocked };
+    """
+    decider = decider_of(store, rules_of(text))
+    for _ in range(300):
+        principal, action = source.choice([*USERS, *UNKNOWN]), source.choice(ACTIONS)
+        resource = source.choice([*DOCS, *FOLDERS, EntityUid("Doc", "ü"), EntityUid("Other", "x")])
+        texts = {"method": source.choice(("GET", "PUT")), "path": source.choice(("/a/ü", "/b")), "other": "x"}
+        if source.random() < 0.2:
+            texts["blocked"] = ""
+        overlays: Overlays | None = {principal: ({}, [TEAMS[1]])} if source.random() < 0.3 else None
+        like = decider.prepare(principal, action, action, overlays=overlays)
+        asked = decider.allows_like(
+            like, resource.type, resource.id.encode(), {name: value.encode() for name, value in texts.items()}
+        )
+        assert asked is decider.decide(decider.prepare(principal, action, resource, texts, overlays=overlays))
+
+
+def test_the_front_door_denies_what_it_cannot_read() -> None:
+    store = EntityStore()
+    decider = decider_of(store, rules_of("permit(principal, action, resource);"))
+    like = decider.prepare(USERS[0], ACTIONS[0], ACTIONS[0], {"kept": 1})
+    assert decider.allows_like(like, "Doc", b"d")
+    with pytest.raises(ValueError, match="no text"):
+        decider.allows_like(like, "Doc", b"\xff")
+    with pytest.raises(ValueError, match="no text"):
+        decider.allows_like(like, "Doc", b"d", {"a": b"\xc0\x80"})
+    with pytest.raises(ValueError, match="too large"):
+        decider.allows_like(like, "Doc", b"d", {name: b"x" * 3_000_000 for name in ("a", "b")})
+    assert decider.allows_like(like, "Doc", b"d", {})
