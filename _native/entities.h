@@ -26,7 +26,7 @@ typedef struct {
 typedef struct {
     uint64_t token;    /* never 0; no two stores of a process have the same */
     uint64_t revision; /* counts changes */
-    uint64_t walk_revision; /* the last of them that changed what is in walked nodes */
+    uint64_t walk_revision; /* the last of them that put something right into a walked node, or took it out */
     uint64_t seed;     /* of hashes: secret, so that nobody can choose ids that collide */
     uint32_t owner;    /* of this store's texts, sets, records and addresses; never 0 */
 
@@ -254,13 +254,31 @@ static int walk_down(Store *store, const EntityNode *a, const EntityNode *b) {
     return 0;
 }
 
-/* `a in b`: 1 or 0. An entity that only the request knows is in itself, and, where the request defines it, in its
-   ancestors; nothing else is in it. */
-static inline int entity_in(const Store *store, const EntityNode *a, const EntityNode *b) {
+static inline int node_in(const Store *store, const EntityNode *a, const EntityNode *b) {
     if (node_equal(a, b)) return 1;
-    if (b->flags & NODE_REQUEST) return 0;
+    if (b->flags & NODE_REQUEST) {
+        if (b->index == NODE_INDEX_NONE) return 0;
+        b = store_node(store, b->index); /* what is in it is what the store says */
+    }
     if (b->flags & NODE_WALKED) return walk_down((Store *)store, a, b);
     return index_find(a->ancestors, a->ancestor_count, b->index);
+}
+
+/* Which parents of a request's own entity are not among its `ancestors`: those that only the request knows, and walked
+   ones. They stand where a store's node has its children, which it cannot have. */
+static inline const EntityNode *const *request_parents(const EntityNode *node) {
+    return (const EntityNode *const *)node->children;
+}
+
+/* `a in b`: 1 or 0. An entity that only the request knows is in itself, and, where the request defines it, in its
+   parents and what they are in. What the request says of an entity does not move what the store has below it. */
+static inline int entity_in(const Store *store, const EntityNode *a, const EntityNode *b) {
+    uint32_t i;
+    if (node_in(store, a, b)) return 1;
+    if (a->flags & NODE_REQUEST)
+        for (i = 0; i < a->child_count; i++)
+            if (node_in(store, request_parents(a)[i], b)) return 1;
+    return 0;
 }
 
 #endif

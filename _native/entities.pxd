@@ -4,6 +4,12 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from gateway._native.uid cimport EntityUid
 
+cdef extern from "pthread.h" nogil:
+    ctypedef struct pthread_mutex_t:
+        pass
+    int pthread_mutex_lock(pthread_mutex_t* mutex)
+    int pthread_mutex_unlock(pthread_mutex_t* mutex)
+
 cdef extern from "values.h" nogil:
     cdef enum:
         VALUE_NONE
@@ -97,6 +103,7 @@ cdef extern from "entities.h" nogil:
         uint32_t* type_counts
         uint32_t* queue
         uint32_t* stamps
+        pthread_mutex_t lock
         size_t bytes
     EntityNode* store_node(const Store* store, uint32_t place)
     uint32_t store_key(const Store* store, const char* bytes, uint32_t length)
@@ -108,7 +115,14 @@ cdef extern from "entities.h" nogil:
     uint32_t request_key(const Store* store, Arena* arena, const char* bytes, uint32_t length)
     const Text* key_name(const Store* store, const Arena* arena, uint32_t key)
 
-cdef struct Change
+cdef extern from "entities_change.h" nogil:
+    ctypedef struct Change:
+        EntityNode* node
+        const Record* attributes
+        const Record* tags
+        uint32_t* parents
+        uint32_t parent_count
+        bint exists
 
 cdef class EntityStore:
     """Entities by their uids, laid out for the machine. Changed under the GIL only, never while somebody `hold`s it."""
@@ -128,8 +142,8 @@ cdef class EntityStore:
     cdef const EntityNode* overlay(self, EntityUid uid, object attributes, object parents, Arena* arena) except NULL
     """Define an entity for one request: a node of the arena, over what the store has of it.
 
-    Attributes of the request go before those of the store. Its ancestors are those of the store and the parents given
-    here, with theirs. A parent that neither the store nor a policy names is left out: nothing could ask for it.
+    Attributes of the request go before those of the store. It is in what the store has it in, and in the parents given
+    here and what those are in. What the store has below it stays where it is.
     """
     cdef int value_of_request(self, object item, Value* out, Arena* arena) except -1
     """Convert a Python value (see `gateway/_native/entities.pyi`) into the arena. Raises ValueError."""
@@ -142,9 +156,12 @@ cdef class EntityStore:
     cdef int _unmention(self, const uint32_t* places, uint32_t count) noexcept
     cdef int _prepare(self, Change* change, EntityUid uid, attributes, parents, tags) except -1
     cdef int _refuse_cycles(self, Change* changes, Py_ssize_t count) except -1
-    cdef int _commit(self, Change* changes, Py_ssize_t count) except -1
-    cdef bint _same_parents(self, const EntityNode* node, const Change* change) noexcept
-    cdef int _die(self) except -1
+    cdef bint _is_cyclic(self, const Change* change) noexcept
+    cdef void _parents_to_be(
+        self, const Change* changes, uint32_t change, uint32_t place, const uint32_t** parents, uint32_t* count
+    ) noexcept
+    cdef str _cycle(self, const Change* changes, Py_ssize_t count, uint32_t begin)
+    cdef object _uids(self, const uint32_t* places, uint32_t count)
     cdef EntityNode* _existing(self, EntityUid uid) except? NULL
     cdef object _closure(self, EntityUid uid, bint up)
     cdef int _convert(self, object item, Value* out, Arena* arena, int depth) except -1

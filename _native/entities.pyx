@@ -40,30 +40,34 @@ cdef extern from "entities_change.h" nogil:
     size_t record_bytes(uint32_t count)
     void value_free(Store* store, const Value* value)
     void record_free(Store* store, const Record* record)
-    int relatives_set(
-        Store* store, EntityNode* node, const uint32_t* parents, uint32_t parent_count, const uint32_t* ancestors,
-        uint32_t ancestor_count
-    )
-    int child_room(Store* store, EntityNode* parent, uint32_t more)
-    void child_link(EntityNode* parent, const EntityNode* child)
-    void child_unlink(EntityNode* parent, const EntityNode* child)
+    void records_merge(Record* out, const Record* over, const Record* under)
     int place_compare(const void* a, const void* b)
     uint32_t stamp_next(Store* store)
-    int ancestors_renew(Store* store, EntityNode* node)
+    ctypedef enum ChangeOutcome:
+        CHANGED
+        CHANGE_NO_MEMORY
+        CHANGE_TOO_DEEP
+    enum:
+        ANCESTORS_LIMIT
+    ChangeOutcome store_commit(Store* store, const Change* changes, size_t count)
 
 # Limits: what one entity may hold. Hit, each is a ValueError that names it.
 SET_ITEMS_MAX = 1 << 20
 RECORD_FIELDS_MAX = 1 << 16
 TEXT_BYTES_MAX = 1 << 26
+VALUES_MAX = 1 << 22          # of one entity, or of what one request says: nested lists may share items without end
 PARENTS_MAX = 1 << 16
+ANCESTORS_MAX = ANCESTORS_LIMIT
 DEPTH_MAX = VALUE_DEPTH_MAX
 
 cdef uint32_t SET_LIMIT = SET_ITEMS_MAX
 cdef uint32_t FIELD_LIMIT = RECORD_FIELDS_MAX
 cdef Py_ssize_t TEXT_LIMIT = TEXT_BYTES_MAX
 cdef uint32_t PARENT_LIMIT = PARENTS_MAX
+cdef uint32_t CYCLE_NAMES = 8      # that a message spells out
 
 cdef uint64_t last_token = 0
+cdef int64_t values_left = 0  # of VALUES_MAX; under the GIL
 
 
 cdef inline const char* utf8(str text, uint32_t* length) except NULL:
@@ -90,15 +94,6 @@ cdef int compare_fields(const void* a, const void* b) noexcept nogil:
     return (x > y) - (x < y)
 
 
-cdef struct Change:
-    EntityNode* node
-    const Record* attributes
-    const Record* tags
-    uint32_t* parents          # ascending, distinct; taken by `malloc`
-    uint32_t parent_count
-    bint exists                # False: the entity goes
-
-
 @cython.final
 cdef class EntityStore:
     def __cinit__(self):
@@ -123,7 +118,11 @@ cdef class EntityStore:
         return text
 
     cdef uint32_t pinned_key(self, const char* bytes, uint32_t length) except? 0xFFFFFFFF:
-        cdef uint32_t key = key_intern(&self.c, bytes, length)
+        cdef uint32_t key = store_key(&self.c, bytes, length)
+        if key != KEY_NONE:
+            return key
+        self._wait()
+        key = key_intern(&self.c, bytes, length)
         if key == KEY_NONE:
             raise MemoryError()
         return key
@@ -135,6 +134,10 @@ cdef class EntityStore:
         if known is not None:
             return known
         bytes = utf8(name, &length)
+        self._wait()
+        known = self.type_numbers.get(name)     # others may have run meanwhile
+        if known is not None:
+            return known
         number = type_append(&self.c, bytes, length)
         if number == TYPE_OF_REQUEST:
             raise MemoryError()
@@ -142,7 +145,11 @@ cdef class EntityStore:
         return number
 
     cdef const EntityNode* pinned_node(self, str type, const char* id, uint32_t length) except NULL:
-        cdef EntityNode* node = node_intern(&self.c, self.type_of(type), id, length)
+        cdef uint32_t number = self.type_of(type)
+        cdef EntityNode* node = store_find(&self.c, number, id, length)
+        if node is NULL:
+            self._wait()
+            node = node_intern(&self.c, number, id, length)
         if node is NULL:
             raise MemoryError()
         node_pin(node)
@@ -153,6 +160,8 @@ cdef class EntityStore:
         cdef object number
         cdef uint32_t length = 0
         cdef const char* id
+        if uid is None:
+            raise TypeError("an EntityUid is wanted, not None")
         if uid.store_token == self.c.token:
             node = store_node(&self.c, uid.node_index)
             if node.generation == uid.node_generation:
@@ -191,64 +200,67 @@ cdef class EntityStore:
         return node
 
     cdef const EntityNode* overlay(self, EntityUid uid, object attributes, object parents, Arena* arena) except NULL:
-        cdef EntityNode* stored = self.find(uid)
+        cdef const EntityNode* stored
+        cdef const EntityNode* parent
+        cdef const EntityNode** others          # parents that only the request knows, and walked ones
         cdef EntityNode* node
-        cdef EntityNode* parent
-        cdef dict merged = {}
-        cdef Value value
-        cdef uint32_t count = 0, capacity = 0, i
+        cdef Value given
+        cdef Record* merged
+        cdef uint32_t i, j, count, total = 0
         cdef uint32_t* found
-        cdef list above = []
-        if stored is not NULL and stored.attributes is not NULL:
-            value.tag = VALUE_RECORD
-            value.record = stored.attributes
-            merged = self.python_value(&value, NULL)
-        merged.update(attributes)
-        number = self.type_numbers.get(uid.type, TYPE_OF_REQUEST)
+        global values_left
+        values_left = VALUES_MAX
+        self._convert_record(attributes, &given, arena, 0)
+        uids = tuple(parents)
+        count = <uint32_t>len(uids)
+        if count > PARENT_LIMIT:
+            raise ValueError(f"more than {PARENTS_MAX} parents")
+        others = <const EntityNode**>arena_take(arena, (count + 1) * sizeof(void*))
         node = <EntityNode*>arena_take(arena, sizeof(EntityNode))
-        if node is NULL:
+        if others is NULL or node is NULL:
             raise ValueError("the request is too large")
-        memset(node, 0, sizeof(EntityNode))
-        if stored is not NULL:
-            node.type_name = stored.type_name
-            node.id = stored.id
-            node.index = stored.index
-            node.tags = stored.tags
-            node.version = stored.version
-        else:
-            node.index = NODE_INDEX_NONE
-            node.type_name = self.c.types[<uint32_t>number] if number else self._arena_text(uid.type, arena)
-            node.id = self._arena_text(uid.id, arena)
-        node.type = number
+        # From here on nothing runs that could change the store.
+        stored = self.node_of_request(uid, arena)
+        memcpy(node, stored, sizeof(EntityNode))
         node.flags = NODE_REQUEST | NODE_EXISTS
-        self._convert_record(merged, &value, arena, 0)
-        node.attributes = value.record
-        for name in parents:
-            parent = self.find(name)
-            if parent is not NULL and not parent.flags & NODE_WALKED:
-                above.append(parent.index)
-                capacity += 1 + parent.ancestor_count
-        if stored is not NULL:
-            capacity += stored.ancestor_count
-        if capacity:
-            found = <uint32_t*>arena_take(arena, capacity * sizeof(uint32_t))
-            if found is NULL:
+        node.attributes = given.record
+        node.parents = NULL
+        node.children = <uint32_t*>others
+        node.parent_count = node.child_count = node.walked_child_count = 0
+        if stored.attributes is not NULL:
+            merged = <Record*>arena_take(arena, record_bytes(stored.attributes.count + given.record.count))
+            if merged is NULL:
                 raise ValueError("the request is too large")
-            for place in above:
-                parent = store_node(&self.c, place)
-                found[count] = parent.index
-                memcpy(found + count + 1, parent.ancestors, parent.ancestor_count * sizeof(uint32_t))
-                count += 1 + parent.ancestor_count
-            if stored is not NULL:
-                memcpy(found + count, stored.ancestors, stored.ancestor_count * sizeof(uint32_t))
-                count += stored.ancestor_count
-            qsort(found, count, sizeof(uint32_t), place_compare)
-            node.ancestors = found
-            node.ancestor_count = 1
-            for i in range(1, count):
-                if found[i] != found[node.ancestor_count - 1]:
-                    found[node.ancestor_count] = found[i]
-                    node.ancestor_count += 1
+            records_merge(merged, given.record, stored.attributes)
+            node.attributes = merged
+        for i in range(count):
+            parent = self.node_of_request(uids[i], arena)
+            if parent.flags & (NODE_REQUEST | NODE_WALKED):
+                others[node.child_count] = parent
+                node.child_count += 1
+            else:
+                total += 1 + parent.ancestor_count
+        if total == 0:
+            return node
+        found = <uint32_t*>arena_take(arena, (<size_t>total + stored.ancestor_count) * sizeof(uint32_t))
+        if found is NULL:
+            raise ValueError("the request is too large")
+        memcpy(found, stored.ancestors, stored.ancestor_count * sizeof(uint32_t))
+        total = stored.ancestor_count
+        for i in range(count):
+            parent = self.node_of_request(uids[i], arena)
+            if not parent.flags & (NODE_REQUEST | NODE_WALKED):
+                found[total] = parent.index
+                memcpy(found + total + 1, parent.ancestors, parent.ancestor_count * sizeof(uint32_t))
+                total += 1 + parent.ancestor_count
+        qsort(found, total, sizeof(uint32_t), place_compare)
+        j = 0
+        for i in range(total):
+            if j == 0 or found[i] != found[j - 1]:
+                found[j] = found[i]
+                j += 1
+        node.ancestors = found
+        node.ancestor_count = j
         return node
 
     cdef const Text* _arena_text(self, str text, Arena* arena) except NULL:
@@ -260,6 +272,8 @@ cdef class EntityStore:
         return made
 
     cdef int value_of_request(self, object item, Value* out, Arena* arena) except -1:
+        global values_left
+        values_left = VALUES_MAX
         return self._convert(item, out, arena, 0)
 
     cdef void hold(self) noexcept:
@@ -277,8 +291,12 @@ cdef class EntityStore:
         cdef const char* bytes
         cdef IpAddress* address
         cdef const EntityNode* node
+        global values_left
         if depth > VALUE_DEPTH_MAX:
             raise ValueError(f"nested more than {VALUE_DEPTH_MAX} times")
+        values_left -= 1
+        if values_left < 0:
+            raise ValueError(f"more than {VALUES_MAX} values")
         if PyUnicode_Check(item):
             bytes = utf8(item, &length)
             out.text = text_intern(&self.c, bytes, length) if arena is NULL else arena_text(arena, bytes, length)
@@ -463,12 +481,14 @@ cdef class EntityStore:
 
     cdef EntityNode* _intern(self, EntityUid uid) except NULL:
         cdef EntityNode* node = self.find(uid)
-        cdef uint32_t length = 0
+        cdef uint32_t length = 0, number
         cdef const char* id
         if node is not NULL:
             return node
+        number = self.type_of(uid.type)
         id = utf8(uid.id, &length)
-        node = node_intern(&self.c, self.type_of(uid.type), id, length)
+        self._wait()
+        node = node_intern(&self.c, number, id, length)
         if node is NULL:
             raise MemoryError()
         return node
@@ -502,7 +522,7 @@ cdef class EntityStore:
         cdef Py_ssize_t total = len(upserts) + len(deletes)
         cdef Py_ssize_t count = 0, i
         cdef Change* changes
-        cdef Value value
+        cdef ChangeOutcome outcome
         if cycles not in ("refuse", "allow"):
             raise ValueError("cycles is `refuse` or `allow`")
         self._wait()
@@ -521,8 +541,14 @@ cdef class EntityStore:
                 changes[count].node = self._intern(uid)
                 node_mention(changes[count].node)
                 count += 1
+            self._wait()
             if cycles == "refuse":
                 self._refuse_cycles(changes, count)
+            outcome = store_commit(&self.c, changes, count)
+            if outcome == CHANGE_NO_MEMORY:
+                raise MemoryError()
+            if outcome == CHANGE_TOO_DEEP:
+                raise ValueError(f"an entity would be in more than {ANCESTORS_MAX} others")
         except BaseException:
             for i in range(count):
                 record_free(&self.c, changes[i].attributes)
@@ -532,7 +558,10 @@ cdef class EntityStore:
                 self._unmention(&changes[i].node.index, 1)
             free(changes)
             raise
-        self._commit(changes, count)
+        for i in range(count):
+            self._unmention(changes[i].parents, changes[i].parent_count)
+            free(changes[i].parents)
+            self._unmention(&changes[i].node.index, 1)
         free(changes)
         return self.c.revision
 
@@ -557,26 +586,30 @@ cdef class EntityStore:
         cdef Value value
         cdef EntityNode* parent
         cdef uint32_t count = 0, i, kept = 0
+        cdef Py_ssize_t total
+        global values_left
+        values_left = VALUES_MAX
         if not isinstance(attributes, dict) or not (tags is None or isinstance(tags, dict)):
             raise ValueError("attributes and tags are records")
-        if len(parents) > PARENT_LIMIT:
+        total = len(parents)
+        if total > PARENT_LIMIT:
             raise ValueError(f"more than {PARENTS_MAX} parents")
         change.exists = True
         change.node = self._intern(uid)
         node_mention(change.node)
         try:
-            change.parents = <uint32_t*>malloc((len(parents) + 1) * sizeof(uint32_t))
+            change.parents = <uint32_t*>malloc((total + 1) * sizeof(uint32_t))
             if change.parents is NULL:
                 raise MemoryError()
             for name in parents:
-                parent = self._intern(name)
-                if change.node.flags & NODE_WALKED and not parent.flags & NODE_WALKED:
-                    raise ValueError(f"{uid} is of a walked type and cannot be in {name}, which is not")
-                if count == <uint32_t>len(parents):
+                if count == total:
                     raise ValueError("parents that change while they are read")
+                parent = self._intern(name)
                 node_mention(parent)
                 change.parents[count] = parent.index
                 count += 1
+                if change.node.flags & NODE_WALKED and not parent.flags & NODE_WALKED:
+                    raise ValueError(f"{uid} is of a walked type and cannot be in {name}, which is not")
             qsort(change.parents, count, sizeof(uint32_t), place_compare)
             for i in range(count):
                 if kept and change.parents[kept - 1] == change.parents[i]:
@@ -602,145 +635,151 @@ cdef class EntityStore:
         return 0
 
     cdef int _refuse_cycles(self, Change* changes, Py_ssize_t count) except -1:
-        """Walk up from every entity that changes, by its parents to be; a way back to one that is being left is a cycle."""
-        cdef uint32_t places = self.c.place_count, place, parent, depth
-        cdef uint8_t* colours                  # 0 new, 1 on the way, 2 done
+        """Refuse changes that would put an entity that changes into itself; cycles among others are not theirs.
+
+        Goes up from the entities that change, by their parents to be, and finds the strongly connected components
+        (R. Tarjan, Depth-first search and linear graph algorithms, 1972) without recursion.
+        """
+        cdef uint32_t places = self.c.place_count, place, parent, depth, number = 0, open_count = 0
+        cdef uint32_t* numbers                 # in the order of being met, from 1; 0: not yet
+        cdef uint32_t* lowest                  # the lowest number that it leads back to; 0: its component is done
         cdef uint32_t* change_of               # + 1
         cdef uint32_t* way                     # places from the start up
-        cdef uint32_t* next_of                 # which parent is next
+        cdef uint32_t* next_of                 # which parent of each on the way is next
+        cdef uint32_t* opened                  # those whose component is not done
         cdef const uint32_t* parents
-        cdef uint32_t parent_count
-        cdef EntityNode* node
+        cdef uint32_t parent_count, changed
         cdef Py_ssize_t i
-        cdef bint any_parents = False
+        cdef bint any_parents = False, cyclic
         for i in range(count):
             if changes[i].parent_count:
                 any_parents = True
         if not any_parents:
             return 0
-        colours = <uint8_t*>calloc(places, 1)
+        if count == 1:
+            if self._is_cyclic(changes):
+                raise ValueError(self._cycle(changes, 1, changes[0].node.index))
+            return 0
+        numbers = <uint32_t*>calloc(places, sizeof(uint32_t))
+        lowest = <uint32_t*>calloc(places, sizeof(uint32_t))
         change_of = <uint32_t*>calloc(places, sizeof(uint32_t))
         way = <uint32_t*>malloc(places * sizeof(uint32_t))
         next_of = <uint32_t*>malloc(places * sizeof(uint32_t))
+        opened = <uint32_t*>malloc(places * sizeof(uint32_t))
         try:
-            if colours is NULL or change_of is NULL or way is NULL or next_of is NULL:
+            if (
+                numbers is NULL or lowest is NULL or change_of is NULL or way is NULL or next_of is NULL
+                or opened is NULL
+            ):
                 raise MemoryError()
             for i in range(count):
                 change_of[changes[i].node.index] = <uint32_t>i + 1
             for i in range(count):
                 place = changes[i].node.index
-                if colours[place]:
-                    continue
-                colours[place] = 1
-                way[0] = place
-                next_of[0] = 0
-                depth = 1
+                depth = 0
+                if numbers[place] == 0:
+                    number += 1
+                    numbers[place] = lowest[place] = number
+                    way[0] = opened[open_count] = place
+                    open_count += 1
+                    next_of[0] = 0
+                    depth = 1
                 while depth:
                     place = way[depth - 1]
-                    if change_of[place]:
-                        parents = changes[change_of[place] - 1].parents
-                        parent_count = changes[change_of[place] - 1].parent_count
-                    else:
-                        node = store_node(&self.c, place)
-                        parents = node.parents
-                        parent_count = node.parent_count
-                    if next_of[depth - 1] == parent_count:
-                        colours[place] = 2
-                        depth -= 1
+                    self._parents_to_be(changes, change_of[place], place, &parents, &parent_count)
+                    if next_of[depth - 1] < parent_count:
+                        parent = parents[next_of[depth - 1]]
+                        next_of[depth - 1] += 1
+                        if parent == place and change_of[place]:
+                            raise ValueError(self._cycle(changes, count, place))
+                        if numbers[parent] == 0:
+                            number += 1
+                            numbers[parent] = lowest[parent] = number
+                            way[depth] = opened[open_count] = parent
+                            open_count += 1
+                            next_of[depth] = 0
+                            depth += 1
+                        elif lowest[parent] and numbers[parent] < lowest[place]:
+                            lowest[place] = numbers[parent]
                         continue
-                    parent = parents[next_of[depth - 1]]
-                    next_of[depth - 1] += 1
-                    if colours[parent] == 1:
-                        raise ValueError(f"{self._uid(store_node(&self.c, parent))} would be in itself")
-                    if colours[parent] == 0:
-                        colours[parent] = 1
-                        way[depth] = parent
-                        next_of[depth] = 0
-                        depth += 1
+                    depth -= 1
+                    if depth and lowest[place] < lowest[way[depth - 1]]:
+                        lowest[way[depth - 1]] = lowest[place]
+                    if lowest[place] != numbers[place]:
+                        continue
+                    cyclic = opened[open_count - 1] != place
+                    while True:
+                        open_count -= 1
+                        parent = opened[open_count]
+                        lowest[parent] = 0
+                        if cyclic and change_of[parent]:
+                            raise ValueError(self._cycle(changes, count, parent))
+                        if parent == place:
+                            break
         finally:
-            free(colours)
+            free(numbers)
+            free(lowest)
             free(change_of)
             free(way)
             free(next_of)
+            free(opened)
         return 0
 
-    cdef int _commit(self, Change* changes, Py_ssize_t count) except -1:
-        """Make the changes. Nothing may fail here but small allocations, and one that does ends the process: a store
-        with half a hierarchy must not decide anything."""
-        cdef Py_ssize_t i
-        cdef uint32_t j, affected = 0, head = 0, place, stamp
-        cdef uint32_t* dirty
-        cdef EntityNode* node
-        cdef EntityNode* parent
-        cdef bint ok = True
-        self.c.revision += 1
-        dirty = <uint32_t*>malloc((self.c.place_count + 1) * sizeof(uint32_t))
-        if dirty is NULL:
-            raise SystemError("out of memory while entities change")
-        stamp = stamp_next(&self.c)
-        for i in range(count):
-            node = changes[i].node
-            if not self._same_parents(node, &changes[i]):
-                for j in range(node.parent_count):
-                    child_unlink(store_node(&self.c, node.parents[j]), node)
-                for j in range(changes[i].parent_count):
-                    parent = store_node(&self.c, changes[i].parents[j])
-                    ok = ok and child_room(&self.c, parent, 1)
-                    if not ok:
-                        break
-                    child_link(parent, node)
-                    if parent.flags & NODE_WALKED:
-                        self.c.walk_revision = self.c.revision
-                ok = ok and relatives_set(&self.c, node, changes[i].parents, changes[i].parent_count, NULL, 0)
-                if not ok:
-                    self._die()
-                if self.c.stamps[node.index] != stamp:
-                    self.c.stamps[node.index] = stamp
-                    dirty[affected] = node.index
-                    affected += 1
-            if bool(node.flags & NODE_EXISTS) != changes[i].exists:
-                node.flags ^= NODE_EXISTS
-                self.c.existing_count += 1 if changes[i].exists else -1
-                self.c.type_counts[node.type] += 1 if changes[i].exists else -1
-            record_free(&self.c, node.attributes)
-            record_free(&self.c, node.tags)
-            node.attributes = changes[i].attributes
-            node.tags = changes[i].tags
-            node.version = self.c.revision
-        while head < affected:
-            node = store_node(&self.c, dirty[head])
-            head += 1
-            for j in range(node.walked_child_count, node.child_count):
-                place = node.children[j]
-                if self.c.stamps[place] != stamp:
-                    self.c.stamps[place] = stamp
-                    dirty[affected] = place
-                    affected += 1
-        for j in range(affected):
-            node = store_node(&self.c, dirty[j])
-            node.version = self.c.revision
-            if not node.flags & NODE_WALKED and not ancestors_renew(&self.c, node):
-                self._die()
-        free(dirty)
-        for i in range(count):
-            self._unmention(changes[i].parents, changes[i].parent_count)
-            free(changes[i].parents)
-            self._unmention(&changes[i].node.index, 1)
-        return 0
+    cdef void _parents_to_be(
+        self, const Change* changes, uint32_t change, uint32_t place, const uint32_t** parents, uint32_t* count
+    ) noexcept:
+        """Give the parents of a place after its change, if `change` is not 0: the number of the change + 1."""
+        if change:
+            parents[0] = changes[change - 1].parents
+            count[0] = changes[change - 1].parent_count
+        else:
+            parents[0] = store_node(&self.c, place).parents
+            count[0] = store_node(&self.c, place).parent_count
 
-    cdef bint _same_parents(self, const EntityNode* node, const Change* change) noexcept:
-        cdef uint32_t i
-        if node.parent_count != change.parent_count:
-            return False
-        for i in range(node.parent_count):
-            if node.parents[i] != change.parents[i]:
+    cdef bint _is_cyclic(self, const Change* change) noexcept:
+        """Tell whether one change would put its entity into itself: it is found on the way up from its parents."""
+        cdef uint32_t stamp = stamp_next(&self.c), head = 0, tail = 0, i
+        cdef const uint32_t* parents = change.parents
+        cdef uint32_t count = change.parent_count
+        while True:
+            for i in range(count):
+                if parents[i] == change.node.index:
+                    return True
+                if self.c.stamps[parents[i]] != stamp:
+                    self.c.stamps[parents[i]] = stamp
+                    self.c.queue[tail] = parents[i]
+                    tail += 1
+            if head == tail:
                 return False
-        return True
+            parents = store_node(&self.c, self.c.queue[head]).parents
+            count = store_node(&self.c, self.c.queue[head]).parent_count
+            head += 1
 
-    cdef int _die(self) except -1:
-        os.write(2, b"portcullis: out of memory while entities change\n")
-        os._exit(70)
-        return -1
+    cdef str _cycle(self, const Change* changes, Py_ssize_t count, uint32_t begin):
+        """Name the shortest cycle that `begin` would be in."""
+        cdef const uint32_t* parents
+        cdef uint32_t parent_count, i, place
+        cdef Py_ssize_t at
+        cdef dict change_of = {changes[at].node.index: at + 1 for at in range(count)}
+        cdef dict below = {}               # place -> the place that led up to it
+        cdef list waiting = [begin]
+        for found in waiting:
+            place = found
+            self._parents_to_be(changes, change_of.get(place, 0), place, &parents, &parent_count)
+            for i in range(parent_count):
+                if parents[i] not in below:
+                    below[parents[i]] = place
+                    waiting.append(parents[i])
+            if begin in below:
+                break
+        way = [begin, below[begin]]
+        while way[-1] != begin:
+            way.append(below[way[-1]])
+        way.reverse()                      # from `begin` up to itself
+        names = [str(self._uid(store_node(&self.c, way[i]))) for i in range(len(way))]
+        if len(names) > CYCLE_NAMES:
+            names[CYCLE_NAMES:-1] = ["…"]
+        return f"{names[0]} would be in itself: {' in '.join(names)}"
 
     # --- reading
 
@@ -771,12 +810,16 @@ cdef class EntityStore:
         cdef uint32_t i
         if node is NULL:
             return None
-        parents = tuple([self._uid(store_node(&self.c, node.parents[i])) for i in range(node.parent_count)])
-        value.tag = VALUE_RECORD
-        value.record = node.attributes
-        attributes = {} if node.attributes is NULL else self.python_value(&value, NULL)
-        value.record = node.tags
-        tags = {} if node.tags is NULL else self.python_value(&value, NULL)
+        self.hold()         # what is made here may wake the collector, and that other threads
+        try:
+            parents = tuple([self._uid(store_node(&self.c, node.parents[i])) for i in range(node.parent_count)])
+            value.tag = VALUE_RECORD
+            value.record = node.attributes
+            attributes = {} if node.attributes is NULL else self.python_value(&value, NULL)
+            value.record = node.tags
+            tags = {} if node.tags is NULL else self.python_value(&value, NULL)
+        finally:
+            self.release()
         return attributes, parents, tags
 
     def version(self, EntityUid uid not None):
@@ -831,20 +874,34 @@ cdef class EntityStore:
         cdef uint32_t i
         if node is NULL:
             return frozenset()
-        return frozenset([self._uid(store_node(&self.c, node.children[i])) for i in range(node.child_count)])
+        return self._uids(node.children, node.child_count)
+
+    cdef object _uids(self, const uint32_t* places, uint32_t count):
+        """Name entities. `places` may go with any change of the store, which waits until all are named."""
+        cdef uint32_t i
+        self.hold()
+        try:
+            return frozenset([self._uid(store_node(&self.c, places[i])) for i in range(count)])
+        finally:
+            self.release()
 
     cdef object _closure(self, EntityUid uid, bint up):
         cdef EntityNode* node = self.find(uid)
         cdef uint32_t head = 0, tail = 0, i, place, count, stamp
+        cdef uint32_t* found
         cdef const uint32_t* places
         if node is NULL:
             return frozenset()
+        found = <uint32_t*>malloc((<size_t>self.c.place_count + 1) * sizeof(uint32_t))
+        if found is NULL:
+            raise MemoryError()
+        pthread_mutex_lock(&self.c.lock)        # deciders that read without the GIL walk too
         stamp = stamp_next(&self.c)
         self.c.stamps[node.index] = stamp
-        self.c.queue[tail] = node.index
+        found[tail] = node.index
         tail += 1
         while head < tail:
-            node = store_node(&self.c, self.c.queue[head])
+            node = store_node(&self.c, found[head])
             head += 1
             places = node.parents if up else node.children
             count = node.parent_count if up else node.child_count
@@ -852,6 +909,10 @@ cdef class EntityStore:
                 place = places[i]
                 if self.c.stamps[place] != stamp:
                     self.c.stamps[place] = stamp
-                    self.c.queue[tail] = place
+                    found[tail] = place
                     tail += 1
-        return frozenset([self._uid(store_node(&self.c, self.c.queue[i])) for i in range(1, tail)])
+        pthread_mutex_unlock(&self.c.lock)
+        try:
+            return self._uids(found + 1, tail - 1)
+        finally:
+            free(found)

@@ -341,6 +341,21 @@ static void record_free(Store *store, const Record *record) {
     value_free(store, &value);
 }
 
+/* Merge two records; where both have a field, `over` has it. `out` has room for both, and no owner: it is a request's. */
+static void records_merge(Record *out, const Record *over, const Record *under) {
+    uint32_t i = 0, j = 0, count = 0;
+    while (i < over->count || j < under->count) {
+        if (j == under->count || (i < over->count && over->fields[i].key <= under->fields[j].key)) {
+            if (j < under->count && over->fields[i].key == under->fields[j].key) j++;
+            out->fields[count++] = over->fields[i++];
+        } else {
+            out->fields[count++] = under->fields[j++];
+        }
+    }
+    out->owner = 0;
+    out->count = count;
+}
+
 /* --- relatives --------------------------------------------------------------------------------------------------- */
 
 /* Parents and ancestors lie in one piece: first the parents. */
@@ -348,26 +363,6 @@ static void relatives_free(Store *store, EntityNode *node) {
     store_give(store, node->parents, ((size_t)node->parent_count + node->ancestor_count) * sizeof(uint32_t));
     node->parents = node->ancestors = NULL;
     node->parent_count = node->ancestor_count = 0;
-}
-
-static int relatives_set(
-    Store *store, EntityNode *node, const uint32_t *parents, uint32_t parent_count, const uint32_t *ancestors,
-    uint32_t ancestor_count
-) {
-    size_t total = (size_t)parent_count + ancestor_count;
-    uint32_t *made = NULL;
-    if (total > 0) {
-        made = (uint32_t *)store_take(store, total * sizeof(uint32_t));
-        if (made == NULL) return 0;
-        memcpy(made, parents, parent_count * sizeof(uint32_t));
-        memcpy(made + parent_count, ancestors, ancestor_count * sizeof(uint32_t));
-    }
-    relatives_free(store, node);
-    node->parents = made;
-    node->ancestors = made == NULL ? NULL : made + parent_count;
-    node->parent_count = parent_count;
-    node->ancestor_count = ancestor_count;
-    return 1;
 }
 
 /* Make room among the children of `parent`; linking cannot fail after this. */
@@ -422,27 +417,209 @@ static uint32_t stamp_next(Store *store) {
     return store->stamp;
 }
 
-/* Find all closed ancestors of a node anew, up from its parents; 0 without memory, then nothing is changed. */
-static int ancestors_renew(Store *store, EntityNode *node) {
+/* --- changes ------------------------------------------------------------------------------------------------------ */
+
+enum { ANCESTORS_LIMIT = 1 << 14 }; /* closed ancestors of one node */
+
+typedef enum { CHANGED = 0, CHANGE_NO_MEMORY, CHANGE_TOO_DEEP } ChangeOutcome;
+
+/* What becomes of one node. All that it names is mentioned (`node_mention`), so that it stays while others change. */
+typedef struct {
+    EntityNode *node;
+    const Record *attributes; /* of the store; the node owns them afterwards */
+    const Record *tags;
+    uint32_t *parents; /* ascending, distinct; taken by `malloc` */
+    uint32_t parent_count;
+    int exists; /* 0: the entity goes */
+} Change;
+
+/* The piece of parents and ancestors that a node had, or shall have. */
+typedef struct {
+    EntityNode *node;
+    uint32_t *places;
+    uint32_t parent_count;
+    uint32_t ancestor_count;
+} Relatives;
+
+static void relatives_give(Store *store, const Relatives *piece) {
+    store_give(store, piece->places, ((size_t)piece->parent_count + piece->ancestor_count) * sizeof(uint32_t));
+}
+
+static Relatives relatives_swap(EntityNode *node, Relatives piece) {
+    Relatives old = {node, node->parents, node->parent_count, node->ancestor_count};
+    node->parents = piece.places;
+    node->parent_count = piece.parent_count;
+    node->ancestors = piece.places == NULL ? NULL : piece.places + piece.parent_count;
+    node->ancestor_count = piece.ancestor_count;
+    return old;
+}
+
+/* Find all closed ancestors of a node, up from its parents. */
+static ChangeOutcome ancestors_find(Store *store, EntityNode *node, Relatives *out) {
     uint32_t stamp = stamp_next(store), head = 0, tail = 0, i;
+    const EntityNode *above = node;
+    size_t total;
     store->stamps[node->index] = stamp;
-    for (i = 0; i < node->parent_count; i++) {
-        uint32_t parent = node->parents[i];
-        if (store_node(store, parent)->flags & NODE_WALKED || store->stamps[parent] == stamp) continue;
-        store->stamps[parent] = stamp;
-        store->queue[tail++] = parent;
-    }
-    while (head < tail) {
-        const EntityNode *above = store_node(store, store->queue[head++]);
+    for (;;) {
         for (i = 0; i < above->parent_count; i++) {
             uint32_t parent = above->parents[i];
-            if (store_node(store, parent)->flags & NODE_WALKED || store->stamps[parent] == stamp) continue;
+            if (store->stamps[parent] == stamp || store_node(store, parent)->flags & NODE_WALKED) continue;
+            if (tail == ANCESTORS_LIMIT) return CHANGE_TOO_DEEP;
             store->stamps[parent] = stamp;
             store->queue[tail++] = parent;
         }
+        if (head == tail) break;
+        above = store_node(store, store->queue[head++]);
     }
     qsort(store->queue, tail, sizeof(uint32_t), place_compare);
-    return relatives_set(store, node, node->parents, node->parent_count, store->queue, tail);
+    out->node = node;
+    out->parent_count = node->parent_count;
+    out->ancestor_count = tail;
+    out->places = NULL;
+    total = (size_t)node->parent_count + tail;
+    if (total == 0) return CHANGED;
+    out->places = (uint32_t *)store_take(store, total * sizeof(uint32_t));
+    if (out->places == NULL) return CHANGE_NO_MEMORY;
+    memcpy(out->places, node->parents, node->parent_count * sizeof(uint32_t));
+    memcpy(out->places + node->parent_count, store->queue, tail * sizeof(uint32_t));
+    return CHANGED;
+}
+
+static int same_parents(const EntityNode *node, const Change *change) {
+    return node->parent_count == change->parent_count &&
+           (node->parent_count == 0 ||
+            memcmp(node->parents, change->parents, node->parent_count * sizeof(uint32_t)) == 0);
+}
+
+/* Put a node under its new parents; `old` gets what it had. 0 without memory, then nothing is changed. */
+static int relink(Store *store, const Change *change, Relatives *old) {
+    EntityNode *node = change->node;
+    Relatives made = {node, NULL, change->parent_count, 0};
+    uint32_t i;
+    for (i = 0; i < change->parent_count; i++)
+        if (!child_room(store, store_node(store, change->parents[i]), 1)) return 0;
+    if (change->parent_count > 0) {
+        made.places = (uint32_t *)store_take(store, change->parent_count * sizeof(uint32_t));
+        if (made.places == NULL) return 0;
+        memcpy(made.places, change->parents, change->parent_count * sizeof(uint32_t));
+    }
+    for (i = 0; i < node->parent_count; i++) child_unlink(store_node(store, node->parents[i]), node);
+    *old = relatives_swap(node, made);
+    for (i = 0; i < node->parent_count; i++) child_link(store_node(store, node->parents[i]), node);
+    return 1;
+}
+
+/* Undo `relink`. Undone in reverse order, each finds the room among its old parents' children that it left. */
+static void unlink_again(Store *store, Relatives old) {
+    EntityNode *node = old.node;
+    Relatives made;
+    uint32_t i;
+    for (i = 0; i < node->parent_count; i++) child_unlink(store_node(store, node->parents[i]), node);
+    made = relatives_swap(node, old);
+    relatives_give(store, &made);
+    for (i = 0; i < node->parent_count; i++) child_link(store_node(store, node->parents[i]), node);
+}
+
+/* Add to the queue what lies below its nodes from `head` on; nodes that carry the stamp are in it already. */
+static uint32_t below_add(Store *store, uint32_t head, uint32_t tail, uint32_t stamp) {
+    uint32_t i;
+    while (head < tail) {
+        const EntityNode *node = store_node(store, store->queue[head++]);
+        for (i = 0; i < node->child_count; i++) {
+            uint32_t child = node->children[i];
+            if (store->stamps[child] == stamp) continue;
+            store->stamps[child] = stamp;
+            store->queue[tail++] = child;
+        }
+    }
+    return tail;
+}
+
+/* Make changes, all or none: links first, then the ancestors of all that lies below into new pieces, and only when
+   nothing can fail any more the rest. A later change of the same node goes before an earlier one. */
+static ChangeOutcome store_commit(Store *store, const Change *changes, size_t count) {
+    Relatives *links = NULL, *fresh = NULL;
+    uint32_t *below = NULL;
+    size_t i, linked = 0, made = 0, renewed = 0, touched = 0;
+    uint32_t stamp, tail = 0, j;
+    ChangeOutcome outcome = CHANGE_NO_MEMORY;
+    links = (Relatives *)malloc((count + 1) * sizeof(Relatives));
+    if (links == NULL) return CHANGE_NO_MEMORY;
+    linked = 0;
+    for (i = 0; i < count; i++) {
+        if (same_parents(changes[i].node, &changes[i])) continue;
+        if (!relink(store, &changes[i], &links[linked])) goto undo;
+        linked++;
+    }
+    stamp = stamp_next(store);
+    for (i = 0; i < linked; i++) {
+        EntityNode *node = links[i].node;
+        if (node->flags & NODE_WALKED || store->stamps[node->index] == stamp) continue;
+        store->stamps[node->index] = stamp;
+        store->queue[tail++] = node->index;
+    }
+    tail = below_add(store, 0, tail, stamp);
+    renewed = tail; /* closed: there is nothing walked below a closed node */
+    for (i = 0; i < linked; i++) {
+        EntityNode *node = links[i].node;
+        if (store->stamps[node->index] == stamp) continue;
+        store->stamps[node->index] = stamp;
+        store->queue[tail++] = node->index;
+    }
+    tail = below_add(store, (uint32_t)renewed, tail, stamp);
+    touched = tail;
+    below = (uint32_t *)malloc((touched + 1) * sizeof(uint32_t));
+    fresh = (Relatives *)malloc((renewed + 1) * sizeof(Relatives));
+    if (below == NULL || fresh == NULL) goto undo;
+    memcpy(below, store->queue, touched * sizeof(uint32_t));
+    for (; made < renewed; made++) {
+        outcome = ancestors_find(store, store_node(store, below[made]), &fresh[made]);
+        if (outcome != CHANGED) goto undo;
+    }
+
+    outcome = CHANGED; /* nothing fails from here on */
+    store->revision++;
+    for (i = 0; i < made; i++) {
+        Relatives old = relatives_swap(fresh[i].node, fresh[i]);
+        relatives_give(store, &old);
+    }
+    for (i = 0; i < touched; i++) store_node(store, below[i])->version = store->revision;
+    for (i = 0; i < linked; i++) {
+        const EntityNode *node = links[i].node;
+        for (j = 0; j < links[i].parent_count; j++) {
+            EntityNode *parent = store_node(store, links[i].places[j]);
+            if (parent->flags & NODE_WALKED) store->walk_revision = store->revision;
+            node_release(store, parent);
+        }
+        for (j = 0; j < node->parent_count; j++)
+            if (store_node(store, node->parents[j])->flags & NODE_WALKED) store->walk_revision = store->revision;
+        relatives_give(store, &links[i]);
+    }
+    for (i = 0; i < count; i++) {
+        EntityNode *node = changes[i].node;
+        if (!(node->flags & NODE_EXISTS) != !changes[i].exists) {
+            node->flags ^= NODE_EXISTS;
+            store->existing_count += changes[i].exists ? 1 : -1;
+            store->type_counts[node->type] += changes[i].exists ? 1 : -1;
+        }
+        record_free(store, node->attributes);
+        record_free(store, node->tags);
+        node->attributes = changes[i].attributes;
+        node->tags = changes[i].tags;
+        node->version = store->revision;
+    }
+    free(links);
+    free(below);
+    free(fresh);
+    return CHANGED;
+
+undo:
+    for (i = 0; i < made; i++) relatives_give(store, &fresh[i]);
+    while (linked > 0) unlink_again(store, links[--linked]);
+    free(links);
+    free(below);
+    free(fresh);
+    return outcome;
 }
 
 /* --- the whole --------------------------------------------------------------------------------------------------- */

@@ -5,15 +5,16 @@ from typing import Any, Final, Literal, final
 
 from gateway._native.uid import EntityUid
 
-__pyx_capi__: Final[dict[str, object]]
 
 SET_ITEMS_MAX: Final[int]
 RECORD_FIELDS_MAX: Final[int]
 TEXT_BYTES_MAX: Final[int]
+VALUES_MAX: Final[int]
 PARENTS_MAX: Final[int]
+ANCESTORS_MAX: Final[int]
 DEPTH_MAX: Final[int]
 
-Upsert = tuple[EntityUid, Mapping[str, Any], Collection[EntityUid], Mapping[str, Any] | None]
+_Upsert = tuple[EntityUid, Mapping[str, Any], Collection[EntityUid], Mapping[str, Any] | None]
 
 @final
 class EntityStore:
@@ -45,7 +46,7 @@ class EntityStore:
 
     def apply(
         self,
-        upserts: Sequence[Upsert],
+        upserts: Sequence[_Upsert],
         deletes: Sequence[EntityUid] = (),
         *,
         cycles: Literal["refuse", "allow"] = "refuse",

@@ -1,0 +1,496 @@
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Iterator
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway._native import entities as native
+from gateway._native.entities import EntityStore
+from gateway._native.extensions import Datetime, Decimal, Duration, IPAddr
+from gateway._native.uid import EntityUid
+from gateway._native.vm import Decider
+from gateway.policy.compiler.policies import compile_expression
+from gateway.policy.language.statements import parse_expression
+from tests.oracle import entities as oracle
+from tests.oracle.entities import Upsert, frozen
+
+ALICE, BOB, TEAM, ORG = (
+    EntityUid("User", "alice"),
+    EntityUid("User", "bob"),
+    EntityUid("Team", "team"),
+    EntityUid("Org", "org"),
+)
+VIEW = EntityUid("Action", "view")
+
+# --- the store equals its slow twin -----------------------------------------------------------------------------------
+
+POOL = [EntityUid(type_name, str(number)) for type_name in ("User", "Team", "Walk", "Way") for number in range(4)]
+WALKED = ("Walk", "Way")
+uids = st.sampled_from(POOL)
+scalars = (
+    st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.text(max_size=4)
+    | uids
+    | st.builds(Decimal, st.integers(-(2**63), 2**63 - 1))
+    | st.builds(Datetime, st.integers(-5, 5))
+    | st.builds(Duration, st.integers(-5, 5))
+    | st.sampled_from([IPAddr("10.0.0.1"), IPAddr("10.0.0.1/8"), IPAddr("::1"), IPAddr("fe80::/10")])
+)
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=2), inner, max_size=3),
+    max_leaves=8,
+)
+records = st.dictionaries(st.sampled_from(["a", "b", "c", "ü", ""]), values, max_size=3)
+upserts = st.tuples(uids, records, st.lists(uids, max_size=3), st.none() | records)
+changes = st.tuples(
+    st.lists(upserts, max_size=4), st.lists(uids, max_size=2), st.sampled_from(["refuse", "refuse", "allow"])
+)
+
+
+def make_store() -> EntityStore:
+    store = EntityStore()
+    for name in WALKED:
+        store.walk_type(name)
+    return store
+
+
+def assert_equal(store: EntityStore, twin: oracle.Store) -> None:
+    assert store.revision == twin.revision
+    assert len(store) == len(twin.entities)
+    assert set(store) == set(twin.entities)
+    assert set(store.types()) == {uid.type for uid in twin.entities}
+    for uid in POOL:
+        found, wanted = store.get(uid), twin.entities.get(uid)
+        assert (uid in store) == (wanted is not None)
+        if found is None or wanted is None:
+            assert found is None and wanted is None
+        else:
+            assert frozen(found[0]) == frozen(wanted[0])
+            assert frozenset(found[1]) == wanted[1] and len(found[1]) == len(wanted[1])
+            assert frozen(found[2]) == frozen(wanted[2])
+        assert store.version(uid) == twin.versions.get(uid, 0)
+        assert store.children(uid) == twin.children(uid)
+        assert store.ancestors(uid) == twin.ancestors(uid)
+        assert store.descendants(uid) == twin.descendants(uid)
+        for other in POOL:
+            assert store.is_in(uid, other) == twin.is_in(uid, other)
+    for name in {uid.type for uid in POOL}:
+        assert store.count_of(name) == sum(uid.type == name for uid in twin.entities)
+        assert set(store.uids(name)) == {uid for uid in twin.entities if uid.type == name}
+
+
+def apply_both(store: EntityStore, twin: oracle.Store, change: tuple[list[Upsert], list[EntityUid], Any]) -> None:
+    changed, gone, cycles = change
+    try:
+        twin.apply(changed, gone, cycles=cycles)
+    except oracle.Refused:
+        with pytest.raises(ValueError, match=r"in itself|walked"):
+            store.apply(changed, gone, cycles=cycles)
+    else:
+        assert store.apply(changed, gone, cycles=cycles) == twin.revision
+
+
+@given(st.lists(changes, max_size=8))
+def test_the_store_equals_its_twin(script: list[tuple[list[Upsert], list[EntityUid], Any]]) -> None:
+    store, twin = make_store(), oracle.Store(WALKED)
+    for change in script:
+        apply_both(store, twin, change)
+        assert_equal(store, twin)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_thick_hierarchies_equal_the_twin(seed: int) -> None:
+    """Many parents at once, so that walks meet again and cycles are common."""
+    source = Random(seed)
+    store, twin = make_store(), oracle.Store(WALKED)
+    for _ in range(25):
+        changed: list[Upsert] = []
+        for uid in source.sample(POOL, 3):
+            above = [other for other in POOL if uid.type not in WALKED or other.type in WALKED]
+            changed.append((uid, {"n": source.randrange(9)}, source.sample(above, source.randrange(5)), None))
+        apply_both(store, twin, (changed, source.sample(POOL, source.randrange(2)), source.choice(["refuse", "allow"])))
+        assert_equal(store, twin)
+
+
+@given(st.lists(changes, max_size=6))
+def test_what_is_gone_leaves_no_memory_behind(script: list[tuple[list[Upsert], list[EntityUid], Any]]) -> None:
+    """The first round may grow tables; every other leaves exactly as much as it found."""
+    store = make_store()
+    left = []
+    for _ in range(3):
+        for changed, gone, _ in script:
+            usable = [each for each in changed if each[0].type not in WALKED]
+            store.apply(usable, gone, cycles="allow")
+        store.apply((), POOL)
+        left.append(store.memory_bytes)
+    assert left[1] == left[2]
+    assert len(store) == 0
+
+
+# --- values -----------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(values, max_size=6), st.randoms())
+def test_sets_have_one_order_whatever_the_order_they_were_given_in(items: list[Any], source: Random) -> None:
+    store = EntityStore()
+    store.put(ALICE, {"first": items})
+    shuffled = items * 2
+    source.shuffle(shuffled)
+    store.put(BOB, {"first": shuffled})
+    first, second = store.get(ALICE), store.get(BOB)
+    assert first is not None and second is not None
+    assert [frozen(item) for item in first[0]["first"]] == [frozen(item) for item in second[0]["first"]]
+    assert len({frozen(item) for item in first[0]["first"]}) == len(first[0]["first"])
+
+
+def test_booleans_and_numbers_stay_apart() -> None:
+    store = EntityStore()
+    store.put(ALICE, {"set": [True, 1, False, 0, 1]})
+    found = store.get(ALICE)
+    assert found is not None
+    assert [repr(item) for item in found[0]["set"]] == ["False", "True", "0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (None, "no Cedar value: NoneType"),
+        (1.5, "no Cedar value: float"),
+        (b"bytes", "no Cedar value: bytes"),
+        (2**63, "beyond 64 bits"),
+        (-(2**63) - 1, "beyond 64 bits"),
+        ("\ud800", "surrogates"),
+        ({1: "one"}, "name is text"),
+        ([[None]], "no Cedar value"),
+        ({"a": {"b": [1, object()]}}, "no Cedar value: object"),
+    ],
+)
+def test_what_is_no_value_is_refused_and_changes_nothing(value: Any, message: str) -> None:
+    store = EntityStore()
+    store.put(ALICE, {"a": "kept"}, [TEAM])
+    store.put(BOB, {"kept": [BOB, "text"], "value": 1})
+    before = store.memory_bytes
+    with pytest.raises(ValueError, match=message):
+        store.apply(
+            [(ALICE, {}, [], None), (BOB, {"kept": [EntityUid("User", "new"), "other"], "value": value}, [], None)]
+        )
+    assert store.get(ALICE) == ({"a": "kept"}, (TEAM,), {})
+    assert store.revision == 2
+    assert store.memory_bytes - before < 4096, "only tables may have grown"
+
+
+def test_nesting_has_a_limit() -> None:
+    store = EntityStore()
+    deep: Any = 1
+    for _ in range(native.DEPTH_MAX - 1):
+        deep = [deep]
+    store.put(ALICE, {"deep": deep})
+    endless: list[Any] = []
+    endless.append(endless)
+    for bad in ([[deep]], endless):
+        with pytest.raises(ValueError, match=f"nested more than {native.DEPTH_MAX} times"):
+            store.put(ALICE, {"deep": bad})
+    found = store.get(ALICE)
+    assert found is not None
+    assert frozen(found[0]["deep"]) == frozen(deep)
+
+
+def test_lists_that_share_their_items_end() -> None:
+    shared: Any = [1]
+    for _ in range(native.DEPTH_MAX - 4):
+        shared = [shared, shared]
+    store = EntityStore()
+    with pytest.raises(ValueError, match=f"more than {native.VALUES_MAX} values"):
+        store.put(ALICE, {"shared": shared})
+    decider = Decider(store, [], [])
+    with pytest.raises(ValueError, match="the request is too large"):
+        decider.allows(ALICE, VIEW, BOB, {"shared": shared})
+    with pytest.raises(ValueError, match=f"more than {native.VALUES_MAX} values"):
+        decider.allows(ALICE, VIEW, BOB, {"shared": [[[1] * 1000] * 1000] * 1000})
+
+
+def test_limits_are_named() -> None:
+    store = EntityStore()
+    with pytest.raises(ValueError, match=f"more than {native.RECORD_FIELDS_MAX} attributes"):
+        store.put(ALICE, dict.fromkeys(map(str, range(native.RECORD_FIELDS_MAX + 1)), 1))
+    with pytest.raises(ValueError, match=f"more than {native.SET_ITEMS_MAX} items"):
+        store.put(ALICE, {"set": [1] * (native.SET_ITEMS_MAX + 1)})
+    with pytest.raises(ValueError, match=f"more than {native.TEXT_BYTES_MAX} bytes"):
+        store.put(ALICE, {"text": "x" * (native.TEXT_BYTES_MAX + 1)})
+    with pytest.raises(ValueError, match=f"more than {native.PARENTS_MAX} parents"):
+        store.put(ALICE, {}, [TEAM] * (native.PARENTS_MAX + 1))
+    assert len(store) == 0
+
+
+def test_an_entity_in_too_many_others_is_refused_and_undone() -> None:
+    store = EntityStore()
+    chain = [EntityUid("Team", str(number)) for number in range(native.ANCESTORS_MAX + 2)]
+    flat: list[Upsert] = [(uid, {}, [], None) for uid in chain]
+    store.apply(flat)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=f"in more than {native.ANCESTORS_MAX} others"):
+            store.put(ALICE, {"a": 1}, chain)
+        assert ALICE not in store
+        assert store.descendants(chain[0]) == frozenset()
+    before = store.memory_bytes
+    with pytest.raises(ValueError, match="others"):
+        store.apply([(BOB, {}, [TEAM], None), (TEAM, {}, chain[:2], None), (BOB, {}, chain, None)])
+    assert store.children(chain[0]) == store.children(TEAM) == frozenset()
+    assert BOB not in store and TEAM not in store
+    assert store.memory_bytes - before < 512 * 1024, "room for children may stay"
+    store.put(ALICE, {}, chain[: native.ANCESTORS_MAX])
+    assert len(store.ancestors(ALICE)) == native.ANCESTORS_MAX
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda store: store.put(None, {}),
+        lambda store: store.put(ALICE, {}, [None]),
+        lambda store: store.put(ALICE, {}, [BOB, "text"]),
+        lambda store: store.put(ALICE, {}, 7),
+        lambda store: store.apply([(None, {}, (), None)]),
+        lambda store: store.apply([(ALICE, {}, (), None), 1]),
+        lambda store: store.apply((), (BOB, None)),
+        lambda store: store.get(None),
+        lambda store: store.is_in(ALICE, None),
+        lambda store: store.walk_type(None),
+        lambda store: store.apply(iter(())),
+    ],
+)
+def test_what_is_no_entity_is_refused(change: Any) -> None:
+    store = EntityStore()
+    store.put(TEAM, {})
+    with pytest.raises(TypeError):
+        change(store)
+    assert set(store) == {TEAM} and store.revision == 1
+
+
+def test_attributes_are_records() -> None:
+    with pytest.raises(ValueError, match="records"):
+        EntityStore().put(ALICE, [("a", 1)])  # type: ignore[arg-type]
+
+
+class Shrinking(list[EntityUid]):
+    """Says one more than it has, and the other way round."""
+
+    def __init__(self, items: list[EntityUid], said: int) -> None:
+        super().__init__(items)
+        self.said = said
+
+    def __len__(self) -> int:
+        return self.said
+
+    def __iter__(self) -> Iterator[EntityUid]:
+        return iter([self[0]] * 5)
+
+
+def test_what_changes_while_it_is_read_is_refused() -> None:
+    store = EntityStore()
+    with pytest.raises(ValueError, match="change while they are read"):
+        store.put(ALICE, {}, Shrinking([TEAM], 2))
+    with pytest.raises(ValueError, match="changes while it is read"):
+        store.put(ALICE, {"set": Shrinking([TEAM], 2)})
+    with pytest.raises(ValueError, match="change while they are read"):
+        store.apply((), Shrinking([TEAM], 1))
+    assert len(store) == 0
+
+
+# --- hierarchies ------------------------------------------------------------------------------------------------------
+
+
+def test_a_cycle_is_refused_by_its_names() -> None:
+    store = EntityStore()
+    store.put(TEAM, {}, [ORG])
+    with pytest.raises(ValueError, match=r'^Org::"org" would be in itself: Org::"org" in Team::"team" in Org::"org"$'):
+        store.put(ORG, {}, [TEAM])
+    with pytest.raises(ValueError, match=r'^User::"bob" would be in itself: User::"bob" in User::"bob"$'):
+        store.apply([(ALICE, {}, [BOB], None), (BOB, {}, [BOB], None)])
+    ring = [EntityUid("Ring", str(number)) for number in range(100)]
+    with pytest.raises(ValueError, match="…"):
+        store.apply([(uid, {}, [ring[number - 1]], None) for number, uid in enumerate(ring)])
+    assert set(store) == {TEAM}
+
+
+def test_a_group_that_is_gone_and_mentioned_comes_back_with_its_members() -> None:
+    store = EntityStore()
+    store.put(ALICE, {}, [TEAM])
+    store.put(TEAM, {}, [ORG])
+    assert store.is_in(ALICE, ORG)
+    store.remove(TEAM)
+    assert store.is_in(ALICE, TEAM) and not store.is_in(ALICE, ORG) and TEAM not in store
+    store.put(TEAM, {}, [ORG])
+    assert store.is_in(ALICE, ORG)
+
+
+def test_a_place_given_to_another_entity_is_not_taken_for_the_first() -> None:
+    store = EntityStore()
+    gone = EntityUid("User", "gone")
+    store.put(gone, {"a": 1})
+    assert gone in store
+    store.remove(gone)
+    store.put(EntityUid("User", "next"), {"a": 2})
+    assert gone not in store and store.get(gone) is None and store.version(gone) == 0
+
+
+def test_a_uid_of_another_store_is_looked_up_anew() -> None:
+    first, second = EntityStore(), EntityStore()
+    first.put(TEAM, {})
+    first.put(ALICE, {"in": "first"})
+    second.put(ALICE, {"in": "second"})
+    for _ in range(2):
+        assert first.get(ALICE) == ({"in": "first"}, (), {})
+        assert second.get(ALICE) == ({"in": "second"}, (), {})
+
+
+def test_a_type_in_use_cannot_become_walked() -> None:
+    store = EntityStore()
+    store.put(ALICE, {}, [TEAM])
+    with pytest.raises(ValueError, match="the type `Team` is in use already"):
+        store.walk_type("Team")
+
+
+def test_long_walks_find_what_is_below() -> None:
+    """More walked nodes than a walk keeps on the stack, in a chain, a fan and a ring."""
+    store = make_store()
+    walks = [EntityUid("Walk", str(number)) for number in range(300)]
+    store.apply([(uid, {}, [walks[number - 1]], None) for number, uid in enumerate(walks)], cycles="allow")
+    fan = [EntityUid("Way", str(number)) for number in range(300)]
+    store.apply([(uid, {}, [walks[7]], None) for uid in fan])
+    store.put(TEAM, {}, [fan[250]])
+    store.put(ALICE, {}, [TEAM])
+    for walk in walks:
+        assert store.is_in(ALICE, walk) and store.is_in(fan[3], walk) and store.is_in(walk, walks[0])
+    assert store.is_in(ALICE, fan[250]) and not store.is_in(ALICE, fan[251])
+    assert not store.is_in(BOB, walks[0])
+    store.put(TEAM, {})
+    assert not any(store.is_in(ALICE, walk) for walk in walks)
+
+
+def test_a_million_updates_of_one_entity_leave_no_memory() -> None:
+    store = EntityStore()
+
+    def update(number: int) -> None:
+        store.put(
+            ALICE,
+            {"set": [EntityUid("User", str(number)), f"text {number}"], "ip": IPAddr("10.0.0.1")},
+            [EntityUid("Team", f"{number}")],
+            {"tag": {"number": number % 10}},
+        )
+
+    for number in range(1000, 2000):
+        update(number)
+    before = store.memory_bytes
+    for number in range(1000, 9999):  # as many digits, so as many bytes
+        update(number)
+    assert store.memory_bytes == before
+
+
+# --- a request's own entities -----------------------------------------------------------------------------------------
+
+
+def is_in(
+    store: EntityStore, overlays: dict[EntityUid, tuple[dict[str, Any], list[EntityUid]]], text: str, **context: Any
+) -> Any:
+    """Evaluate `text` with alice for principal and TEAM for resource."""
+    decider = Decider(store, [], [])
+    request = decider.prepare(ALICE, VIEW, TEAM, context, overlays=overlays)
+    code, value, _ = decider.evaluate(compile_expression(parse_expression(text)), request)
+    assert code is None, code
+    return value
+
+
+def test_an_overlay_is_in_its_parents_and_what_they_are_in() -> None:
+    store = EntityStore()
+    store.put(TEAM, {}, [ORG])
+    store.put(ALICE, {"a": 1, "b": "stored"}, [EntityUid("Team", "own")])
+    overlays = {ALICE: ({"b": "given", "z": [1, 2]}, [TEAM])}
+    for text, wanted in [
+        ('principal in Team::"team"', True),
+        ("principal in resource", True),
+        ('principal in Org::"org"', True),
+        ('principal in Team::"own"', True),
+        ('principal in User::"alice"', True),
+        ('principal == User::"alice"', True),
+        ('User::"alice" in principal', True),
+        ('principal in Team::"other"', False),
+        ('principal.b == "given" && principal.a == 1 && principal.z == [2, 1]', True),
+        ("principal has c", False),
+    ]:
+        assert is_in(store, overlays, text) is wanted, text
+    assert is_in(store, {}, 'principal in Team::"team"') is False
+    assert store.get(ALICE) == ({"a": 1, "b": "stored"}, (EntityUid("Team", "own"),), {})
+
+
+def test_an_overlay_is_in_parents_that_only_the_request_knows() -> None:
+    store = EntityStore()
+    overlays: dict[EntityUid, tuple[dict[str, Any], list[EntityUid]]] = {ALICE: ({}, [TEAM, EntityUid("New", "n")])}
+    assert is_in(store, overlays, "principal in resource") is True
+    assert is_in(store, overlays, "principal in context.new", new=EntityUid("New", "n")) is True
+    assert is_in(store, overlays, "principal in context.new", new=EntityUid("New", "m")) is False
+    assert is_in(store, overlays, "resource in principal") is False
+
+
+def test_an_overlay_may_be_in_walked_entities() -> None:
+    store = make_store()
+    store.put(EntityUid("Walk", "low"), {}, [EntityUid("Walk", "high")])
+    overlays: dict[EntityUid, tuple[dict[str, Any], list[EntityUid]]] = {ALICE: ({}, [EntityUid("Walk", "low")])}
+    assert is_in(store, overlays, 'principal in Walk::"low" && principal in Walk::"high"') is True
+    assert is_in(store, overlays, 'principal in Walk::"other"') is False
+
+
+def test_what_the_store_has_is_in_an_overlaid_container() -> None:
+    store = EntityStore()
+    store.put(ALICE, {}, [TEAM])
+    store.put(TEAM, {})
+    overlays: dict[EntityUid, tuple[dict[str, Any], list[EntityUid]]] = {TEAM: ({"a": 1}, [])}
+    assert is_in(store, overlays, "principal in resource && resource.a == 1") is True
+    assert is_in(store, {**overlays, ALICE: ({}, [])}, "principal in resource") is True
+
+
+# --- with other threads -----------------------------------------------------------------------------------------------
+
+
+def test_readers_without_the_lock_see_whole_changes_only() -> None:
+    """Deciders walk without the GIL while another thread makes nodes, moves them and takes them away."""
+    store = make_store()
+    ways = [EntityUid("Way", str(number)) for number in range(120)]
+    store.apply([(uid, {}, [ways[number - 1]] if number else [], None) for number, uid in enumerate(ways)])
+    store.put(ALICE, {}, [ways[-1]])
+    store.put(TEAM, {})
+    decider = Decider(store, [], [])
+    walk = compile_expression(parse_expression('principal in Way::"0" && !(resource in Way::"0")'))
+    stop = threading.Event()
+    faults: list[BaseException] = []
+
+    def change() -> None:
+        try:
+            number = 0
+            while not stop.is_set():
+                number += 1
+                store.put(EntityUid("User", str(number % 3000)), {"n": number}, [ways[number % 120]])
+                store.remove(EntityUid("User", str((number * 7) % 3000)))
+        except BaseException as fault:
+            faults.append(fault)
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        for _ in range(300):
+            requests = [decider.prepare(ALICE, VIEW, TEAM) for _ in range(20)]
+            assert decider.decide_all(requests) == [False] * 20
+            assert decider.evaluate(walk, requests[0])[1] is True
+            assert len(store.ancestors(ALICE)) == 120
+    finally:
+        stop.set()
+        thread.join()
+    assert not faults
+    gc.collect()
