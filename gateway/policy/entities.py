@@ -12,13 +12,13 @@ from typing import Any, Final, Self
 from gateway._native.entities import EntityStore
 from gateway._native.uid import EntityUid
 from gateway.policy.faults import EntityError, Fault
+from gateway.policy.json_text import load_json
 from gateway.policy.json_values import (
     Misfit,
     check_choice,
     check_record,
     check_type,
     escaped,
-    load_json,
     uid_from_json,
     value_from_json,
     value_to_json,

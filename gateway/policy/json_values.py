@@ -7,14 +7,13 @@ reading.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from gateway._native.entities import DEPTH_MAX
 from gateway._native.extensions import Datetime, Decimal, Duration, IPAddr
 from gateway._native.uid import EntityUid
-from gateway.policy.faults import Fault, PolicyFault
+from gateway.policy.faults import Fault
 from gateway.policy.schema import model
 
 _LONG_MIN, _LONG_MAX = -(2**63), 2**63 - 1
@@ -45,32 +44,6 @@ class Misfit(Exception):
 
     def as_fault(self) -> Fault:
         return Fault(self.code, self.message, self.hint, pointer=self.pointer or "/")
-
-
-def load_json(data: str | bytes, bytes_max: int, error: type[PolicyFault]) -> Any:
-    """Read JSON in which no name stands twice in an object and every number is whole. Raises `error`.
-
-    Names that stand twice mean one thing to one reader and another to the next, so they are refused; that needs a look
-    at every object, which faster readers do not offer.
-    """
-
-    def pairs(members: list[tuple[str, Any]]) -> dict[str, Any]:
-        made = dict(members)
-        if len(made) != len(members):
-            raise Misfit("duplicate_name", "a name stands twice in an object", "")
-        return made
-
-    def refuse(text: str) -> NoReturn:
-        raise Misfit("no_whole_number", f"`{text[:40]}` is no whole number", "", "write decimals as text with a schema")
-
-    if len(data) > bytes_max:
-        raise error([Fault("too_large", f"more than {bytes_max:,} bytes")])
-    try:
-        return json.loads(data, object_pairs_hook=pairs, parse_float=refuse, parse_constant=refuse)
-    except Misfit as misfit:
-        raise error([misfit.as_fault()]) from None
-    except (ValueError, RecursionError) as wrong:
-        raise error([Fault("no_json", f"is no JSON: {wrong}")]) from None
 
 
 def escaped(name: str) -> str:

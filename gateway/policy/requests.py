@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from gateway._native.uid import EntityUid
 from gateway.policy.faults import Fault, RequestError
-from gateway.policy.json_values import Misfit, check_choice, check_record, load_json, value_from_json
+from gateway.policy.json_text import load_json
+from gateway.policy.json_values import Misfit, check_choice, check_record, value_from_json
 from gateway.policy.schema import model
 
 CONTEXT_BYTES_MAX: Final = 1024 * 1024

@@ -10,11 +10,12 @@ from gateway._native.uid import EntityUid
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A place: in a text by offset, in JSON by pointer (RFC 6901)."""
+    """A place: in a text by offset, in JSON by pointer (RFC 6901); `source` counts the texts that are read together."""
 
     offset: int = -1
     length: int = 1
     pointer: str | None = None
+    source: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,7 @@ class RawNamespace:
     """One namespace; the name of the unnamed one is ""."""
 
     name: str
+    mark: Mark = Mark()
     entities: dict[str, RawEntity] = field(default_factory=dict)
     actions: dict[str, RawAction] = field(default_factory=dict)
     commons: dict[str, tuple[RawType, Mark]] = field(default_factory=dict)

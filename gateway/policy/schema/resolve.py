@@ -15,7 +15,6 @@ from gateway._native.uid import EntityUid
 from gateway.policy.schema import model
 from gateway.policy.schema.limits import FAULTS_MAX, NESTING_MAX
 from gateway.policy.schema.raw import (
-    Mark,
     RawAction,
     RawEntity,
     RawExtension,
@@ -61,6 +60,8 @@ class Resolver:
             for space in self._spaces.values()
             for name, raw in space.actions.items()
         }
+        # Actions have a type as well: attributes may refer to them, parents and `appliesTo` may not.
+        self._action_types = {uid.type for uid in self._actions}
         self._resolved: dict[str, model.Type] = {}
         self._resolving: list[str] = []
         self.faults: list[SchemaMisread] = []
@@ -98,7 +99,8 @@ class Resolver:
         unnamed = self._spaces.get("")
         for space in self._spaces.values():
             if "__cedar" in space.name.split("::"):
-                self.faults.append(SchemaMisread("reserved_name", "`__cedar` is reserved", "", Mark()))
+                hint = "it belongs to the language; choose another name"
+                self.faults.append(SchemaMisread("reserved_name", "`__cedar` is reserved", hint, space.mark))
             for name, raw in space.entities.items():
                 if name == "Action":
                     self.faults.append(
@@ -154,18 +156,16 @@ class Resolver:
             if raw.name not in EXTENSIONS:
                 raise SchemaMisread("unknown_type", f"no extension type `{raw.name}`", ", ".join(EXTENSIONS), raw.mark)
             return model.ExtensionType(raw.name)
-        if raw.entity_only:
-            return model.EntityType(self._entity_type(raw, space))
         return self._named(raw, space)
 
     def _named(self, raw: RawName, space: str) -> model.Type:
         for name in _candidates(raw.name, space):
-            if name in self._commons:
+            if name in self._commons and not raw.entity_only:
                 return self._common(name)
-            if name in self._entities:
+            if name in self._entities or name in self._action_types:
                 return model.EntityType(name)
         plain = raw.name.removeprefix("__cedar::")
-        if plain in _BUILT_IN:
+        if plain in _BUILT_IN and not raw.entity_only:
             return _BUILT_IN[plain]
         self._unknown(raw, [*self._commons, *self._entities, *_BUILT_IN])
 
@@ -217,8 +217,7 @@ class Resolver:
         )
 
     def _group(self, raw: RawReference, space: str) -> EntityUid:
-        kinds = [qualified(space, "Action")] if raw.type is None else _candidates(raw.type, space)
-        for kind in kinds:
+        for kind in _candidates(raw.type or "Action", space):
             uid = EntityUid(kind, raw.id)
             if uid in self._actions:
                 return uid

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from typing import Final, NoReturn, TypeVar
 
-from gateway.policy.language.functions import RESERVED
+from gateway.policy.language.functions import RESERVED, is_name
 from gateway.policy.language.lexer import END, Tokens
 from gateway.policy.language.strings import EscapeError, unescape
-from gateway.policy.schema.limits import DECLARATIONS_MAX, NESTING_MAX
+from gateway.policy.schema.limits import DECLARATIONS_MAX, FAULTS_MAX, NESTING_MAX
 from gateway.policy.schema.raw import (
     Mark,
     RawAction,
@@ -44,24 +45,47 @@ class SchemaMisread(Exception):
 class SchemaParser:
     """Reads one text."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, source: int = 0) -> None:
         tokens = Tokens(text)
+        self._source = source
         self._words = tokens.texts
         self._ends = tokens.ends
         self._i = 0
         self._nesting = 0
         self._count = 0
         self.namespaces: dict[str, RawNamespace] = {}
+        self.faults: list[SchemaMisread] = []
 
     def read(self) -> list[RawNamespace]:
-        """Read everything. Raises SchemaMisread."""
-        while self._words[self._i] != END:
-            annotations = self._annotations()
-            if self._words[self._i] == "namespace":
-                self._namespace(annotations)
-            else:
-                self._declaration(self._space(""), annotations)
+        """Read everything. What is wrong is in `faults` then: reading goes on behind a declaration that has one."""
+        while self._words[self._i] != END and len(self.faults) < FAULTS_MAX:
+            start = self._i
+            try:
+                annotations = self._annotations()
+                if self._words[self._i] == "namespace":
+                    self._namespace(annotations)
+                else:
+                    self._declaration(self._space(""), annotations)
+            except SchemaMisread as misread:
+                self._recover(misread, start)
         return list(self.namespaces.values())
+
+    def _recover(self, misread: SchemaMisread, start: int) -> None:
+        """Note a fault; go on behind the `;` of its declaration, or before the bracket that closes its namespace."""
+        self.faults.append(misread)
+        self._nesting = 0
+        depth = 0
+        at = start
+        while (word := self._words[at]) != END:
+            if word == ";" and at >= self._i:
+                at += 1
+                break
+            if word == "}" and depth == 0 and at >= self._i:
+                break
+            depth += (word == "{") - (word == "}")
+            at += 1
+        # Never before the fault's declaration, and always onward: a bracket too many is a fault of its own.
+        self._i = at if at > start or self._words[at] == END else start + 1
 
     def _space(self, name: str) -> RawNamespace:
         return self.namespaces.setdefault(name, RawNamespace(name))
@@ -72,10 +96,18 @@ class SchemaParser:
         name = self._path("a namespace's name")
         if name in self.namespaces:
             self._fail_at(first, "duplicate_namespace", f"the namespace `{name}` stands here twice", "join the two")
-        space = self.namespaces[name] = RawNamespace(name, annotations=annotations)
+        space = self.namespaces[name] = RawNamespace(name, self._mark_of(first), annotations=annotations)
         self._take("{")
         while self._words[self._i] != "}":
-            self._declaration(space, self._annotations())
+            if self._words[self._i] == END:
+                self._expected("a declaration or `}`")
+            start = self._i
+            try:
+                self._declaration(space, self._annotations())
+            except SchemaMisread as misread:
+                self._recover(misread, start)
+                if len(self.faults) >= FAULTS_MAX:
+                    return
         self._i += 1
 
     def _declaration(self, space: RawNamespace, annotations: Annotations) -> None:
@@ -90,7 +122,8 @@ class SchemaParser:
         elif word == "type":
             self._common(space)
         else:
-            self._expected("`entity`, `action`, `type` or `namespace`")
+            near = difflib.get_close_matches(word, ("entity", "action", "type", "namespace"), n=1)
+            self._expected("`entity`, `action`, `type` or `namespace`", f"did you mean `{near[0]}`?" if near else "")
 
     def _entity(self, space: RawNamespace, annotations: Annotations) -> None:
         self._i += 1
@@ -102,9 +135,10 @@ class SchemaParser:
         if self._words[self._i] == "enum":
             self._i += 1
             self._take("[")
-            choices = tuple(self._items("]", lambda: self._string("an id in quotes")))
-            if not choices:
-                self._fail("empty_enum", "an enumerated entity has one id at least", "")
+            if self._words[self._i] == "]":
+                self._fail("empty_enum", "an enumerated entity has one id at least", 'write them in quotes: ["red"]')
+            choices = tuple(self._some(lambda: self._string("an id in quotes")))
+            self._take("]")
         else:
             if self._words[self._i] == "in":
                 self._i += 1
@@ -132,7 +166,8 @@ class SchemaParser:
             self._i += 1
             if self._words[self._i] == "[":
                 self._i += 1
-                groups = tuple(self._items("]", self._reference))
+                groups = tuple(self._some(self._reference))
+                self._take("]")
             else:
                 groups = (self._reference(),)
         if self._words[self._i] == "appliesTo":
@@ -249,7 +284,9 @@ class SchemaParser:
     def _types(self) -> tuple[RawName, ...]:
         if self._words[self._i] == "[":
             self._i += 1
-            return tuple(self._items("]", self._entity_name))
+            found = self._some(self._entity_name) if self._words[self._i] != "]" else []
+            self._take("]", _HINT_LIST)
+            return tuple(found)
         return (self._entity_name(),)
 
     def _entity_name(self) -> RawName:
@@ -262,7 +299,7 @@ class SchemaParser:
         while self._words[self._i] == "@":
             self._i += 1
             name = self._words[self._i]
-            if not (name[:1].isalpha() or name[:1] == "_"):
+            if not is_name(name):
                 self._expected("a name after `@`")
             if name in found:
                 self._fail("duplicate_annotation", f"the annotation `@{name}` stands here twice", "keep one of them")
@@ -295,11 +332,7 @@ class SchemaParser:
     def _name(self, what: str) -> str:
         if self._words[self._i][:1] == '"':
             return self._string(what)
-        word = self._words[self._i]
-        if not (word[:1].isalpha() or word[:1] == "_"):
-            self._expected(what)
-        self._i += 1
-        return word
+        return self._identifier(what, builtin=True)
 
     def _path(self, what: str, hint: str = "", before_string: bool = False) -> str:
         path = self._identifier(what, hint, builtin=True)
@@ -310,7 +343,7 @@ class SchemaParser:
 
     def _identifier(self, what: str, hint: str = "", builtin: bool = False) -> str:
         word = self._words[self._i]
-        if not (word[:1].isalpha() or word[:1] == "_"):
+        if not is_name(word):
             self._expected(what, hint)
         if word in RESERVED and not (builtin and word == "__cedar"):
             self._fail("reserved_name", f"`{word}` is reserved", "choose another name")
@@ -325,7 +358,8 @@ class SchemaParser:
         try:
             return unescape(word[1:-1])
         except EscapeError as error:
-            mark = Mark(self._ends[self._i - 1] - len(word) + 1 + error.offset, len(error.escape))
+            offset = self._ends[self._i - 1] - len(word) + 1 + error.offset
+            mark = Mark(offset, len(error.escape), source=self._source)
             raise SchemaMisread("invalid_escape", str(error), r"escapes are \n \t \\ \" \u{…}", mark) from None
 
     def _take(self, wanted: str, hint: str = "") -> None:
@@ -338,12 +372,14 @@ class SchemaParser:
 
     def _mark_of(self, index: int) -> Mark:
         length = len(self._words[index])
-        return Mark(self._ends[index] - length, max(1, length))
+        return Mark(self._ends[index] - length, max(1, length), source=self._source)
 
     def _expected(self, what: str, hint: str = "") -> NoReturn:
         word = self._words[self._i]
         if word == END:
             self._fail("unexpected_end", f"the text ends where {what} is expected", hint)
+        if word == '"':
+            self._fail("unterminated_string", "the string has no end", "close it with a double quote")
         shown = word if len(word) <= 40 else word[:37] + "…"
         self._fail("unexpected_token", f"unexpected `{shown}`, {what} is expected", hint)
 
