@@ -266,9 +266,11 @@ def binary(op: tree.BinaryOp, a: Value, b: Value, entities: Entities) -> Value:
         case "contains":
             return member(expect(a, "set"), b)
         case "containsAll":
-            return all(member(expect(a, "set"), item) for item in expect(b, "set"))
+            a, b = expect(a, "set"), expect(b, "set")
+            return all(member(a, item) for item in b)
         case "containsAny":
-            return any(member(expect(a, "set"), item) for item in expect(b, "set"))
+            a, b = expect(a, "set"), expect(b, "set")
+            return any(member(a, item) for item in b)
         case "hasTag":
             expect(a, "entity"), expect(b, "string")
             return a in entities and b in entities[a].tags

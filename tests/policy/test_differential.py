@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway._native.uid import EntityUid
 from gateway.policy.evaluation import EvaluationError, evaluate
 from gateway.policy.language.statements import parse_expression
 from tests.oracle import policy as oracle
@@ -69,3 +70,59 @@ def test_an_expression_has_the_value_and_the_error_of_the_slow_twin(chooser: ran
         assert not isinstance(slow, oracle.EvaluationError), (slow.code, fast)
         assert oracle.same(fast, slow)
         assert oracle.kind(fast) != "set" or len(fast) == len(oracle.distinct(fast))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_entities_that_a_request_defines_are_as_if_the_store_had_them(seed: int) -> None:
+    """Overlays are seen through the request's variables, so no policy names these two entities."""
+    chooser = random.Random(f"overlay {seed}")
+    case = generate.case(chooser, policies_max=10, requests=10)
+    principal, resource = EntityUid("User", "claims"), EntityUid("Doc", "route")
+    for uid in (principal, resource):
+        if generate.chance(chooser, 50):
+            case.entities[uid] = case.entities.get(chooser.choice(generate.USERS), oracle.Entity())
+    policies = differential.read_policies(case)
+    decider = differential.decider_of(policies, case.entities)
+    containers = [*generate.GROUPS, *generate.FOLDERS, EntityUid("Group", "new")]
+    for asked in case.requests:
+        request = oracle.Request(principal, asked.action, resource, asked.context)
+        overlays, merged = {}, dict(case.entities)
+        for uid in (principal, resource):
+            if generate.chance(chooser, 70):
+                attributes = generate.fields(chooser, generate.FIELDS, 40)
+                parents = frozenset(each for each in containers if generate.chance(chooser, 25))
+                stored = case.entities.get(uid, oracle.Entity())
+                overlays[uid] = attributes, parents
+                merged[uid] = oracle.Entity({**stored.attributes, **attributes}, stored.parents | parents, stored.tags)
+        ready = decider.prepare(principal, request.action, resource, dict(request.context), overlays=dict(overlays))
+        answer = decider.answer(ready)
+        slow = oracle.authorize(policies.policies, request, merged)
+        assert (answer.allowed, answer.reasons, answer.errors) == (slow.allowed, slow.reasons, slow.errors)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_decisions_follow_the_entities_as_they_change(seed: int) -> None:
+    chooser = random.Random(f"change {seed}")
+    case = generate.case(chooser, policies_max=10, requests=10)
+    policies = differential.read_policies(case)
+    decider = differential.decider_of(policies, case.entities)
+    prepared = [decider.prepare(r.principal, r.action, r.resource, dict(r.context)) for r in case.requests]
+    for _ in range(6):
+        changed = generate.entities(chooser)
+        decider.store.apply(
+            [(uid, entity.attributes, list(entity.parents), entity.tags) for uid, entity in changed.items()],
+            [uid for uid in decider.store if uid not in changed],
+        )
+        for request, ready in zip(case.requests, prepared, strict=True):
+            slow = oracle.authorize(policies.policies, request, changed)
+            answer = decider.answer(ready)
+            assert (answer.allowed, answer.reasons, answer.errors) == (slow.allowed, slow.reasons, slow.errors)
+            assert (
+                decider.authorize(request.principal, request.action, request.resource, dict(request.context)) == answer
+            )
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_slow_twin_decides_as_cedar(seed: int) -> None:
+    case = generate.case(random.Random(f"cedar {seed}"), requests=50)
+    assert differential.verdicts_of_oracle(case) == differential.verdicts_of_cedar(case)
