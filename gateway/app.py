@@ -8,9 +8,10 @@ import logging
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
+from starlette.routing import Route
 
 from gateway._native.front import DOORS, REASONS, Engine, FrontDoor
 from gateway._native.metrics import MetricsBlock
@@ -47,11 +48,15 @@ from gateway.stores import RevocationStore
 from gateway.tokens.control import ControlState, TokenControl
 from gateway.types import Clock, Secret, SystemClock, WorkerContext
 
+if TYPE_CHECKING:
+    from gateway.front.policies import Policies, PolicyPlan
+
 _log = logging.getLogger("portcullis.app")
 
 SAMPLE_S = 1.0  # how often figures that are kept elsewhere go into the metrics
 SETTLE_S = 5.0  # a reload that needs a new validator waits this long for its keys
 SETTLE_STEP_S = 0.02
+WATCH_MIN_S = 1.0  # between two looks at the policies' files
 
 
 def metrics_layout() -> Layout:
@@ -90,6 +95,7 @@ class _Generation:
     control: TokenControl
     door: FrontDoor
     pools: PoolPlan
+    policies: PolicyPlan | None  # None where the config has none
 
 
 class App:
@@ -109,8 +115,10 @@ class App:
         self._stop = asyncio.Event()  # set when draining: long-lived conversations end
         self._wanted = 0  # number of the newest reload; an older one that still waits for keys is given up
         self._tasks: set[asyncio.Task[None]] = set()
+        self._policies: Policies | None = None
         validator = _new_validator(config)
         self._now = self._generation(config, validator, self._new_control(config, validator))
+        self._commit_policies(self._now)
         self.asgi: FrontDoor = self._now.door
         self.admin_asgi: ASGIApp = admin_app(self._vitals)
         figures = Figures(self._metrics, lambda: self._now.validator, self._control_state, self._upstreams.pools)
@@ -139,10 +147,11 @@ class App:
         with _faults_at("routes"):
             plan = plan_routes(config, pools.pool_of)
         introspects = bool(config.introspection.clients)
+        policies, more = self._plan_policies(config)
         engine = Engine(
             validator,
             plan.snapshot,
-            reserved=reserved_paths(introspects),
+            reserved=reserved_paths(introspects, more),
             header_bytes_max=config.server.header_bytes_max,
             header_count_max=config.server.header_count_max,
         )
@@ -152,9 +161,28 @@ class App:
             if introspects:
                 secrets = _secrets_of(config.introspection)
                 introspection = Introspection(judge, secrets, body_timeout_s=config.server.body_timeout_s)
-        return _Generation(config, validator, control, self._new_door(config, engine, introspection), pools)
+        door = self._new_door(config, engine, introspection, more)
+        return _Generation(config, validator, control, door, pools, policies)
 
-    def _new_door(self, config: Config, engine: Engine, introspection: Introspection | None) -> FrontDoor:
+    def _plan_policies(self, config: Config) -> tuple[PolicyPlan | None, list[Route]]:
+        """Load the policies, and give the endpoints that ask them. Raises ConfigError with their files and lines."""
+        if not config.policy.path:
+            return None, []
+        from gateway.front.policies import Policies  # a gateway without policies does without their code
+
+        if self._policies is None:
+            self._policies = Policies(self._worker.run_dir, self._clock)
+        plan = self._policies.plan(config.policy)
+        with _faults_at("authzen"):
+            return plan, self._policies.routes(config, plan, Path.cwd())
+
+    def _commit_policies(self, generation: _Generation) -> None:
+        if self._policies is not None:
+            self._policies.commit(generation.policies)
+
+    def _new_door(
+        self, config: Config, engine: Engine, introspection: Introspection | None, more: list[Route]
+    ) -> FrontDoor:
         asking = Asking(self._learner)
         names = identity_header_names(config)
         drop = frozenset(names) | {DECISION_HEADER}
@@ -169,7 +197,7 @@ class App:
         logs = self._logs.of_issuers([issuer.issuer for issuer in config.issuers], config.log)
         return FrontDoor(
             engine,
-            app=public_app(self._vitals, introspection, self._lifespan),
+            app=public_app(self._vitals, introspection, self._lifespan, more),
             ask=asking,
             websocket=SocketDoor(asking, relay, config.server.realm),
             fault=FaultAnswers(self._count_fault),
@@ -204,13 +232,16 @@ class App:
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
         self._upstreams.commit(self._now.pools)
         await self._now.control.start()
-        sampling = asyncio.create_task(self._sample_for_ever(), name="metrics")
+        own = [
+            asyncio.create_task(self._sample_for_ever(), name="metrics"),
+            asyncio.create_task(self._watch_policies(), name="policies"),
+        ]
         try:
             yield
         finally:
-            for task in (sampling, *self._tasks):
+            for task in (*own, *self._tasks):
                 task.cancel()
-            await asyncio.gather(sampling, *self._tasks, return_exceptions=True)
+            await asyncio.gather(*own, *self._tasks, return_exceptions=True)
             await self._upstreams.aclose()
             await self._now.control.stop()
             self._logs.close()
@@ -219,6 +250,13 @@ class App:
         while True:
             self._metrics.sample()
             await asyncio.sleep(SAMPLE_S)
+
+    async def _watch_policies(self) -> None:
+        """Follow the policies' files, where the config in force asks for it."""
+        while True:
+            await asyncio.sleep(max(WATCH_MIN_S, self._now.config.policy.watch_s))
+            if self._policies is not None:
+                await self._policies.look()
 
     @property
     def draining(self) -> bool:
@@ -256,6 +294,7 @@ class App:
     def _publish(self, generation: _Generation) -> None:
         """Swap a generation in whole."""
         self._upstreams.commit(generation.pools)
+        self._commit_policies(generation)
         self._now = generation
         self.asgi.publish(generation.door)
 

@@ -45,6 +45,7 @@ _OWN_HEADERS = frozenset(
     }
 )
 _DOOR_PATHS = ("/auth/forward", "/auth/request", "/auth/envoy/", "/oauth2/introspect")
+_CEDAR_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(::[A-Za-z_][A-Za-z0-9_]*)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,8 @@ def find_complaints(config: Config, base_dir: FilePath, env: Mapping[str, str]) 
     found += _forward_auth(config)
     found += _identity(config.identity.headers)
     found += _clients(config, base_dir, env)
+    found += _policy(config, base_dir)
+    found += _authzen(config, base_dir, env)
     for index, route in enumerate(config.routes):
         found += _route(route, ("routes", index))
     found += _route_table(config.routes)
@@ -384,6 +387,56 @@ def _clients(config: Config, base_dir: FilePath, env: Mapping[str, str]) -> Iter
             yield Complaint((*path, "id"), "empty")
         yield from _secret(client.secret, (*path, "secret"), base_dir, env)
     yield from _repeated(places, "client")
+
+
+def _policy(config: Config, base_dir: FilePath) -> Iterator[Complaint]:
+    policy = config.policy
+    for name in ("path", "schema", "entities"):
+        given = getattr(policy, name)
+        if given and not (base_dir / FilePath(given).expanduser()).exists():
+            yield Complaint(("policy", name), f"`{given}` does not exist")
+        if given and name != "path" and not policy.path:
+            yield Complaint(("policy", name), "no policies: path is missing")
+
+
+def _authzen(config: Config, base_dir: FilePath, env: Mapping[str, str]) -> Iterator[Complaint]:
+    authzen = config.authzen
+    places = []
+    for index, client in enumerate(authzen.clients):
+        path: Path = ("authzen", "clients", index)
+        places.append((client.id, (*path, "id")))
+        if not client.id:
+            yield Complaint((*path, "id"), "empty")
+        yield from _secret(client.secret, (*path, "secret"), base_dir, env)
+    yield from _repeated(places, "client")
+    if (authzen.clients or authzen.open_on_loopback) and not config.policy.path:
+        key = "clients" if authzen.clients else "open_on_loopback"
+        yield Complaint(("authzen", key), "the decision API has no policies", "say where they are: `policy.path`")
+    listen = split_listen(config.server.listen)
+    if authzen.open_on_loopback and listen is not None and not is_loopback(listen[0]):
+        yield Complaint(
+            ("authzen", "open_on_loopback"),
+            f"`{config.server.listen}` can be reached from other machines",
+            "name the callers: `[[authzen.clients]]`",
+        )
+    if authzen.base_url:
+        yield from _authzen_base(authzen.base_url)
+    for name, kind in (*authzen.types.items(), ("", authzen.action_type)):
+        if not _CEDAR_NAME.fullmatch(kind):
+            key_path: Path = ("authzen", "types", name) if name else ("authzen", "action_type")
+            yield Complaint(key_path, f"`{kind}` is no Cedar type", "as in `User` or `Shop::User`")
+    if authzen.page_limit > authzen.page_limit_max:
+        yield Complaint(("authzen", "page_limit"), "above page_limit_max")
+
+
+def _authzen_base(url: str) -> Iterator[Complaint]:
+    """The specification asks for https, and neither query nor fragment (§9.1); http serves on this machine only."""
+    parts = _split_url(url)
+    hint = "as in `https://pdp.example.com`, without a slash at the end"
+    if parts is None or parts.query or parts.fragment or parts.path or "?" in url or "#" in url:
+        yield Complaint(("authzen", "base_url"), f"`{url}` is no base of addresses", hint)
+    elif parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname or "")):
+        yield Complaint(("authzen", "base_url"), "must be https", hint)
 
 
 # -------------------------------------------------------------------------------------------------------------- routes

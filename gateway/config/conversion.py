@@ -16,10 +16,6 @@ from msgspec import inspect as kinds
 from gateway.config.toml_lines import Path
 
 _LATER = {
-    "policy": (
-        "policies are not part of this version",
-        "remove the section; a policy that is not applied must not load",
-    ),
     "issuer": ("unknown section", "write `[[issuers]]`: there may be several"),
     "route": ("unknown section", "write `[[routes]]`: there may be several"),
 }

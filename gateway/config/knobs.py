@@ -138,6 +138,44 @@ class IntrospectionConfig(Chapter, frozen=True):
     clients: tuple[IntrospectionClientConfig, ...] = ()  # who may ask; none = the endpoint is off
 
 
+class PolicyConfig(Chapter, frozen=True):
+    """Where Cedar policies come from. What cannot be read or does not fit the schema is not taken; the former stays."""
+
+    path: str = ""  # folder of *.cedar files, or one file; "" = no policies
+    schema: str = ""  # a *.cedarschema or *.cedarschema.json; "" = those in the folder, none = not validated
+    entities: str = ""  # Cedar's entity JSON; "" = no entities but what callers send
+    validation: Literal["strict", "permissive"] = "strict"  # how policies are held against the schema
+    watch_s: SecondsOrNone = 0.0  # look for changed files this often, every second at most; 0 = on reload only
+    policy_bytes_max: Count = 64 * MIB  # all policy and schema texts
+    entity_bytes_max: Count = 1024 * MIB  # the entity file
+
+
+class AuthzenClientConfig(Chapter, frozen=True):
+    """A policy enforcement point that may ask the decision API."""
+
+    id: str  # the name it gives by HTTP Basic
+    secret: str  # `env:NAME` or `file:PATH`
+    trust_properties: Literal["none", "resource", "all"] = "resource"  # whose `properties` go before stored attributes
+
+
+class AuthzenConfig(Chapter, frozen=True):
+    """The decision API at `/access/v1/…` (OpenID AuthZEN 1.0). It needs `[policy]`, and clients."""
+
+    clients: tuple[AuthzenClientConfig, ...] = ()  # who may ask; none = the API is off, unless open_on_loopback
+    open_on_loopback: bool = False  # anybody on this machine may ask; only where server.listen is loopback
+    open_trust_properties: Literal["none", "resource", "all"] = "resource"  # trust_properties of who is not a client
+    base_url: str = ""  # as callers see this gateway, for the metadata; "" = no metadata
+    types: dict[str, str] = {}  # type of a subject or resource -> Cedar type; others mean themselves
+    action_type: str = "Action"  # Cedar type of actions, as in `Shop::Action`
+    evaluations_max: Count = 256  # of one request
+    body_bytes_max: Count = 1 * MIB  # of one request
+    page_limit: Count = 100  # results of a page where the caller does not say
+    page_limit_max: Count = 1000  # results of a page
+    page_token_s: Seconds = 600.0  # then a search begins anew
+    search_candidates_max: Count = 20_000  # looked at for one page; then it is short and the next goes on
+    search_time_s: Seconds = 0.5  # for one page; as search_candidates_max
+
+
 class LogConfig(Chapter, frozen=True):
     """What is written down, and where."""
 
@@ -156,5 +194,7 @@ class Config(Chapter, frozen=True):
     forward_auth: ForwardAuthConfig = ForwardAuthConfig()
     identity: IdentityConfig = IdentityConfig()
     introspection: IntrospectionConfig = IntrospectionConfig()
+    policy: PolicyConfig = PolicyConfig()
+    authzen: AuthzenConfig = AuthzenConfig()
     routes: tuple[RouteConfig, ...] = ()
     log: LogConfig = LogConfig()

@@ -22,7 +22,7 @@ from gateway.errors import ConfigError, ConfigFault
 
 CONFIG_BYTES_MAX = 1 * MIB
 ENV_PREFIX = "PORTCULLIS_"
-_SINGLE = ("server", "cache", "store", "forward_auth", "identity", "introspection", "log")
+_SINGLE = ("server", "cache", "store", "forward_auth", "identity", "introspection", "policy", "authzen", "log")
 _ARRAYS = ("issuers", "routes")
 _TOML_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
@@ -323,6 +323,16 @@ def _absolute(config: Config, base_dir: Path) -> Config:
         introspection=replace(
             config.introspection,
             clients=tuple(replace(one, secret=reference(one.secret, "file:")) for one in config.introspection.clients),
+        ),
+        policy=replace(
+            config.policy,
+            path=path_of(config.policy.path) if config.policy.path else "",
+            schema=path_of(config.policy.schema) if config.policy.schema else "",
+            entities=path_of(config.policy.entities) if config.policy.entities else "",
+        ),
+        authzen=replace(
+            config.authzen,
+            clients=tuple(replace(one, secret=reference(one.secret, "file:")) for one in config.authzen.clients),
         ),
         log=replace(config.log, access=log(config.log.access), audit=log(config.log.audit)),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -78,11 +78,14 @@ def _probes(vitals: Vitals) -> list[Route]:
 _HANDLERS: Any = {404: not_found, 405: wrong_method}
 
 
-def public_app(vitals: Vitals, introspection: Introspection | None, lifespan: Lifespan[Starlette]) -> Starlette:
-    """Make the application behind the doors' listener."""
+def public_app(
+    vitals: Vitals, introspection: Introspection | None, lifespan: Lifespan[Starlette], more: Sequence[Route] = ()
+) -> Starlette:
+    """Make the application behind the doors' listener; `more` are routes of endpoints that are not always there."""
     routes = _probes(vitals)
     if introspection is not None:
         routes.append(Route("/oauth2/introspect", introspection.endpoint, methods=["POST"]))
+    routes.extend(more)
     return Starlette(routes=routes, lifespan=lifespan, exception_handlers=_HANDLERS)
 
 
@@ -95,9 +98,10 @@ def admin_app(vitals: Vitals) -> Starlette:
     return Starlette(routes=[*_probes(vitals), Route("/metrics", metrics)], exception_handlers=_HANDLERS)
 
 
-def reserved_paths(introspection: bool) -> tuple[bytes, ...]:
+def reserved_paths(introspection: bool, more: Sequence[Route] = ()) -> tuple[bytes, ...]:
     """List the paths on the doors' listener that are ours, whatever the routes say."""
     paths = [b"/livez", b"/readyz"]
     if introspection:
         paths.append(b"/oauth2/introspect")
+    paths.extend(route.path.encode() for route in more)
     return tuple(paths)

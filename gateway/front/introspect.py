@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
-import hmac
 import logging
 from collections.abc import Mapping
 from typing import Any, Protocol
-from urllib.parse import parse_qsl, unquote_plus
+from urllib.parse import parse_qsl
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from gateway.config import KIB
+from gateway.front.clients import KnownClients, basic_credentials
 from gateway.front.responses import ProblemResponse, json_response
 from gateway.types import Secret
 
@@ -38,21 +36,20 @@ class TokenJudge(Protocol):
 class Introspection:
     """Answer RFC 7662 requests of known clients."""
 
-    __slots__ = ("_body_timeout_s", "_clients", "_decoy", "_judge")
+    __slots__ = ("_body_timeout_s", "_clients", "_judge")
 
     def __init__(self, judge: TokenJudge, clients: Mapping[str, Secret], *, body_timeout_s: float) -> None:
         """`body_timeout_s` bounds the reading of a whole form: anybody may begin to send one."""
         self._judge = judge
         self._body_timeout_s = body_timeout_s
-        self._clients = {client: hashlib.sha256(secret.reveal()).digest() for client, secret in clients.items()}
-        self._decoy = hashlib.sha256(b"no such client").digest()
+        self._clients = KnownClients(clients)
 
     async def endpoint(self, request: Request) -> Response:
         """Serve `POST /oauth2/introspect`."""
         form = await _read_form(request, self._body_timeout_s)
         if isinstance(form, Response):
             return form
-        if not self._knows(_credentials(request, form)):
+        if not self._clients.knows(_credentials(request, form)):
             refusal = ProblemResponse(
                 401,
                 "invalid_client",
@@ -74,15 +71,6 @@ class Introspection:
         if claims is None:
             return json_response({"active": False})
         return json_response(describe(claims))
-
-    def _knows(self, credentials: tuple[str, str] | None) -> bool:
-        """Compare in constant time, for unknown clients too."""
-        if credentials is None:
-            return False
-        client, secret = credentials
-        expected = self._clients.get(client, self._decoy)
-        given = hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
-        return hmac.compare_digest(expected, given) and client in self._clients
 
 
 def describe(claims: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,11 +119,4 @@ def _credentials(request: Request, form: Mapping[str, str]) -> tuple[str, str] |
         return (posted[0], posted[1]) if posted[0] and posted[1] is not None else None
     if len(headers) != 1 or posted[1] is not None:
         return None
-    scheme, _, value = headers[0].partition(" ")
-    if scheme.lower() != "basic":
-        return None
-    try:
-        client, mark, secret = base64.b64decode(value.strip(), validate=True).decode().partition(":")
-    except ValueError:  # no base64, no ASCII, or no UTF-8 inside
-        return None
-    return (unquote_plus(client), unquote_plus(secret)) if mark else None
+    return basic_credentials(headers[0])

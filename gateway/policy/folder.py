@@ -62,7 +62,7 @@ def read_policies(path: Path, files: list[Path] | None = None) -> PolicySet:
         prefix = "" if len(files) == 1 else f"{file.relative_to(path).with_suffix('').as_posix()}/"
         try:
             parsed = PolicySet.parse(_read(file, PolicySyntaxError), file=str(file), ids="annotation")
-            sets.append(_behind(prefix, parsed) if prefix else parsed)
+            sets.append(told_apart(prefix, parsed) if prefix else parsed)
         except PolicySyntaxError as error:
             faults.extend(error.faults)
     if faults:
@@ -70,8 +70,8 @@ def read_policies(path: Path, files: list[Path] | None = None) -> PolicySet:
     return PolicySet.merge(sets)
 
 
-def _behind(prefix: str, parsed: PolicySet) -> PolicySet:
-    """Give a set in which ids that only count, of one file, are told from those of the others."""
+def told_apart(prefix: str, parsed: PolicySet) -> PolicySet:
+    """Give a set in which ids that only count, of one file, are told from those of the others by `prefix`."""
     return PolicySet(
         [replace(each, id=each.annotations.get("id") or prefix + each.id) for each in parsed.policies.values()],
         [

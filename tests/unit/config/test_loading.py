@@ -233,7 +233,7 @@ upstream = "http://127.0.0.1:1"
     [
         ("[server]\nlistn = 1", "unknown key", "did you mean `listen`?"),
         ("[servers]", "unknown section", "did you mean `server`?"),
-        ("[xyz]", "unknown section", "known: `cache`, `forward_auth`"),
+        ("[xyz]", "unknown section", "known: `authzen`, `cache`, `forward_auth`"),
         ("[server]\nworkers = true", "expected a whole number ≥ 0, got `true`", ""),
         ("[server]\nworkers = 1.0", "expected a whole number ≥ 0, got `1.0`", ""),
         ("[server]\nworkers = -1", "expected a whole number ≥ 0, got `-1`", ""),
@@ -251,7 +251,7 @@ upstream = "http://127.0.0.1:1"
         ("[issuers]", "expected an array of tables, got a table", "write the header in double brackets"),
         ('[identity]\nheaders = ["a"]', "expected a table, got an array", ""),
         ("[identity.headers]\nX-Mail = 1", "expected a string, got `1`", ""),
-        ("[policy]\npath = 'p'", "policies are not part of this version", "remove the section"),
+        ("[policies]\npath = 'p'", "unknown section", "did you mean `policy`?"),
         ("[[issuer]]", "unknown section", "write `[[issuers]]`"),
     ],
 )

@@ -1,0 +1,227 @@
+"""The decision API over HTTP: who may ask, what is read, what is answered. One snapshot of policies a request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from gateway.front.authzen.batch import decide_batch
+from gateway.front.authzen.evaluation import decide
+from gateway.front.authzen.mapping import Trust
+from gateway.front.authzen.messages import (
+    BadRequest,
+    Question,
+    Target,
+    parse_batch,
+    parse_body,
+    parse_question,
+    parse_search,
+)
+from gateway.front.authzen.metadata import ENDPOINTS, METADATA_PATH, metadata_of
+from gateway.front.authzen.search import Searcher
+from gateway.front.clients import KnownClients, basic_credentials
+from gateway.front.responses import ProblemResponse, json_response
+from gateway.policy.handle import PolicyHandle, PolicySnapshot
+from gateway.policy.search import Lister
+from gateway.types import Clock, Secret
+
+_log = logging.getLogger("portcullis.authzen")
+
+PATHS: Final = (*ENDPOINTS.values(), METADATA_PATH)
+WAIT_S: Final = 0.05  # for the revision that a caller asks for
+REQUEST_ID_CHARACTERS_MAX: Final = 256
+SEARCHES_MAX: Final = 4  # at once; they run beside the event loop
+_NOBODY: Final = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request may ask for."""
+
+    body_bytes: int
+    body_timeout_s: float
+    evaluations: int
+    page_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who may ask: its secret, and whether its word counts about the parties it names."""
+
+    secret: Secret
+    trust: Trust
+
+
+class Refused(Exception):
+    """A request that is answered with a problem."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(response.status_code)
+        self.response = response
+
+
+class DecisionApi:
+    """Answers AuthZEN 1.0 requests by the policies that a handle holds."""
+
+    def __init__(
+        self,
+        handle: PolicyHandle,
+        searcher: Searcher,
+        callers: Mapping[str, Caller],
+        limits: Limits,
+        *,
+        clock: Clock,
+        open_trust: Trust | None = None,
+        base_url: str = "",
+        refresh: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """`open_trust` is None where only `callers` may ask; `refresh` looks for newer policies right now."""
+        self._handle = handle
+        self._searcher = searcher
+        self._names = searcher.names
+        self._clients = KnownClients({name: caller.secret for name, caller in callers.items()})
+        self._trust = {name: caller.trust for name, caller in callers.items()}
+        self._open_trust = open_trust
+        self._limits = limits
+        self._clock = clock
+        self._base_url = base_url
+        self._refresh = refresh
+        self._searches = asyncio.Semaphore(SEARCHES_MAX)
+        self._lister: Lister | None = None
+
+    def routes(self) -> list[Route]:
+        """Give the routes of all endpoints."""
+        answers: dict[str, Callable[[dict[str, Any], str, Trust], Awaitable[dict[str, Any]]]] = {
+            "/access/v1/evaluation": self._evaluation,
+            "/access/v1/evaluations": self._evaluations,
+        }
+        for target in ("subject", "resource", "action"):
+            answers[f"/access/v1/search/{target}"] = self._searching(target)
+        routes = [Route(path, self._endpoint(answer), methods=["POST"]) for path, answer in answers.items()]
+        if self._base_url:
+            routes.append(Route(METADATA_PATH, self._metadata, methods=["GET"]))
+        return routes
+
+    # --- what is answered
+
+    async def _evaluation(self, data: dict[str, Any], client: str, trust: Trust) -> dict[str, Any]:
+        question = parse_question(data)
+        return decide(await self._snapshot(question.at_least), self._names, question, trust).to_json()
+
+    async def _evaluations(self, data: dict[str, Any], client: str, trust: Trust) -> dict[str, Any]:
+        batch = parse_batch(data, items_max=self._limits.evaluations)
+        snapshot = await self._snapshot(batch.at_least)
+        if isinstance(batch, Question):
+            return decide(snapshot, self._names, batch, trust).to_json()
+        return decide_batch(snapshot, self._names, batch, trust)
+
+    def _searching(self, target: Target) -> Callable[[dict[str, Any], str, Trust], Awaitable[dict[str, Any]]]:
+        async def answer(data: dict[str, Any], client: str, trust: Trust) -> dict[str, Any]:
+            question = parse_search(data, target, limit_max=self._limits.page_max)
+            lister = self._lister_of(await self._snapshot(question.at_least))
+            async with self._searches:
+                return await asyncio.to_thread(self._searcher.page, lister, question, client, trust)
+
+        return answer
+
+    async def _metadata(self, request: Request) -> Response:
+        return _with_request_id(request, json_response(metadata_of(self._base_url)))
+
+    async def _snapshot(self, at_least: int | None) -> PolicySnapshot:
+        """Give one state of policies, no older than asked for. Raises Refused."""
+        if at_least is not None and self._handle.revision < at_least:
+            reached = await self._handle.reach(at_least, clock=self._clock, within_s=WAIT_S)
+            if not reached and self._refresh is not None:
+                await self._refresh()
+            if self._handle.revision < at_least:
+                raise Refused(
+                    ProblemResponse(
+                        503,
+                        "revision_unavailable",
+                        "Revision unavailable",
+                        "the policies and entities here are not as new as asked for",
+                        {"retry-after": "1"},
+                    )
+                )
+        return self._handle.now
+
+    def _lister_of(self, snapshot: PolicySnapshot) -> Lister:
+        lister = self._lister
+        if lister is None or lister.engine is not snapshot.engine:
+            lister = self._lister = Lister(snapshot.engine, clock=self._clock.monotonic_s)
+        return lister
+
+    # --- what is asked
+
+    def _endpoint(
+        self, answer: Callable[[dict[str, Any], str, Trust], Awaitable[dict[str, Any]]]
+    ) -> Callable[[Request], Awaitable[Response]]:
+        async def endpoint(request: Request) -> Response:
+            try:
+                client, trust = self._caller(request)
+                data = parse_body(await self._body(request))
+                response = json_response(await answer(data, client, trust))
+            except Refused as refused:
+                response = refused.response
+            except BadRequest as error:
+                response = ProblemResponse(400, "invalid_request", "Malformed request", str(error))
+            return _with_request_id(request, response)
+
+        return endpoint
+
+    def _caller(self, request: Request) -> tuple[str, Trust]:
+        """Give who asks, and how far its word counts. Raises Refused."""
+        headers = request.headers.getlist("authorization")
+        if not headers and self._open_trust is not None:
+            return _NOBODY, self._open_trust
+        credentials = basic_credentials(headers[0]) if len(headers) == 1 else None
+        if credentials is not None and self._clients.knows(credentials):
+            return credentials[0], self._trust[credentials[0]]
+        refusal = ProblemResponse(
+            401,
+            "invalid_client",
+            "Client authentication failed",
+            "authenticate with the id and secret of a client by HTTP Basic",
+            {"www-authenticate": 'Basic realm="authzen"'},
+        )
+        _log.warning(
+            "a client did not prove itself at the decision API",
+            extra={"request_id": refusal.headers["x-request-id"]},
+        )
+        raise Refused(refusal)
+
+    async def _body(self, request: Request) -> bytes:
+        """Read the whole body. Raises BadRequest, Refused."""
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            raise BadRequest("the content type must be application/json")
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self._limits.body_timeout_s):
+                async for piece in request.stream():
+                    body += piece
+                    if len(body) > self._limits.body_bytes:
+                        raise Refused(
+                            ProblemResponse(413, "body_too_large", "Content too large", "the body is too long")
+                        )
+        except TimeoutError:
+            detail = "the body did not arrive in time"
+            raise Refused(ProblemResponse(408, "request_timeout", "Request timeout", detail)) from None
+        except ClientDisconnect:
+            raise BadRequest("the connection broke off") from None
+        return bytes(body)
+
+
+def _with_request_id(request: Request, response: Response) -> Response:
+    """Give the caller's X-Request-ID back as it came (§10.1.1), where it can stand in a header at all."""
+    given = request.headers.getlist("x-request-id")
+    if len(given) == 1 and given[0].isascii() and given[0].isprintable() and len(given[0]) <= REQUEST_ID_CHARACTERS_MAX:
+        response.headers["x-request-id"] = given[0]
+    return response

@@ -1,0 +1,60 @@
+"""Single questions: the decision, and why."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.front.authzen.mapping import Names, Trust, Unanswerable, ask
+from gateway.front.authzen.messages import BadRequest, Question
+from gateway.policy.engine import Engine
+from gateway.policy.handle import PolicySnapshot
+from gateway.policy.search import may_allow
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The answer to one question."""
+
+    allowed: bool
+    context: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"decision": self.allowed, "context": self.context}
+
+
+def decide(snapshot: PolicySnapshot, names: Names, question: Question, trust: Trust, *, pointer: str = "") -> Decision:
+    """Answer one question by one snapshot. Raises BadRequest for values that Cedar does not have."""
+    context: dict[str, Any] = {"decision_id": secrets.token_hex(16), "revision": snapshot.revision, "reasons": []}
+    engine = snapshot.engine
+    try:
+        principal, resource = names.uid_of(question.subject), names.uid_of(question.resource)
+        action = names.action_of(question.action)
+        asked = ask(engine, action, question, kinds=(principal.type, resource.type), trust=trust, pointer=pointer)
+        request = asked.prepare(principal, action, resource)
+    except Unanswerable as error:
+        return Decision(False, {**context, "code": error.code, "message": str(error)})
+    answer = engine.answer(request)
+    allowed = may_allow(engine, answer)
+    context["reasons"] = shown_ids(engine, answer.reasons)
+    if answer.errors:
+        context["policy_errors"] = shown_ids(engine, answer.errors)
+    if answer.faults:
+        context["code"] = answer.faults[0]
+    elif answer.allowed and not allowed:
+        context["code"] = "forbid_not_evaluated"
+        context["reasons"] = []
+    return Decision(allowed, context)
+
+
+def failed(snapshot: PolicySnapshot, error: BadRequest) -> Decision:
+    """Deny one malformed question of a batch, and say what is wrong with it."""
+    return Decision(False, {"revision": snapshot.revision, "error": {"status": 400, "message": str(error)}})
+
+
+def shown_ids(engine: Engine, policy_ids: Iterable[str]) -> list[str]:
+    """Give what policies are known by: their `@id` where they have one, else their id in the set; in order."""
+    policies = engine.policies.policies
+    return sorted(policies[each].annotations.get("id") or each for each in policy_ids)

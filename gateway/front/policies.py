@@ -1,0 +1,156 @@
+"""The policies of a running worker: loaded with its config, swapped whole on reload, watched where wanted."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from starlette.routing import Route
+
+from gateway.config import AuthzenConfig, Config, PolicyConfig, resolve_secret
+from gateway.errors import ConfigError, ConfigFault
+from gateway.front.authzen.endpoints import Caller, DecisionApi, Limits
+from gateway.front.authzen.mapping import Names
+from gateway.front.authzen.paging import PageTokens, page_key
+from gateway.front.authzen.search import Searcher, SearchLimits
+from gateway.policy.faults import Fault, PolicyFault
+from gateway.policy.handle import PolicyHandle
+from gateway.policy.repository import Loaded, PolicyRepository, Sources
+from gateway.types import Clock
+
+_log = logging.getLogger("portcullis.policies")
+
+REFRESH_S: Final = 0.2  # at most one look in this time, whatever revisions callers ask for
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyPlan:
+    """What a config made of policies, not yet in force: `commit` puts it there."""
+
+    repository: PolicyRepository
+    handle: PolicyHandle
+    loaded: Loaded
+    watch_s: float
+
+
+class Policies:
+    """Keeps one handle over all reloads, so that revisions grow for as long as the worker lives."""
+
+    def __init__(self, run_dir: Path, clock: Clock) -> None:
+        self._run_dir = run_dir
+        self._clock = clock
+        self._lock = threading.Lock()  # a repository belongs to one thread at a time
+        self._now: PolicyPlan | None = None
+        self._looked_s = clock.monotonic_s() - REFRESH_S
+
+    def plan(self, config: PolicyConfig) -> PolicyPlan:
+        """Load what a config asks for, changing nothing that serves. Raises ConfigError with file and line."""
+        sources = sources_of(config)
+        now = self._now
+        with self._lock:
+            kept = now is not None and now.repository.sources == sources
+            repository = now.repository if kept and now is not None else PolicyRepository(sources)
+            try:
+                loaded = repository.load()
+            except PolicyFault as error:
+                raise ConfigError([as_config_fault(fault) for fault in error.faults]) from error
+        handle = PolicyHandle(loaded.engine, loaded.digest, stamp=loaded.stamp) if now is None else now.handle
+        return PolicyPlan(repository, handle, loaded, config.watch_s)
+
+    def commit(self, plan: PolicyPlan | None) -> None:
+        """Put a plan in force; None: the config has no policies any more, and nothing asks them."""
+        if plan is None:
+            plan = self._now
+            if plan is not None:
+                self._now = replace(plan, watch_s=0.0)
+            return
+        self._now = plan
+        if PolicyRepository.publish(plan.loaded, plan.handle):
+            _log.info("policies are in force: revision %d, %d policies", plan.handle.revision, len(plan.loaded.engine))
+
+    def routes(self, config: Config, plan: PolicyPlan, base_dir: Path) -> list[Route]:
+        """Give the routes of the decision API; none where nobody may ask."""
+        authzen = config.authzen
+        if not authzen.clients and not authzen.open_on_loopback:
+            return []
+        searcher = Searcher(
+            Names(authzen.types, authzen.action_type),
+            PageTokens(page_key(self._run_dir), self._clock, lifetime_s=authzen.page_token_s),
+            SearchLimits(authzen.page_limit, authzen.search_candidates_max, authzen.search_time_s),
+        )
+        limits = Limits(
+            authzen.body_bytes_max, config.server.body_timeout_s, authzen.evaluations_max, authzen.page_limit_max
+        )
+        return DecisionApi(
+            plan.handle,
+            searcher,
+            _callers_of(authzen, base_dir),
+            limits,
+            clock=self._clock,
+            open_trust=authzen.open_trust_properties if authzen.open_on_loopback else None,
+            base_url=authzen.base_url,
+            refresh=self.refresh if plan.watch_s else None,
+        ).routes()
+
+    # --- watching
+
+    async def look(self) -> None:
+        """Look for changed files, where the config in force asks for it, and publish what can serve."""
+        plan = self._now
+        if plan is not None and plan.watch_s:
+            await asyncio.to_thread(self._poll, plan)
+
+    def _poll(self, plan: PolicyPlan) -> None:
+        with self._lock:
+            try:
+                changed = plan is self._now and plan.repository.poll(plan.handle)
+            except PolicyFault as error:
+                _log.error("policies were not reloaded, the former ones stay: %s", error)
+                return
+        if changed:
+            _log.info("policies are in force: revision %d", plan.handle.revision)
+
+    async def refresh(self) -> None:
+        """Look right now, for a caller that knows of something newer; what cannot serve is logged, and not taken."""
+        if self._clock.monotonic_s() - self._looked_s >= REFRESH_S:
+            self._looked_s = self._clock.monotonic_s()
+            await asyncio.to_thread(self._load_now)
+
+    def _load_now(self) -> None:
+        with self._lock:
+            plan = self._now
+            if plan is None:
+                return
+            try:
+                PolicyRepository.publish(plan.repository.load(), plan.handle)
+            except PolicyFault as error:
+                _log.error("policies were not reloaded, the former ones stay: %s", error)
+
+
+def sources_of(config: PolicyConfig) -> Sources:
+    """Give where the policies of a config are."""
+    return Sources(
+        Path(config.path),
+        Path(config.schema) if config.schema else None,
+        Path(config.entities) if config.entities else None,
+        config.validation,
+        config.policy_bytes_max,
+        config.entity_bytes_max,
+    )
+
+
+def as_config_fault(fault: Fault) -> ConfigFault:
+    """Show a fault of policies as one of the config, at its own file and line."""
+    place = f" at `{fault.pointer}`" if fault.pointer else ""
+    return ConfigFault(fault.file or "policies", fault.line, "", fault.message + place, fault.hint)
+
+
+def _callers_of(authzen: AuthzenConfig, base_dir: Path) -> dict[str, Caller]:
+    return {
+        client.id: Caller(resolve_secret(client.secret, base_dir), client.trust_properties)
+        for client in authzen.clients
+    }
