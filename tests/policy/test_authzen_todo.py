@@ -72,6 +72,8 @@ def misfits(value: Any, schema: dict[str, Any], place: str = "") -> list[str]:
     kinds: dict[str, type] = {"object": dict, "string": str, "boolean": bool}
     if type(value) is not kinds[schema["type"]]:
         return [place]
+    if not isinstance(value, dict):
+        return []
     found = [f"{place}/{name}" for name in schema.get("required", ()) if name not in value]
     for name, inner in schema.get("properties", {}).items():
         if name in value:
