@@ -22,16 +22,16 @@ WRONG = 0.03  # chance that an operand is of another type than asked for
 DEPTH_MAX = 4
 
 USERS = [EntityUid("User", f"u{i}") for i in range(5)] + [EntityUid("User", 'o"dd\n')]
-SHOP_USERS = [EntityUid("Shop::User", f"u{i}") for i in range(2)]
+BUYERS = [EntityUid("Shop::Buyer", f"u{i}") for i in range(2)]
 GROUPS = [EntityUid("Group", f"g{i}") for i in range(5)]
 DOCS = [EntityUid("Doc", f"d{i}") for i in range(5)] + [EntityUid("Doc", "")]
 FOLDERS = [EntityUid("Folder", f"f{i}") for i in range(4)]
 ACTIONS = [EntityUid("Action", name) for name in ("view", "edit", "share", "delete page")]
 ACTION_GROUPS = [EntityUid("Action", name) for name in ("read", "write", "all")]
 STRANGERS = [EntityUid("User", "stranger"), EntityUid("Ghost", "g"), EntityUid("Doc", "stranger")]
-HIERARCHY = [*GROUPS, *USERS, *SHOP_USERS, *FOLDERS, *DOCS]  # parents only before children: no cycles
+HIERARCHY = [*GROUPS, *USERS, *BUYERS, *FOLDERS, *DOCS]  # parents only before children: no cycles
 EVERYONE = [*HIERARCHY, *ACTIONS, *ACTION_GROUPS, *STRANGERS]
-TYPES = ["User", "Shop::User", "Group", "Doc", "Folder", "Action", "Ghost"]
+TYPES = ["User", "Shop::Buyer", "Group", "Doc", "Folder", "Action", "Ghost"]
 
 NUMBERS = [0, 1, -1, 2, 3, 10, 60, 1000, 86_400_000, 2**31, -(2**31), 2**63 - 1, -(2**63), 2**62]
 STRINGS = ["", "a", "ab", "abc", "a*b", "é", "\U0001f600", "a\nb", 'q"\\', "A", "name", "10.0.0.1", "1.5", "1h", "\0"]
@@ -140,7 +140,7 @@ def entities(chooser: Chooser) -> dict[EntityUid, oracle.Entity]:
 
 def request(chooser: Chooser) -> oracle.Request:
     """Make a request; its entities may be unknown, or of any type."""
-    principal = pick(chooser, EVERYONE) if chance(chooser, 10) else pick(chooser, [*USERS, *SHOP_USERS])
+    principal = pick(chooser, EVERYONE) if chance(chooser, 10) else pick(chooser, [*USERS, *BUYERS])
     resource = pick(chooser, EVERYONE) if chance(chooser, 10) else pick(chooser, [*DOCS, *FOLDERS])
     action = EntityUid("Action", "unknown") if chance(chooser, 3) else pick(chooser, ACTIONS)
     return oracle.Request(principal, action, resource, fields(chooser, FIELDS, 70))
@@ -425,3 +425,57 @@ def entities_json(known: Mapping[EntityUid, oracle.Entity]) -> list[dict[str, An
         }
         for uid, entity in known.items()
     ]
+
+
+# --- schemas
+
+
+def schema(chooser: Chooser) -> str:
+    """Write a schema for the pools above: which attributes there are and how sure they are differs."""
+    entity_types = ["User", "Shop::Buyer", "Group", "Doc", "Folder"]
+
+    def a_type(kind: str, depth: int = 1) -> str:
+        match kind:
+            case "entity":
+                return str(pick(chooser, entity_types))
+            case "entities":
+                return f"Set<{pick(chooser, entity_types)}>"
+            case "set":
+                return f"Set<{pick(chooser, ['String', 'Long', 'User', 'Bool'])}>"
+            case "record":
+                return record(INFO, depth - 1) if depth > 0 else "{}"
+            case "ip":
+                return "ipaddr"
+        return {"bool": "Bool", "long": "Long", "string": "String"}.get(kind, kind)
+
+    def record(names: Mapping[str, str], depth: int) -> str:
+        parts = []
+        for name, kind in names.items():
+            if chance(chooser, 6):
+                continue
+            own = pick(chooser, KINDS) if chance(chooser, 4) else kind
+            parts.append(f"{quoted(name)}{'?' if chance(chooser, 12) else ''}: {a_type(own, depth)}")
+        return f"{{{', '.join(parts)}}}"
+
+    attributes = record(FIELDS, 2)
+    lines = []
+    for name in ("Shop::Buyer", "User", "Group", "Doc", "Folder"):
+        parents = [each for each in entity_types if chance(chooser, 45)]
+        own = record(FIELDS, 2) if chance(chooser, 20) else attributes
+        tags = f" tags {a_type(pick(chooser, ['string', 'long', 'entity', 'set']))}" if chance(chooser, 70) else ""
+        line = f"entity {name.rpartition('::')[2]} in [{', '.join(parents)}] {own}{tags};"
+        lines.append(f"namespace Shop {{ {line} }}" if name.startswith("Shop") else line)
+    lines += [f"action {quoted(group.id)};" for group in ACTION_GROUPS if group.id == "all"]
+    lines += [f'action {quoted(group.id)} in ["all"];' for group in ACTION_GROUPS if group.id != "all"]
+    context = record(FIELDS, 2)
+    for action in ACTIONS:
+        principals = ["User"] + [each for each in ("Shop::Buyer", "Group") if chance(chooser, 30)]
+        resources = ["Doc"] + [each for each in ("Folder", "User") if chance(chooser, 30)]
+        groups = [quoted(group.id) for group in ACTION_GROUPS[:2] if chance(chooser, 50)]
+        own = record(FIELDS, 2) if chance(chooser, 20) else context
+        above = f" in [{', '.join(groups)}]" if groups else ""
+        lines.append(
+            f"action {quoted(action.id)}{above} appliesTo {{principal: [{', '.join(principals)}], "
+            f"resource: [{', '.join(resources)}], context: {own}}};"
+        )
+    return "\n".join(lines) + "\n"
