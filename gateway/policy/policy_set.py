@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from gateway._native.uid import EntityUid
 from gateway.policy.faults import Fault, PolicySyntaxError
+from gateway.policy.language import limits
 from gateway.policy.language.est import entity_from_json, statement_from_json, statement_to_json
-from gateway.policy.language.statements import ParsedStatement, parse_policies
+from gateway.policy.language.statements import ParsedStatement, parse_policies, reparse_policies
 from gateway.policy.language.tree import Constraint, Place, Statement
 
 if TYPE_CHECKING:
@@ -23,15 +24,23 @@ _MEMBERS: Final = ("staticPolicies", "templates", "templateLinks")
 _NO_SLOTS: Final[Mapping[str, EntityUid]] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Policy:
-    """A statement under its id; where it is a template's link, with the entities that fill its slots."""
+    """A statement under its id; where it is a template's link, with the entities that fill its slots.
+
+    INVARIANT: never changed (not `frozen`, which makes it three times as dear).
+    """
 
     id: str
     statement: Statement
-    place: Place = _NOWHERE
+    parsed: ParsedStatement | None = field(default=None, compare=False, repr=False)  # None: not from a text
     slots: Mapping[str, EntityUid] = field(default_factory=lambda: _NO_SLOTS)
     template_id: str | None = None
+
+    @property
+    def place(self) -> Place:
+        """Where it stands in its text; of a link, where its template does."""
+        return _NOWHERE if self.parsed is None else self.parsed.place
 
     def scope(self) -> tuple[Constraint, Constraint, Constraint]:
         """Give the constraints on principal, action and resource, slots filled."""
@@ -53,13 +62,18 @@ class Policy:
         return self.statement.annotations
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Template:
-    """A statement with holes. It decides nothing before it is linked."""
+    """A statement with holes. It decides nothing before it is linked. INVARIANT: never changed."""
 
     id: str
     statement: Statement
-    place: Place = _NOWHERE
+    parsed: ParsedStatement | None = field(default=None, compare=False, repr=False)  # None: not from a text
+
+    @property
+    def place(self) -> Place:
+        """Where it stands in its text."""
+        return _NOWHERE if self.parsed is None else self.parsed.place
 
     def link(self, policy_id: str, values: Mapping[str, EntityUid]) -> Policy:
         """Fill every slot, and no other. Raises PolicySyntaxError."""
@@ -69,16 +83,28 @@ class Template:
             message = f"slot `{missing[0]}` is not filled" if missing else f"no slot `{unknown[0]}` in the template"
             hint = f"slots of `{self.id}`: {', '.join(sorted(wanted))}"
             raise PolicySyntaxError([Fault("wrong_slots", message, hint, policy_id=policy_id)])
-        return Policy(policy_id, self.statement, self.place, MappingProxyType(dict(values)), self.id)
+        return Policy(policy_id, self.statement, self.parsed, MappingProxyType(dict(values)), self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """The text that a whole set was read from, kept for reading it again after a change."""
+
+    text: str
+    file: str | None
+    ids: Ids
+    parsed: list[ParsedStatement]
+    names: list[str]  # the id of each
 
 
 class PolicySet:
     """Policies by id, in their order, and templates. Ids are unique among both."""
 
-    __slots__ = ("_policies", "_templates")
+    __slots__ = ("_policies", "_source", "_templates")
 
     def __init__(self, policies: Iterable[Policy] = (), templates: Iterable[Template] = ()) -> None:
         """Raises PolicySyntaxError for an id that two of them have, or a policy with a hole."""
+        self._source: _Source | None = None
         self._policies: dict[str, Policy] = {}
         self._templates: dict[str, Template] = {}
         for template in templates:
@@ -94,49 +120,59 @@ class PolicySet:
 
     def _claim(self, policy_id: str, place: Place) -> None:
         if policy_id in self._policies or policy_id in self._templates:
-            fault = Fault(
-                "duplicate_policy_id",
-                f"two policies have the id `{policy_id}`",
-                "give each an @id of its own",
-                file=place.file,
-                line=place.line,
-                column=place.column,
-            )
-            raise PolicySyntaxError([fault])
+            raise PolicySyntaxError([_duplicate(policy_id, place)])
 
     @classmethod
-    def _of(cls, policies: dict[str, Policy], templates: dict[str, Template]) -> Self:
+    def _of(cls, policies: dict[str, Policy], templates: dict[str, Template], source: _Source | None = None) -> Self:
         made = cls()
+        made._source = source
         made._policies, made._templates = policies, templates
         return made
 
     # --- reading
 
     @classmethod
-    def parse(cls, text: str, *, file: str | None = None, ids: Ids = "positional") -> Self:
+    def parse(
+        cls, text: str, *, file: str | None = None, ids: Ids = "positional", like: PolicySet | None = None
+    ) -> Self:
         """Read a policy text.
 
         Ids are `policy0`, `policy1`, … by the statement's number in the text; with ids="annotation" a statement's
-        `@id` is its id, where it has one. Raises PolicySyntaxError.
+        `@id` is its id, where it has one. `like` is a set that was parsed from an earlier state of the same file: only
+        what changed since is read, and what neither changed nor moved is the same object in both sets.
+        Raises PolicySyntaxError.
         """
-        return cls.from_statements(parse_policies(text, file=file), ids=ids)
+        known = like._source if like is not None else None
+        if like is None or known is None or known.file != file or known.ids != ids:
+            return cls._from_parsed(parse_policies(text, file=file), text, file, ids)
+        parsed, first, rest = reparse_policies(text, known.text, known.parsed, file=file)
+        changed = range(first, len(parsed) - rest)
+        if len(parsed) != len(known.parsed) or any(_renamed(parsed[k], known, k) for k in changed):
+            return cls._from_parsed(parsed, text, file, ids)
+        policies, templates = like._policies.copy(), like._templates.copy()
+        for number in range(first, len(parsed)):
+            each, name = parsed[number], known.names[number]
+            if each is known.parsed[number]:
+                break  # and nothing behind it moved
+            if name in templates:
+                templates[name] = Template(name, each.statement, each)
+            else:
+                policies[name] = Policy(name, each.statement, each, _NO_SLOTS)
+        return cls._of(policies, templates, _Source(text, file, ids, parsed, known.names))
 
     @classmethod
-    def from_statements(
-        cls, statements: Iterable[ParsedStatement], *, ids: Ids = "positional", prefix: str = ""
-    ) -> Self:
-        """Give ids to statements that were read; `prefix` stands before positional ones."""
-        policies, templates = [], []
-        for number, parsed in enumerate(statements):
-            statement = parsed.statement
-            policy_id = f"{prefix}policy{number}"
-            if ids == "annotation":
-                policy_id = statement.annotations.get("id") or policy_id
-            if statement.slots:
-                templates.append(Template(policy_id, statement, parsed.place))
+    def _from_parsed(cls, parsed: list[ParsedStatement], text: str, file: str | None, ids: Ids) -> Self:
+        names = [_name(each.statement, number, ids) for number, each in enumerate(parsed)]
+        policies: dict[str, Policy] = {}
+        templates: dict[str, Template] = {}
+        for name, each in zip(names, parsed, strict=True):
+            if _is_template(each.statement):
+                templates[name] = Template(name, each.statement, each)
             else:
-                policies.append(Policy(policy_id, statement, parsed.place))
-        return cls(policies, templates)
+                policies[name] = Policy(name, each.statement, each, _NO_SLOTS)
+        if len({*names}) != len(names):
+            raise _duplicates(names, parsed)
+        return cls._of(policies, templates, _Source(text, file, ids, parsed, names))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -192,9 +228,7 @@ class PolicySet:
         if template is None:
             raise PolicySyntaxError([Fault("unknown_template", f"no template `{template_id}`", policy_id=policy_id)])
         if policy_id in self:
-            raise PolicySyntaxError(
-                [Fault("duplicate_policy_id", f"two policies have the id `{policy_id}`", policy_id=policy_id)]
-            )
+            raise PolicySyntaxError([_duplicate(policy_id, template.place)])
         return self._of({**self._policies, policy_id: template.link(policy_id, values)}, self._templates)
 
     def with_policy(self, policy_id: str, text: str) -> Self:
@@ -207,18 +241,18 @@ class PolicySet:
             raise PolicySyntaxError(
                 [Fault("not_one_policy", f"the text has {len(parsed)} policies, not one", policy_id=policy_id)]
             )
-        statement, place = parsed[0].statement, parsed[0].place
+        statement = parsed[0].statement
         policies, templates = self._policies.copy(), self._templates.copy()
         if statement.slots:
             policies.pop(policy_id, None)
-            template = templates[policy_id] = Template(policy_id, statement, place)
+            template = templates[policy_id] = Template(policy_id, statement, parsed[0])
             for linked in self._links(policy_id):
                 policies[linked.id] = template.link(linked.id, linked.slots)
         else:
             templates.pop(policy_id, None)
             for linked in self._links(policy_id):
                 del policies[linked.id]
-            policies[policy_id] = Policy(policy_id, statement, place)
+            policies[policy_id] = Policy(policy_id, statement, parsed[0])
         return self._of(policies, templates)
 
     def without(self, policy_id: str) -> Self:
@@ -261,6 +295,42 @@ class PolicySet:
         from gateway.policy.validator import validate
 
         return validate(self, schema, mode)
+
+
+def _name(statement: Statement, number: int, ids: Ids) -> str:
+    own = statement.annotations.get("id") if ids == "annotation" else None
+    return own or f"policy{number}"
+
+
+def _is_template(statement: Statement) -> bool:
+    return statement.principal.slot is not None or statement.resource.slot is not None
+
+
+def _renamed(parsed: ParsedStatement, known: _Source, number: int) -> bool:
+    """Tell whether a changed statement is another kind of thing, or has another id, than what stood in its place."""
+    statement, before = parsed.statement, known.parsed[number].statement
+    return _is_template(statement) != _is_template(before) or _name(statement, number, known.ids) != known.names[number]
+
+
+def _duplicates(names: list[str], parsed: list[ParsedStatement]) -> PolicySyntaxError:
+    seen: set[str] = set()
+    faults = []
+    for name, each in zip(names, parsed, strict=True):
+        if name in seen:
+            faults.append(_duplicate(name, each.place))
+        seen.add(name)
+    return PolicySyntaxError(faults[: limits.FAULTS_MAX])
+
+
+def _duplicate(policy_id: str, place: Place) -> Fault:
+    return Fault(
+        "duplicate_policy_id",
+        f"two policies have the id `{policy_id}`",
+        "give each an @id of its own",
+        file=place.file,
+        line=place.line,
+        column=place.column,
+    )
 
 
 def _members(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -10,10 +10,11 @@ import difflib
 from collections.abc import Callable
 from typing import Any, Final, NoReturn, TypeVar
 
+from gateway._native.policy_text import tokenize
 from gateway._native.uid import EntityUid
 from gateway.policy.language import limits, tree
 from gateway.policy.language.functions import FUNCTIONS, METHODS, OPERATORS, RESERVED, VARIABLES
-from gateway.policy.language.lexer import END, PUNCTUATION, Tokens
+from gateway.policy.language.lexer import END, PUNCTUATION
 from gateway.policy.language.strings import EscapeError, unescape, unescape_pattern
 from gateway.policy.language.tree import Constraint, Expr
 
@@ -37,6 +38,24 @@ _NO_OPERATORS: Final = {
     "|": "write `||`",
     "'": 'text stands in double quotes: "text"',
     "contains": "it is a method: `set.contains(item)`",
+    "\u201c": 'text stands in straight quotes: "text"',
+    "\u201d": 'text stands in straight quotes: "text"',
+}
+# What to write, by what is expected, where the place alone does not tell more.
+_HINTS: Final = {
+    "the end": "one expression stands alone",
+    "a name after `@`": 'an annotation is `@name("text")`, or `@name`',
+    "text in quotes": 'an annotation\'s value is text: @name("text")',
+    "an expression": 'such as principal.name, "text", 42, User::"id", [1, 2] or {a: 1}',
+    "`}` or an operator": "a condition ends with `}`; its parts are joined by `&&` or `||`",
+    "an attribute's name": 'names have letters, digits and `_`; others stand in quotes: "a b"',
+    "an attribute's name after `.`": 'names have letters, digits and `_`; others stand in brackets: ["a b"]',
+    "an attribute's name after `has`": 'names have letters, digits and `_`; others stand in quotes: has "a b"',
+    "an attribute's name in quotes": 'write a member as resource.name or resource["name"]',
+    "an entity type after `is`": "a type is a name: User, or App::User",
+    "a name after `::`": 'an entity is Type::"id"',
+    'an entity: Type::"id"': "a scope compares with an entity; conditions on other values belong into `when { … }`",
+    'an entity\'s id in quotes: Type::"id"': "the id of an entity stands in double quotes",
 }
 T = TypeVar("T")
 
@@ -56,7 +75,7 @@ class Misread(Exception):
         self.end = end
 
 
-def is_name(word: str) -> bool:
+def _is_name(word: str) -> bool:
     """Tell whether a token is an identifier, reserved or not."""
     return (word[:1].isalpha() and word[0] < "\x80") or word[:1] == "_"
 
@@ -67,10 +86,8 @@ class Parser:
     __slots__ = ("_ends", "_i", "_nesting", "_text", "_texts")
 
     def __init__(self, text: str) -> None:
-        tokens = Tokens(text)
         self._text = text
-        self._texts = tokens.texts
-        self._ends = tokens.ends
+        self._texts, self._ends = tokenize(text)
         self._i = 0
         self._nesting = 0
 
@@ -130,7 +147,7 @@ class Parser:
         while self._texts[self._i] == "@":
             self._i += 1
             name = self._texts[self._i]
-            if not is_name(name):
+            if not _is_name(name):
                 self._expected("a name after `@`")
             if name in found:
                 self._fail("duplicate_annotation", f"the annotation `@{name}` stands here twice", "keep one of them")
@@ -138,7 +155,7 @@ class Parser:
             value = None
             if self._texts[self._i] == "(":
                 self._i += 1
-                value = self._string("an annotation's value is text")
+                value = self._string("text in quotes")
                 self._take(")", "an annotation has one value")
             found[name] = value
         return found
@@ -375,9 +392,8 @@ class Parser:
         while self._texts[self._i] == sign:
             self._i += 1
             if self._i - first > _SIGNS_MAX:
-                self._fail(
-                    "too_many_signs", f"more than {_SIGNS_MAX} `{sign}` in a row", "an even number of them is none"
-                )
+                message = f"more than {_SIGNS_MAX} `{sign}` in a row"
+                self._fail_at(first, "too_many_signs", message, "an even number of them is none")
         count = self._i - first
         word = self._texts[self._i]
         if sign == "-" and word.isdigit() and self._texts[self._i + 1] not in (".", "["):
@@ -403,14 +419,14 @@ class Parser:
                 if texts[i + 1 if name else i] == "(":
                     node = self._method(node)
                 else:
-                    if not is_name(name) or name in RESERVED:
+                    if not _is_name(name) or name in RESERVED:
                         self._i = i
                         self._identifier("an attribute's name after `.`")
                     self._i = i + 1
                     node = tree.GetAttr(node, name, start=node.start, end=self._ends[i])
             elif word == "[":
                 self._i += 1
-                name = self._string('an attribute\'s name in quotes: resource["name"]')
+                name = self._string("an attribute's name in quotes")
                 self._take("]", 'one name in brackets: resource["name"]')
                 node = tree.GetAttr(node, name, start=node.start, end=self._ends[self._i - 1])
             else:
@@ -435,7 +451,8 @@ class Parser:
             return tree.Call(name, (target, *arguments), start=target.start, end=end)
         if len(arguments) != count:
             wanted = "no argument" if count == 0 else "one argument"
-            self._fail_at(name_at, "wrong_arguments", f"`{name}` takes {wanted}, not {len(arguments)}", "")
+            hint = f"write `….{name}({'' if count == 0 else '…'})`"
+            self._fail_at(name_at, "wrong_arguments", f"`{name}` takes {wanted}, not {len(arguments)}", hint)
         if count == 0:
             return tree.IsEmpty(target, start=target.start, end=end)
         return tree.Binary(name, target, arguments[0], start=target.start, end=end)  # type: ignore[arg-type]
@@ -456,12 +473,14 @@ class Parser:
         if word in {"true", "false"}:
             self._i = i + 1
             return tree.Literal(word == "true", start=self._start(i), end=self._ends[i])
-        if is_name(word):
+        if _is_name(word):
             return self._name()
         if word == "(":
             self._i = i + 1
             node = self._expr()
             self._take(")", "a bracket that was opened is closed")
+            # Its brackets belong to its place, so that the places of what is made of it have them in pairs.
+            node.start, node.end = self._start(i), self._ends[self._i - 1]
             return node
         if word == "[":
             return tree.SetOf(tuple(self._list("]", self._expr)), start=self._start(i), end=self._ends[self._i - 1])
@@ -481,20 +500,24 @@ class Parser:
             self._fail(
                 "number_too_large", f"`{word[:40]}` is too large", "numbers have 64 bits: up to 9223372036854775807"
             )
-        if is_name(following) and following not in RESERVED and self._start(i + 1) == self._ends[i]:
-            self._fail(
-                "no_number", f"`{word[:40]}{following[:40]}` is no number", "numbers are decimal, without `_` or `.`"
-            )
+        if _is_name(following) and following not in RESERVED and self._start(i + 1) == self._ends[i]:
+            self._no_number(i + 1, "numbers are whole and decimal, without `_`")
+        if following == "." and self._texts[i + 2].isdigit():
+            self._no_number(i + 2, f'numbers are whole; a fraction is decimal("{word[:40]}.{self._texts[i + 2][:40]}")')
         self._i = i + 1
         start = self._start(i - 1) if negative else self._start(i)
         return tree.Literal(-value if negative else value, start=start, end=self._ends[i])
+
+    def _no_number(self, last: int, hint: str) -> NoReturn:
+        start, end = self._start(self._i), self._ends[last]
+        raise Misread("no_number", f"`{self._text[start : min(end, start + 80)]}` is no number", hint, start, end)
 
     def _name(self) -> Expr:
         """Read what begins with a name: an entity, a function's call, or what should be a variable."""
         first = self._i
         word = self._texts[first]
         if word in RESERVED:
-            hint = "an `if` that is an operand stands in brackets" if word == "if" else ""
+            hint = "an `if` that is an operand stands in brackets" if word == "if" else "choose another name"
             self._fail("reserved_name", f"`{word}` is reserved", hint)
         path = self._path("an expression", literal=True)
         following = self._texts[self._i]
@@ -556,7 +579,8 @@ class Parser:
                 break
             self._i += 1
         if texts[self._i] != closing:
-            self._expected(f"`,` or `{closing}`", _NO_OPERATORS.get(texts[self._i], ""))
+            hint = _NO_OPERATORS.get(texts[self._i], f"items stand between commas, and `{closing}` behind the last")
+            self._expected(f"`,` or `{closing}`", hint)
         self._i += 1
         return found
 
@@ -571,17 +595,17 @@ class Parser:
         """Read `A::B`; with `literal`, a `::` before a string stays unread."""
         texts = self._texts
         path = self._identifier(what, in_path=True)
-        while texts[self._i] == "::" and not (literal and not is_name(texts[self._i + 1])):
+        while texts[self._i] == "::" and not (literal and not _is_name(texts[self._i + 1])):
             self._i += 1
             path += "::" + self._identifier("a name after `::`", in_path=True)
         return path
 
     def _identifier(self, what: str, in_path: bool = False) -> str:
         word = self._texts[self._i]
-        if not is_name(word):
+        if not _is_name(word):
             self._expected(what)
         if word in RESERVED:
-            hint = "" if in_path else f'in quotes it may be a name: ["{word}"]'
+            hint = "choose another name" if in_path else f'in quotes it may be a name: ["{word}"]'
             self._fail("reserved_name", f"`{word}` is reserved", hint)
         self._i += 1
         return word
@@ -612,12 +636,13 @@ class Parser:
     # --- faults
 
     def _expected(self, what: str, hint: str = "") -> NoReturn:
+        hint = hint or _HINTS.get(what, f"write {what}")
         word = self._texts[self._i]
         if word == END:
             self._fail("unexpected_end", f"the text ends where {what} is expected", hint)
         if word == '"':
             self._fail("unclosed_text", "this text has no closing quote", 'write a quote inside as \\"')
-        if not is_name(word) and word[0] not in '"?' and not word.isdigit() and word not in PUNCTUATION:
+        if not _is_name(word) and word[0] not in '"?' and not word.isdigit() and word not in PUNCTUATION:
             shown = word if word.isprintable() else f"U+{ord(word):04X}"
             self._fail("unknown_character", f"`{shown}` stands for nothing here", _NO_OPERATORS.get(word, hint))
         shown = word if len(word) <= 40 else word[:37] + "…"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from gateway._native.policy_text import split_statements
+from gateway._native.policy_text import shared_ends, split_statements
 from gateway.policy.faults import Fault, PolicySyntaxError
 from gateway.policy.language import limits, tree
 from gateway.policy.language.parser import Misread, Parser
@@ -16,12 +20,21 @@ _KEPT_CHARACTERS_MAX = 4096  # longer ones are not kept
 _kept: dict[str, Statement] = {}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ParsedStatement:
-    """One statement of a text."""
+    """One statement of a text. INVARIANT: never changed (not `frozen`, which makes it three times as dear)."""
 
     statement: Statement
-    place: Place  # of its first character
+    file: str | None
+    start: int  # offset in the text; `end` is behind its `;`
+    end: int
+    line: int
+    column: int
+
+    @property
+    def place(self) -> Place:
+        """Where its first character stands."""
+        return Place(self.file, self.line, self.column, self.start)
 
 
 def split_policies(text: str) -> list[tuple[int, int, int, int]]:
@@ -36,26 +49,131 @@ def parse_policies(text: str, *, file: str | None = None) -> list[ParsedStatemen
     """
     if len(text) > limits.TEXT_CHARACTERS_MAX:
         raise _beyond("text_too_large", f"more than {limits.TEXT_CHARACTERS_MAX:,} characters", file)
-    places = split_statements(text)
-    if len(places) > limits.STATEMENTS_MAX:
+    pieces = split_statements(text)
+    if len(pieces) > limits.STATEMENTS_MAX:
         raise _beyond("too_many_policies", f"more than {limits.STATEMENTS_MAX:,} policies in one text", file)
+    return _parse(text, pieces, file)
+
+
+def reparse_policies(
+    text: str, before: str, parsed: Sequence[ParsedStatement], *, file: str | None = None
+) -> tuple[list[ParsedStatement], int, int]:
+    """Read a text again of which `before` is an earlier state, read as `parsed` under the same `file`.
+
+    Gives what `parse_policies` gives, and how many of its first and last statements are the earlier ones: the last ones
+    are new objects where they stand elsewhere now. Takes a time of what changed and moved, not of the whole.
+    Raises PolicySyntaxError.
+    """
+    if len(text) > limits.TEXT_CHARACTERS_MAX:
+        raise _beyond("text_too_large", f"more than {limits.TEXT_CHARACTERS_MAX:,} characters", file)
+    head, tail = shared_ends(before, text)
+    first = bisect_right(parsed, head, key=_end)
+    at, line, column = _behind(before, *_piece(parsed[first - 1])) if first else (0, 1, 1)
+    moved = len(text) - len(before)
+    pieces: list[tuple[int, int, int, int]] = []
+    behind = len(parsed)
+    stop = max(len(text) - tail, at)
+    while True:
+        pieces += split_statements(text, at, line, column, stop)
+        if not pieces or pieces[-1][1] < stop:
+            break  # the text ends
+        at = pieces[-1][1]
+        # Behind a `;` that ended a statement before as well, with the same text to follow, all is as it was.
+        known = bisect_left(parsed, at - moved, key=_end)
+        if known < len(parsed) and parsed[known].end == at - moved:
+            behind = known + 1
+            break
+        if at == len(text):
+            break
+        _, line, column = _behind(text, *pieces[-1])
+        stop = at + 1
+    if first + len(pieces) + len(parsed) - behind > limits.STATEMENTS_MAX:
+        raise _beyond("too_many_policies", f"more than {limits.STATEMENTS_MAX:,} policies in one text", file)
+    changed = _parse(text, pieces, file)
+    rest = list(parsed[behind:])
+    if rest:
+        _, line, column = _behind(text, *pieces[-1])
+        _, line_before, column_before = _behind(before, *_piece(parsed[behind - 1]))
+        rest = _moved(rest, moved, line - line_before, line_before, column - column_before)
+    return [*parsed[:first], *changed, *rest], first, len(rest)
+
+
+def _end(parsed: ParsedStatement) -> int:
+    return parsed.end
+
+
+def _piece(parsed: ParsedStatement) -> tuple[int, int, int, int]:
+    return parsed.start, parsed.end, parsed.line, parsed.column
+
+
+def _behind(text: str, start: int, end: int, line: int, column: int) -> tuple[int, int, int]:
+    """Give offset, line and column behind a statement."""
+    lines = text.count("\n", start, end)
+    if not lines:
+        return end, line, column + end - start
+    return end, line + lines, end - text.rfind("\n", start, end)
+
+
+def _moved(
+    rest: list[ParsedStatement], characters: int, lines: int, first_line: int, columns: int
+) -> list[ParsedStatement]:
+    """Give statements at their new places; those that begin on `first_line` move sideways as well."""
+    if not characters and not lines and not columns:
+        return rest
+    return [
+        ParsedStatement(
+            each.statement,
+            each.file,
+            each.start + characters,
+            each.end + characters,
+            each.line + lines,
+            each.column + columns if each.line == first_line else each.column,
+        )
+        for each in rest
+    ]
+
+
+def _parse(text: str, pieces: list[tuple[int, int, int, int]], file: str | None) -> list[ParsedStatement]:
     found: list[ParsedStatement] = []
     faults: list[Fault] = []
-    for start, end, line, column in places:
-        own = text[start:end]
-        statement = _kept.get(own)
-        if statement is None:
-            try:
-                statement = _read(own)
-            except Misread as misread:
-                faults.append(fault_of(misread, own, Place(file, line, column, start), text))
-                if len(faults) == limits.FAULTS_MAX:
-                    break
+    is_torn = False  # the piece before ended too early, at a `;` in its middle: this one is the rest of it
+    with _without_collection():
+        for start, end, line, column in pieces:
+            own = text[start:end]
+            if is_torn and not own.startswith(("permit", "forbid", "@")):
                 continue
-        found.append(ParsedStatement(statement, Place(file, line, column, start)))
+            statement = _kept.get(own)
+            if statement is None:
+                try:
+                    statement = _read(own)
+                except Misread as misread:
+                    is_torn = misread.end == len(own)
+                    faults.append(fault_of(misread, own, Place(file, line, column, start), text))
+                    if len(faults) == limits.FAULTS_MAX:
+                        break
+                    continue
+            is_torn = False
+            found.append(ParsedStatement(statement, file, start, end, line, column))
     if faults:
         raise PolicySyntaxError(faults)
     return found
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Let the cycle collector rest: it would look through the growing trees again and again, which doubles the time.
+
+    A tree has no cycles. Other threads' garbage waits for as long as the reading takes, half a second for 10,000
+    policies.
+    """
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def parse_expression(text: str) -> tree.Expr:
