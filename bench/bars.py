@@ -152,3 +152,17 @@ MICRO_BARS = (
     Bar("p99 of a new token / its median", "≤", 2, _named("p99 new / median")),
     Bar("p99 of a known token", "≤", 1.5, _named("p99 known µs"), "µs"),
 )
+
+_POLICY_WORKLOADS = ("gdrive", "github", "tinytodo", "source mix")
+POLICY_BARS = (
+    *(Bar(f"{name}, cedarpy / ours", "≥", 50, _named(f"{name}: cedarpy / ours")) for name in _POLICY_WORKLOADS),
+    *(Bar(f"{name}, cedarpy's core / ours", "≥", 20, _named(f"{name}: core / ours")) for name in _POLICY_WORKLOADS),
+    *(Bar(f"{name}, the machine alone", "≤", 0.25, _named(f"{name}: machine µs"), "µs") for name in _POLICY_WORKLOADS),
+    Bar("10,000 policies / 10", "≤", 2, _named("policies: most / fewest")),
+    Bar("1,000,000 entities / 100", "≤", 2, _named("entities: most / fewest")),
+    Bar("an entity", "≤", 400, _named("bytes an entity"), "bytes"),
+    Bar("10,000 policies, compiled cold", "≤", 1500, _named("10,000 policies cold ms"), "ms"),
+    Bar("one of 10,000 policies changed", "≤", 5, _named("one of 10,000 changed ms"), "ms"),
+    Bar("10,000 policies from the bytecode cache", "≤", 100, _named("10,000 policies warm ms"), "ms"),
+    Bar("a principal from claims", "≤", 0.5, _named("a principal from claims costs µs more"), "µs"),
+)
