@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from bench import machine
 from bench.bars import POLICY_BARS, Verdicts
@@ -163,7 +163,7 @@ class PolicyBench:
             asks = [engine.prepare(user.uid, view, document.uid) for user in users for document in documents]
             answers = [engine.decide(each) for each in asks]
             assert sum(answers) == 50 and [warm.decide(each) for each in asks] == answers
-            contestant = Contestant(f"{count:,}", calling(engine.decide, asks), 10_000)
+            contestant = Contestant(f"{count:,}", calling(cast(Any, engine.decide), asks), 10_000)
             race([contestant], self.effort.rounds)
             costs.append(contestant)
             rows.append([f"{count:,}", contestant.median_us, cold_ms, one_ms, warm_ms])
@@ -226,7 +226,7 @@ class PolicyBench:
                     and known.attributes["level"] >= 3
                 )
                 assert engine.decide(ask) == wanted
-            contestant = Contestant(f"{count:,}", calling(engine.decide, asks), 10 * len(asks))
+            contestant = Contestant(f"{count:,}", calling(cast(Any, engine.decide), asks), 10 * len(asks))
             race([contestant], self.effort.rounds)
             costs.append(contestant.median_us)
             rows.append([f"{count:,}", contestant.median_us, used / count, load_s])
