@@ -233,7 +233,7 @@ class _Reader:
     def entity(self, data: Any, pointer: str) -> EntityUid:
         """Read `{"type", "id"}`, also within `__entity`."""
         if isinstance(data, Mapping) and set(data) == {"__entity"}:
-            return self.entity(data["__entity"], f"{pointer}/__entity")
+            data, pointer = data["__entity"], f"{pointer}/__entity"
         members = self._object(data, pointer, {"type", "id"})
         uid = self._text(members["id"], f"{pointer}/id", "an entity's id")
         return EntityUid(self._type(members["type"], f"{pointer}/type"), uid)
@@ -323,14 +323,16 @@ class _Reader:
 
     def _extension(self, data: Any, pointer: str) -> Expr:
         members = self._object(data, pointer, {"fn", "arg"})
-        if members["fn"] not in FUNCTIONS or not isinstance(members["arg"], str):
-            _fail(pointer, "unknown_function", f"`{members['fn']}` makes no value of a text")
-        return tree.Call(members["fn"], (tree.Literal(members["arg"]),))
+        function = members["fn"]
+        if not isinstance(function, str) or function not in FUNCTIONS:
+            _fail(pointer, "unknown_function", f"`{function}` makes no value of a text", ", ".join(sorted(FUNCTIONS)))
+        argument = self._text(members["arg"], f"{pointer}/arg", "what makes the value")
+        return tree.Call(function, (tree.Literal(argument),))
 
     def _variable(self, data: Any, pointer: str, _depth: int) -> Expr:
-        if data not in VARIABLES:
+        if not isinstance(data, str) or data not in VARIABLES:
             _fail(pointer, "unknown_variable", f"no variable `{data}`")
-        return tree.Variable(data)
+        return tree.Variable(data)  # type: ignore[arg-type]
 
     def _slot(self, data: Any, pointer: str, _depth: int) -> Expr:
         _fail(pointer, "slot_in_condition", f"the slot `{data}` stands in a condition", "slots fill the head only")

@@ -37,6 +37,16 @@ def format_policies(text: str, *, width: int = 80, indent: int = 2, file: str | 
     return _Formatter(text, width, indent).text()
 
 
+@dataclass(frozen=True, slots=True)
+class _Chain(Group):
+    """Operands of `&&` or `||` that stand below each other where they do not fit into a line."""
+
+
+def _indented(operand: Doc) -> Doc:
+    """Move a chain within something else to the right; whatever else breaks does that for itself."""
+    return Indent(operand) if isinstance(operand, _Chain) else operand
+
+
 class _Formatter:
     """Walks over the tokens of a text that is known to be right."""
 
@@ -137,10 +147,10 @@ class _Formatter:
 
     def _chain(self, first: Doc, power: int) -> Doc:
         """Lay out a chain of `&&` or `||`: all on one line, or each on its own."""
-        parts: list[Doc] = [first]
+        parts: list[Doc] = [_indented(first)]
         while _POWERS.get(self._texts[self._i]) == power:
-            parts += [" ", self._tight(), SPACE, self._indented(power + 1)]
-        return Group(tuple(parts))
+            parts += [" ", self._tight(), SPACE, _indented(self._binary(power + 1))]
+        return _Chain(tuple(parts))
 
     def _operation(self, left: Doc, power: int) -> Doc:
         parts: list[Doc] = []
@@ -154,12 +164,6 @@ class _Formatter:
             else:
                 parts.append(Indent((SPACE, self._binary(power + 1))))
         return Group((left, *parts))
-
-    def _indented(self, power_min: int) -> Doc:
-        """Lay out an operand whose further lines stand to the right; brackets do that for themselves."""
-        bracketed = self._texts[self._i] in _OPENING
-        operand = self._binary(power_min)
-        return operand if bracketed else Indent(operand)
 
     def _path(self) -> Doc:
         parts = [self._token()]
@@ -179,7 +183,7 @@ class _Formatter:
         parts: list[Doc] = []
         for number in range(3):  # if, then, else
             parts += [self._gap(), SPACE] if number else []
-            parts += [self._token(), " ", self._gap(), self._indented(_OR)]
+            parts += [self._token(), " ", self._gap(), _indented(self._binary(_OR))]
         return Group(tuple(parts))
 
     def _member(self) -> Doc:
