@@ -15,7 +15,7 @@
 #include <pthread.h>
 #include "values.h"
 
-enum { NODES_OF_CHUNK = 1024, WALK_LOCAL = 48 };
+enum { NODES_OF_CHUNK = 1024, WALK_LOCAL = 48, PIECE_BYTES_MAX = 256, SLAB_BYTES = 64 * 1024, SHARED_PIECES = 4096 };
 
 typedef struct {
     uint32_t hash;
@@ -65,6 +65,13 @@ typedef struct {
     pthread_mutex_t lock; /* for walks of many nodes: deciders may read without the GIL */
 
     size_t bytes; /* all that is allocated for this store */
+
+    struct SharedPiece *shared; /* owned; SHARED_PIECES of them, or NULL: lists of parents and ancestors of late */
+
+    void *spare[PIECE_BYTES_MAX / 8 + 1]; /* small pieces that were given back, by eighths of their size: each holds the next */
+    char *slab;       /* the rest of the newest slab */
+    size_t slab_left;
+    void *slabs;      /* owned; each begins with the one before */
 } Store;
 
 #define TEXT_GONE ((Text *)1)

@@ -5,7 +5,6 @@ from typing import Any, Final, Literal, final
 
 from gateway._native.uid import EntityUid
 
-
 SET_ITEMS_MAX: Final[int]
 RECORD_FIELDS_MAX: Final[int]
 TEXT_BYTES_MAX: Final[int]
