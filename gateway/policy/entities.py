@@ -7,18 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Final, Self
 
 from gateway._native.entities import EntityStore
 from gateway._native.uid import EntityUid
 from gateway.policy.faults import EntityError, Fault
-from gateway.policy.json_text import load_json
+from gateway.policy.json_text import load_json_items
 from gateway.policy.json_values import (
     Misfit,
     check_choice,
     check_record,
     check_type,
+    check_uid,
     escaped,
+    frozen,
+    is_action_type,
     uid_from_json,
     value_from_json,
     value_to_json,
@@ -28,7 +32,7 @@ from gateway.policy.schema import model
 BYTES_MAX: Final = 2 * 1024 * 1024 * 1024  # of one JSON text
 ENTITIES_MAX: Final = 20_000_000  # of one JSON text
 FAULTS_MAX: Final = 20  # told of one text
-_BATCH: Final = 50_000
+_BATCH: Final = 8192  # entities that go into the store at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +49,11 @@ class Entity:
         made: dict[str, Any] = {
             "uid": {"type": self.uid.type, "id": self.uid.id},
             "attrs": {name: value_to_json(value) for name, value in self.attributes.items()},
-            "parents": [{"type": parent.type, "id": parent.id} for parent in self.parents],
+            "parents": [{"type": parent.type, "id": parent.id} for parent in sorted(self.parents)],
         }
         if self.tags:
             made["tags"] = {name: value_to_json(value) for name, value in self.tags.items()}
         return made
-
-
-def is_action_type(name: str) -> bool:
-    """Tell whether entities of this type are actions."""
-    return name == "Action" or name.endswith("::Action")
 
 
 class Entities:
@@ -72,67 +71,21 @@ class Entities:
         """Read Cedar's entity JSON, an array of objects with uid, attrs, parents and tags.
 
         With a schema, values may be in their implicit forms, every entity must fit its declaration, and the schema's
-        actions are entities too. Raises EntityError with everything that is wrong, FAULTS_MAX at most.
+        actions are entities too. A text is read entity by entity, so that a million of them are never there twice.
+        An entity may stand twice if it is the same. Raises EntityError with everything that is wrong, FAULTS_MAX at
+        most.
         """
         if isinstance(data, str | bytes):
-            data = load_json(data, BYTES_MAX, EntityError)
-        if not isinstance(data, Sequence):
+            items = load_json_items(data, BYTES_MAX, EntityError)
+        elif isinstance(data, Sequence):
+            items = iter(data)
+        else:
             raise EntityError([Fault("ill_typed", "an array of entities is expected", pointer="/")])
-        if len(data) > ENTITIES_MAX:
-            raise EntityError([Fault("too_many_entities", f"more than {ENTITIES_MAX:,} entities", pointer="/")])
-        return cls()._read(data, schema)
-
-    def _read(self, data: Sequence[Any], schema: model.Schema | None) -> Self:
-        found: dict[EntityUid, int] = {}
-        batch: list[Entity] = []
-        faults: list[Fault] = []
-        waiting: list[Entity] = []
-        for index, each in enumerate(data):
-            try:
-                entity = entity_from_json(each, schema, f"/{index}")
-                if entity.uid in found:
-                    other = entity_from_json(data[found[entity.uid]], schema, f"/{found[entity.uid]}")
-                    if not _same(entity, other):
-                        raise Misfit("duplicate_entity", f"`{entity.uid}` stands here twice, and differs", f"/{index}")
-                    continue
-                found[entity.uid] = index
-                if schema is not None and is_action_type(entity.uid.type):
-                    _check_action(entity, schema, f"/{index}")
-                    continue  # the schema's own declaration is what counts
-                if schema is not None:
-                    check_entity(entity, schema, f"/{index}")
-            except Misfit as misfit:
-                faults.append(misfit.as_fault())
-                if len(faults) == FAULTS_MAX:
-                    break
-                continue
-            batch.append(entity)
-            if len(batch) == _BATCH:
-                waiting.extend(batch)
-                batch = []
-        if faults:
-            raise EntityError(faults)
-        self.upsert([*waiting, *batch])
+        made = cls()
         if schema is not None:
-            self.declare_actions(schema)
-            self._check_ancestors(schema, found)
-        return self
-
-    def _check_ancestors(self, schema: model.Schema, found: Mapping[EntityUid, int]) -> None:
-        faults = []
-        for uid, index in found.items():
-            if is_action_type(uid.type):
-                continue
-            allowed = schema.entities[uid.type].ancestors
-            for above in self.store.ancestors(uid):
-                if above.type not in allowed:
-                    message = f"`{uid}` is in `{above}`, which its type does not allow"
-                    faults.append(Fault("wrong_parent", message, pointer=f"/{index}/parents"))
-                    break
-            if len(faults) == FAULTS_MAX:
-                break
-        if faults:
-            raise EntityError(faults)
+            made.declare_actions(schema)
+        _Reading(made, schema).read(items)
+        return made
 
     def declare_actions(self, schema: model.Schema) -> None:
         """Make the schema's actions, and their groups, entities."""
@@ -156,7 +109,8 @@ class Entities:
             )
         except ValueError as error:
             code = "entity_cycle" if "in itself" in str(error) else "no_value"
-            raise EntityError([Fault(code, str(error))]) from None
+            hint = "take one of them out of the circle" if code == "entity_cycle" else ""
+            raise EntityError([Fault(code, str(error), hint)]) from None
 
     # --- reading
 
@@ -188,10 +142,7 @@ class Entities:
             entity = self.get(uid)
             assert entity is not None
             try:
-                if is_action_type(uid.type):
-                    _check_action(entity, schema, "")
-                else:
-                    check_entity(entity, schema, "")
+                check_entity(entity, schema, "")
             except Misfit as misfit:
                 faults.append(
                     Fault(misfit.code, f"`{uid}`: {misfit.message}", misfit.hint, pointer=misfit.pointer or None)
@@ -200,15 +151,88 @@ class Entities:
                     break
         if faults:
             raise EntityError(faults)
-        self._check_ancestors(schema, dict.fromkeys(self, 0))
 
 
-def _same(one: Entity, other: Entity) -> bool:
-    scratch = EntityStore()
-    scratch.put(one.uid, dict(one.attributes), one.parents, dict(one.tags), cycles="allow")
-    first = scratch.get(one.uid)
-    scratch.put(other.uid, dict(other.attributes), other.parents, dict(other.tags), cycles="allow")
-    return first == scratch.get(other.uid)
+class _Reading:
+    """JSON on its way into a store that holds nothing but actions yet."""
+
+    def __init__(self, entities: Entities, schema: model.Schema | None) -> None:
+        self._entities = entities
+        self._actions = {} if schema is None else schema.actions
+        self._schema = schema
+        self._seen: dict[EntityUid, tuple[int, Entity]] = {}  # actions of the schema that stand in the text
+        self._faults: list[Fault] = []
+
+    def read(self, items: Iterator[Any]) -> None:
+        index = 0
+        try:
+            while len(self._faults) < FAULTS_MAX and (batch := list(islice(items, _BATCH))):
+                self._put(batch, index)
+                index += len(batch)
+                if index > ENTITIES_MAX:
+                    self._faults.append(Fault("too_many_entities", f"more than {ENTITIES_MAX:,} entities"))
+                    break
+        except EntityError as error:  # the text is broken here; what was found before is told as well
+            self._faults.extend(error.faults)
+        self._check_actions()
+        if self._faults:
+            raise EntityError(self._faults[:FAULTS_MAX])
+
+    def _put(self, batch: list[Any], first: int) -> None:
+        pending: dict[EntityUid, Entity] = {}
+        for index, each in enumerate(batch, first):
+            try:
+                entity = entity_from_json(each, self._schema, f"/{index}")
+                uid = entity.uid
+                if uid in self._actions:  # the schema's own declaration is what counts
+                    _refuse_another(entity, self._seen[uid][1] if uid in self._seen else entity, index)
+                    self._seen[uid] = (index, entity)
+                    continue
+                before = pending.get(uid)
+                if before is None and uid in self._entities:
+                    before = self._entities.get(uid)
+                if before is not None:
+                    _refuse_another(entity, before, index)
+                    continue
+                if self._schema is not None:
+                    check_entity(entity, self._schema, f"/{index}")
+                pending[uid] = entity
+            except Misfit as misfit:
+                self._faults.append(misfit.as_fault())
+                if len(self._faults) >= FAULTS_MAX:
+                    return
+        if not self._faults:
+            self._entities.upsert(pending.values())
+
+    def _check_actions(self) -> None:
+        """Compare actions with the schema by all that is above them: data may say it in steps, or at once."""
+        for uid, (index, entity) in self._seen.items():
+            above: set[EntityUid] = set()
+            waiting = list(entity.parents)
+            while waiting:
+                parent = waiting.pop()
+                if parent not in above:
+                    above.add(parent)
+                    waiting.extend(self._seen[parent][1].parents if parent in self._seen else ())
+            if entity.attributes or entity.tags or above != self._actions[uid].ancestors:
+                self._faults.append(_differs(uid, f"/{index}").as_fault())
+
+
+def _refuse_another(entity: Entity, before: Entity, index: int) -> None:
+    """Refuse an entity that stands twice and differs. Raises Misfit."""
+    same = (
+        set(entity.parents) == set(before.parents)
+        and frozen(entity.attributes) == frozen(before.attributes)
+        and frozen(entity.tags) == frozen(before.tags)
+    )
+    if not same:
+        message = f"`{entity.uid}` stands here twice, and differs"
+        raise Misfit("duplicate_entity", message, f"/{index}", "keep one of them")
+
+
+def _differs(uid: EntityUid, pointer: str) -> Misfit:
+    message = f"the action `{uid}` differs from its declaration"
+    return Misfit("action_differs", message, pointer, "leave actions out: the schema's are used")
 
 
 def entity_from_json(data: Any, schema: model.Schema | None, pointer: str) -> Entity:
@@ -236,6 +260,11 @@ def entity_from_json(data: Any, schema: model.Schema | None, pointer: str) -> En
     if not isinstance(data["parents"], list):
         raise Misfit("ill_typed", "parents are an array", f"{pointer}/parents")
     parents = tuple(uid_from_json(each, f"{pointer}/parents/{index}") for index, each in enumerate(data["parents"]))
+    if is_action_type(uid.type):
+        for index, parent in enumerate(parents):
+            if not is_action_type(parent.type):
+                message = f"the action `{uid}` cannot be in `{parent}`"
+                raise Misfit("wrong_parent", message, f"{pointer}/parents/{index}", "groups of actions are actions")
     return Entity(uid, attributes, parents, tags)
 
 
@@ -251,14 +280,12 @@ def _record_from_json(data: Any, expected: model.RecordType | None, pointer: str
 
 def check_entity(entity: Entity, schema: model.Schema, pointer: str) -> None:
     """Refuse an entity that does not fit its declaration. Raises Misfit."""
-    declaration = schema.entities.get(entity.uid.type)
-    if declaration is None:
-        import difflib
-
-        near = difflib.get_close_matches(entity.uid.type, schema.entities, n=1)
-        hint = f"did you mean `{near[0]}`?" if near else ""
-        raise Misfit("undeclared_type", f"undeclared entity type `{entity.uid.type}`", f"{pointer}/uid", hint)
-    check_choice(entity.uid, schema, f"{pointer}/uid")
+    check_uid(entity.uid, schema, f"{pointer}/uid")
+    if is_action_type(entity.uid.type):
+        if entity.attributes or entity.tags or set(entity.parents) - schema.actions[entity.uid].ancestors:
+            raise _differs(entity.uid, pointer)
+        return
+    declaration = schema.entities[entity.uid.type]
     check_record(entity.attributes, declaration.attributes, schema, f"{pointer}/attrs")
     if entity.tags and declaration.tags is None:
         raise Misfit("undeclared_tags", f"`{entity.uid.type}` has no tags", f"{pointer}/tags")
@@ -271,12 +298,3 @@ def check_entity(entity: Entity, schema: model.Schema, pointer: str) -> None:
             allowed = ", ".join(sorted(declaration.ancestors)) or "none"
             raise Misfit("wrong_parent", message, f"{pointer}/parents/{index}", f"allowed: {allowed}")
         check_choice(parent, schema, f"{pointer}/parents/{index}")
-
-
-def _check_action(entity: Entity, schema: model.Schema, pointer: str) -> None:
-    declaration = schema.actions.get(entity.uid)
-    if declaration is None:
-        raise Misfit("undeclared_action", f"undeclared action `{entity.uid}`", f"{pointer}/uid")
-    if entity.attributes or entity.tags or not set(entity.parents) <= declaration.ancestors:
-        message = f"the action `{entity.uid}` differs from its declaration"
-        raise Misfit("action_differs", message, pointer, "leave actions out: the schema's are used")

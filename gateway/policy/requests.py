@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from gateway._native.uid import EntityUid
 from gateway.policy.faults import Fault, RequestError
 from gateway.policy.json_text import load_json
-from gateway.policy.json_values import Misfit, check_choice, check_record, value_from_json
+from gateway.policy.json_values import Misfit, check_choice, check_record, escaped, near, value_from_json
 from gateway.policy.schema import model
 
 CONTEXT_BYTES_MAX: Final = 1024 * 1024
@@ -30,17 +29,21 @@ def parse_context(
     if schema is not None and action is not None:
         declaration = schema.actions.get(action)
         if declaration is None:
-            raise RequestError([_undeclared("undeclared_action", "action", str(action), map(str, schema.actions))])
+            raise RequestError(
+                [_undeclared("undeclared_action", "action", str(action), map(str, schema.actions), "/action")]
+            )
         expected = declaration.context
+    types = {} if expected is None else expected.attributes
+    made = {}
     try:
-        # Never an entity or an extension value as a whole: a context is a record.
-        types = {} if expected is None else expected.attributes
-        return {
-            name: value_from_json(each, types[name].type if name in types else None, f"/{name}")
-            for name, each in data.items()
-        }
+        # Member by member: a context is a record, never an entity or an extension value as a whole.
+        for name, each in data.items():
+            if not isinstance(name, str):
+                raise Misfit("no_value", "an attribute's name is text", "/")
+            made[name] = value_from_json(each, types[name].type if name in types else None, f"/{escaped(name)}")
     except Misfit as misfit:
         raise RequestError([misfit.as_fault()]) from None
+    return made
 
 
 def validate_request(
@@ -53,14 +56,18 @@ def validate_request(
     """Refuse a request that the schema does not foresee. Raises RequestError."""
     declaration = schema.actions.get(action)
     if declaration is None:
-        raise RequestError([_undeclared("undeclared_action", "action", str(action), map(str, schema.actions))])
+        raise RequestError(
+            [_undeclared("undeclared_action", "action", str(action), map(str, schema.actions), "/action")]
+        )
     faults = []
     for role, uid, allowed in (
         ("principal", principal, declaration.principals),
         ("resource", resource, declaration.resources),
     ):
         if uid.type not in schema.entities:
-            faults.append(_undeclared("undeclared_type", f"{role}'s entity type", uid.type, schema.entities))
+            faults.append(
+                _undeclared("undeclared_type", f"{role}'s entity type", uid.type, schema.entities, f"/{role}")
+            )
         elif uid.type not in allowed:
             hint = f"{action} takes: {', '.join(sorted(allowed)) or 'nothing, it is a group'}"
             faults.append(Fault("wrong_type", f"`{uid.type}` is no {role} of {action}", hint, pointer=f"/{role}"))
@@ -77,6 +84,5 @@ def validate_request(
         raise RequestError(faults)
 
 
-def _undeclared(code: str, what: str, name: str, known: Iterable[str]) -> Fault:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return Fault(code, f"undeclared {what} `{name}`", f"did you mean `{near[0]}`?" if near else "")
+def _undeclared(code: str, what: str, name: str, known: Iterable[str], pointer: str) -> Fault:
+    return Fault(code, f"undeclared {what} `{name}`", near(name, known), pointer=pointer)
