@@ -415,6 +415,10 @@ cdef inline void scratch_give(Scratch* scratch) noexcept:
     spare_scratch = scratch
 
 
+cdef enum:
+    FILL_TRIES = 100     # times that a request is read anew because entities changed meanwhile
+
+
 cdef inline void stamp_fill(const Store* store, Stamp* stamp) noexcept nogil:
     stamp.revision = store.revision
     stamp.places = store.place_count
@@ -455,11 +459,23 @@ cdef inline int request_fill(
     EntityStore store, RequestC* request, Arena* arena, EntityUid principal, EntityUid action, EntityUid resource,
     context,
 ) except -1:
-    """Look up the entities of a request and convert its context into `arena`."""
-    subject_set(&request.principal, &request.run.variables[0], store.node_of_request(principal, arena))
-    subject_set(&request.action, &request.run.variables[1], store.node_of_request(action, arena))
-    subject_set(&request.resource, &request.run.variables[2], store.node_of_request(resource, arena))
-    return context_fill(store, arena, context, &request.run.variables[3])
+    """Look up the entities of a request and convert its context into `arena`.
+
+    Converting may run Python code (a context of a class of its own), and with it another thread that changes the
+    store: then a place that was found may be another entity's, so all of it is done again.
+    """
+    cdef Stamp stamp
+    cdef int tries
+    for tries in range(FILL_TRIES):
+        stamp_fill(&store.c, &stamp)
+        subject_set(&request.principal, &request.run.variables[0], store.node_of_request(principal, arena))
+        subject_set(&request.action, &request.run.variables[1], store.node_of_request(action, arena))
+        subject_set(&request.resource, &request.run.variables[2], store.node_of_request(resource, arena))
+        context_fill(store, arena, context, &request.run.variables[3])
+        if stamp_holds(&store.c, &stamp):
+            return 0
+        arena_reset(arena)
+    raise RuntimeError("entities change faster than a request can be read")
 
 
 @cython.final
@@ -479,8 +495,10 @@ cdef class Request:
     cdef int fill(self) except -1:
         """Look everything up, after preparing and after each change of the store."""
         cdef const EntityNode* node
+        cdef Stamp stamp
         arena_reset(&self.arena)
         self.stamp.revision = <uint64_t>-1          # until all is done
+        stamp_fill(&self.store.c, &stamp)
         request_fill(self.store, &self.c, &self.arena, self.principal, self.action, self.resource, self.context)
         if self.overlays is not None:
             for uid, (attributes, parents) in self.overlays.items():
@@ -491,7 +509,7 @@ cdef class Request:
                     subject_set(&self.c.action, &self.c.run.variables[1], node)
                 if uid == self.resource:
                     subject_set(&self.c.resource, &self.c.run.variables[2], node)
-        stamp_fill(&self.store.c, &self.stamp)
+        self.stamp = stamp                          # of the beginning: what changed meanwhile is noticed
         return 0
 
 
@@ -669,9 +687,14 @@ cdef class Decider:
     cdef inline int check_request(self, Request request) except -1:
         if request.store is not self.store:
             raise ValueError("the request was prepared for other entities")
-        if not stamp_holds(&self.store.c, &request.stamp):
+        cdef int tries
+        if stamp_holds(&self.store.c, &request.stamp):
+            return 0
+        for tries in range(FILL_TRIES):
             request.fill()
-        return 0
+            if stamp_holds(&self.store.c, &request.stamp):
+                return 0
+        raise RuntimeError("entities change faster than a request can be read")
 
     def decide(self, Request request not None):
         """Return whether a prepared request is allowed."""
@@ -708,13 +731,13 @@ cdef class Decider:
         try:
             if pointers is NULL or allowed is NULL:
                 raise MemoryError()
-            for at in range(count):
-                request = kept[at]
-                self.check_request(request)
-                pointers[at] = &request.c
             scratch = scratch_take()
-            self.store.hold()
+            self.store.hold()               # from here on nothing changes
             try:
+                for at in range(count):
+                    request = kept[at]
+                    self.check_request(request)
+                    pointers[at] = &request.c
                 with nogil:
                     for at in range(count):
                         arena_reset(&scratch.arena)

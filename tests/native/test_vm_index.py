@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import threading
+from typing import Any
 
 import pytest
 
@@ -214,3 +216,56 @@ def test_the_front_door_denies_what_it_cannot_read() -> None:
     with pytest.raises(ValueError, match="too large"):
         decider.allows_like(like, "Doc", b"d", {name: b"x" * 3_000_000 for name in ("a", "b")})
     assert decider.allows_like(like, "Doc", b"d", {})
+
+
+def test_a_store_that_changes_while_a_context_is_read_is_read_again() -> None:
+    """Reading a context may run code that changes entities: the principal's place must not become another's."""
+    store = EntityStore()
+    one, two, view = EntityUid("User", "one"), EntityUid("User", "two"), EntityUid("Action", "view")
+    decider = decider_of(
+        store, rules_of("permit(principal, action, resource) when { principal.ok && context.a == 1 };")
+    )
+
+    class Changing(dict[str, int]):
+        def items(self) -> Any:
+            store.remove(one)
+            if two not in store:
+                store.put(two, {"ok": True})
+            return super().items()
+
+    for ask in (decider.allows, lambda *request: decider.decide(decider.prepare(*request))):
+        store.put(one, {"ok": False})
+        store.put(view, {})
+        assert ask(one, view, one, {"a": 1}) is False
+        with pytest.raises(RuntimeError, match="faster"):
+            ask(one, view, one, Changing(a=1))
+        store.remove(two)
+
+
+def test_deciders_are_bound_while_others_decide_without_the_lock() -> None:
+    """New names move the store's tables: binding waits for readers, who find what they found before."""
+    source = random.Random(5)
+    store = entities(source)
+    decider = decider_of(store, rules_of('permit(principal in List::"l1", action, resource) when { principal.n > 0 };'))
+    requests = [decider.prepare(source.choice(USERS), ACTIONS[0], source.choice(DOCS)) for _ in range(2000)]
+    expected = [decider.decide(request) for request in requests]
+    rounds: list[bool] = []
+    done = threading.Event()
+
+    def decide_often() -> None:
+        while not done.is_set():
+            rounds.append(decider.decide_all(requests) == expected)
+
+    thread = threading.Thread(target=decide_often)
+    thread.start()
+    try:
+        for number in range(30):
+            name = f"new{number}"
+            text = f'permit(principal == User::"{name}", action, resource) when {{ context.{name} }};'
+            decider_of(store, rules_of(text))
+    finally:
+        done.set()
+        thread.join()
+    assert decider.decide_all(requests) == expected
+    assert rounds
+    assert all(rounds)
