@@ -14,7 +14,7 @@ from gateway.cli.output import as_json_option, config_option, default_file, fail
 from gateway.errors import ConfigError, ConfigFault
 
 if TYPE_CHECKING:
-    from gateway.config import LoadedConfig
+    from gateway.config import Config, LoadedConfig
 
 
 @click.command()
@@ -41,11 +41,13 @@ def check(file: Path | None, online: bool, schema: bool, as_json: bool) -> None:
         warnings.append(
             ConfigFault(_shown(loaded), None, "issuers", "none, so every token is refused", "add `[[issuers]]`")
         )
-    if not loaded.config.routes and not loaded.config.introspection.clients:
+    if not _answers_anybody(loaded.config):
         warnings.append(
             ConfigFault(_shown(loaded), None, "routes", "none, so every request is refused", "add `[[routes]]`")
         )
     issuers, faults = _issuers(loaded, online, warnings)
+    policies, policy_faults = _policies(loaded.config)
+    faults += policy_faults
     document = {
         "ok": not faults,
         "file": str(loaded.path or ""),
@@ -53,6 +55,7 @@ def check(file: Path | None, online: bool, schema: bool, as_json: bool) -> None:
         "warnings": [fault_document(fault) for fault in warnings],
         "issuers": issuers,
         "routes": len(loaded.config.routes),
+        "policies": policies,
         "origins": {key: {"kind": origin.kind, "place": origin.place} for key, origin in loaded.origins.items()},
     }
 
@@ -62,6 +65,8 @@ def check(file: Path | None, online: bool, schema: bool, as_json: bool) -> None:
         for issuer in issuers:
             usable = None if issuer["status"] == "not asked" else issuer["status"] == "ok"
             click.echo(f"{mark(usable)} {issuer['issuer']}: {issuer['text']}")
+        if policies is not None:
+            click.echo(f"{mark(True)} {policies} {'policy' if policies == 1 else 'policies'}")
         for warning in warnings:
             click.echo(f"{click.style('!', fg='yellow')} {warning}")
         for fault in faults:
@@ -104,6 +109,25 @@ def _issuers(
         status = "unavailable" if state.error or not state.keys else "ok"
         found.append({"issuer": issuer.issuer, "status": status, "keys": state.keys, "text": text})
     return found, faults
+
+
+def _policies(config: Config) -> tuple[int | None, list[ConfigFault]]:
+    """Load the policies as a worker does: give how many there are (None: none are configured), and what is wrong."""
+    if not config.policy.path:
+        return None, []
+    from gateway.front.policies import as_config_fault, sources_of
+    from gateway.policy.faults import PolicyFault
+    from gateway.policy.repository import PolicyRepository
+
+    try:
+        return len(PolicyRepository(sources_of(config.policy)).load().engine), []
+    except PolicyFault as error:
+        return None, [as_config_fault(fault) for fault in error.faults]
+
+
+def _answers_anybody(config: Config) -> bool:
+    authzen = config.authzen
+    return bool(config.routes or config.introspection.clients or authzen.clients or authzen.open_on_loopback)
 
 
 def _shown(loaded: LoadedConfig) -> str:

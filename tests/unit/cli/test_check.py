@@ -40,6 +40,17 @@ def test_every_fault_is_listed_and_the_status_is_1(run: Run, run_json: RunJson, 
     }
 
 
+def test_policies_are_judged_as_they_are_served(run: Run, run_json: RunJson, issuer_config: Path, folder: Path) -> None:
+    (folder / "policies").mkdir()
+    policies = folder / "policies" / "a.cedar"
+    policies.write_text("permit (principal, action, resource);\n")
+    issuer_config.write_text(issuer_config.read_text() + '\n[policy]\npath = "policies"\n')
+    assert "✓ 1 policy" in run("check").output.splitlines()
+    assert run_json("check")["policies"] == 1
+    policies.write_text("permit (principal, action, resource);\npermit (principal);\n")
+    assert f"✗ {policies}:2: unexpected" in run("check", status=1).stderr
+
+
 def test_keys_that_cannot_be_used_are_faults_with_a_line(run: Run, issuer_config: Path, folder: Path) -> None:
     (folder / "keys" / "jwks.json").write_text('{"keys": []}')
     assert "portcullis.toml:5: issuers[0].jwks_file: " in run("check", status=1).stderr

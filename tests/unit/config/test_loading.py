@@ -643,3 +643,55 @@ def test_a_garbled_environment_loads_or_has_faults_and_nothing_else(env: dict[st
         load_config(None, env=env)
     except ConfigError as error:
         assert error.faults
+
+
+# ------------------------------------------------------------------------------------------- policies and their callers
+
+
+def test_policy_files_exist_and_start_at_the_config(load: Load, faults: Faults, tmp_path: Path) -> None:
+    found = faults('[policy]\nschema = "s.cedarschema"\nentities = "e.json"\n')
+    assert [(fault.key, fault.problem) for fault in found] == [
+        ("policy.schema", "`s.cedarschema` does not exist"),
+        ("policy.schema", "no policies: path is missing"),
+        ("policy.entities", "`e.json` does not exist"),
+        ("policy.entities", "no policies: path is missing"),
+    ]
+    (tmp_path / "policies").mkdir()
+    config = load('[policy]\npath = "policies"\n').config
+    assert config.policy.path == str(tmp_path / "policies")
+
+
+def test_the_decision_api_is_never_open_by_accident(load: Load, faults: Faults, tmp_path: Path) -> None:
+    (tmp_path / "policies").mkdir()
+    policy = '[policy]\npath = "policies"\n'
+    assert one(faults("[authzen]\nopen_on_loopback = true\n")).key == "authzen.open_on_loopback"
+    assert load(policy + "[authzen]\nopen_on_loopback = true\n").config.authzen.open_on_loopback
+    for listen in ("0.0.0.0:80", "[::]:80", "pdp.example.com:80"):
+        found = one(faults(f'{policy}[server]\nlisten = "{listen}"\n[authzen]\nopen_on_loopback = true\n'))
+        assert found.problem == f"`{listen}` can be reached from other machines"
+
+
+def test_callers_of_the_decision_api_are_told_apart_and_have_secrets(faults: Faults) -> None:
+    client = '[[authzen.clients]]\nid = "a"\nsecret = "env:ABSENT_CLIENT"\n'
+    assert sorted(fault.key for fault in faults(client + client)) == [
+        "authzen.clients",
+        "authzen.clients[0].secret",
+        "authzen.clients[1].id",
+        "authzen.clients[1].secret",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('base_url = "http://pdp.example.com"', "base_url"),
+        ('base_url = "https://pdp.example.com/"', "base_url"),
+        ('base_url = "https://pdp.example.com?x"', "base_url"),
+        ('base_url = "pdp.example.com"', "base_url"),
+        ('action_type = "My Action"', "action_type"),
+        ('types = { user = "User::" }', "types.user"),
+        ("page_limit = 9\npage_limit_max = 8", "page_limit"),
+    ],
+)
+def test_settings_of_the_decision_api_that_cannot_work_are_faults(text: str, key: str, faults: Faults) -> None:
+    assert one(faults(f"[authzen]\n{text}\n")).key == f"authzen.{key}"

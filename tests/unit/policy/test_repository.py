@@ -1,0 +1,191 @@
+"""A folder becomes an engine: whole, with places in its faults, and only by what changed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from gateway._native.uid import EntityUid
+from gateway.policy.faults import EntityError, PolicyFault, PolicySyntaxError, SchemaError
+from gateway.policy.handle import PolicyHandle
+from gateway.policy.repository import PolicyInvalid, PolicyRepository, RepositoryError, Sources
+
+A, READ, ONE = EntityUid("User", "a"), EntityUid("Action", "read"), EntityUid("Doc", "1")
+READERS = '@id("readers")\npermit (principal in Group::"readers", action == Action::"read", resource);\n'
+ANY = "permit (principal, action, resource);\n"
+SCHEMA = (
+    "entity Group; entity User in [Group]; entity Doc;\naction read appliesTo { principal: User, resource: Doc };\n"
+)
+MEMBERS = (
+    '[{"uid": {"type": "User", "id": "a"}, "attrs": {}, "parents": [{"type": "Group", "id": "readers"}]},'
+    ' {"uid": {"type": "Group", "id": "readers"}, "attrs": {}, "parents": []}]'
+)
+
+
+def touch(path: Path, text: str) -> None:
+    """Write so that the file's times differ from before, however coarse the file system's clock."""
+    before = path.stat().st_mtime_ns if path.exists() else 0
+    path.write_text(text)
+    os.utime(path, ns=(before + 10**9, before + 10**9))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    touch(tmp_path / "a.cedar", READERS)
+    touch(tmp_path / "x.cedarschema", SCHEMA)
+    touch(tmp_path / "entities.json", MEMBERS)
+    return tmp_path
+
+
+def repository(folder: Path) -> PolicyRepository:
+    return PolicyRepository(Sources(folder, entities=folder / "entities.json"))
+
+
+def test_policies_schema_and_entities_decide_together(folder: Path) -> None:
+    engine = repository(folder).load().engine
+    assert engine.authorize(A, READ, ONE).reasons == {"readers"}
+    assert not engine.allows(EntityUid("User", "b"), READ, ONE)
+    assert engine.schema is not None
+
+
+def test_one_file_alone_may_be_the_policies(tmp_path: Path) -> None:
+    touch(tmp_path / "p.cedar", ANY)
+    engine = PolicyRepository(Sources(tmp_path / "p.cedar")).load().engine
+    assert engine.authorize(A, READ, ONE).reasons == {"policy0"}
+
+
+def test_ids_that_count_carry_their_file_where_there_are_several(folder: Path) -> None:
+    (folder / "deep").mkdir()
+    touch(folder / "deep" / "b.cedar", READERS.replace('@id("readers")\n', ""))
+    (folder / ".hidden").mkdir()
+    touch(folder / ".hidden" / "c.cedar", "not read")
+    assert list(repository(folder).load().engine.policies.policies) == ["readers", "deep/b/policy0"]
+
+
+def test_what_did_not_change_is_the_same_object(folder: Path) -> None:
+    touch(folder / "b.cedar", READERS.replace("readers", "writers"))
+    repo = repository(folder)
+    first = repo.load()
+    assert repo.load() is first
+    touch(folder / "b.cedar", READERS.replace("readers", "writers"))  # another time, the same text
+    assert repo.load() is first
+    touch(folder / "b.cedar", READERS.replace('@id("readers")', '@id("other")'))
+    second = repo.load()
+    assert list(second.engine.policies.policies) == ["readers", "other"]
+    assert second.engine.policies.policies["readers"] is first.engine.policies.policies["readers"]
+    assert second.engine.program("readers") is first.engine.program("readers")
+    assert second.engine.entities is first.engine.entities
+    assert second.engine.schema is first.engine.schema
+    assert second.digest != first.digest
+
+
+def test_other_entities_are_another_store(folder: Path) -> None:
+    repo = repository(folder)
+    first = repo.load()
+    touch(folder / "entities.json", "[]")
+    second = repo.load()
+    assert not second.engine.allows(A, READ, ONE)
+    assert first.engine.allows(A, READ, ONE)
+
+
+def test_entities_are_read_again_for_another_schema(folder: Path) -> None:
+    repo = repository(folder)
+    repo.load()
+    touch(folder / "x.cedarschema", SCHEMA + "entity Later;\n")
+    assert repo.load().engine.allows(A, READ, ONE)
+    touch(folder / "x.cedarschema", SCHEMA.replace("entity User in [Group]", "entity User"))
+    with pytest.raises(PolicyFault):
+        repo.load()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "error", "line"),
+    [
+        ("a.cedar", "\n\npermit (principal, action resource);", PolicySyntaxError, 3),
+        ("a.cedar", "\npermit (principal, action, resource)\nwhen { principal.nothing };", PolicyInvalid, 3),
+        ("x.cedarschema", "\nentity User {", SchemaError, 2),
+        ("x.cedarschema", SCHEMA + "entity Late in [Nowhere];", SchemaError, 3),
+        ("entities.json", '[{"uid": 1}]', EntityError, None),
+        ("entities.json", "[", EntityError, 1),
+    ],
+)
+def test_a_fault_names_its_file_and_changes_nothing(
+    folder: Path, name: str, text: str, error: type[PolicyFault], line: int | None
+) -> None:
+    repo = repository(folder)
+    first = repo.load()
+    handle = PolicyHandle(first.engine, first.digest)
+    good = (folder / name).read_text()
+    touch(folder / name, text)
+    with pytest.raises(error) as caught:
+        repo.load()
+    assert caught.value.faults[0].file == str(folder / name)
+    assert caught.value.faults[0].line == line
+    assert handle.now.engine is first.engine
+    touch(folder / name, good)
+    assert repo.load() is first
+
+
+def test_every_broken_file_is_named_at_once(folder: Path) -> None:
+    for name in ("a.cedar", "b.cedar"):
+        touch(folder / name, "permit")
+    with pytest.raises(PolicySyntaxError) as caught:
+        repository(folder).load()
+    assert [fault.file for fault in caught.value.faults] == [str(folder / "a.cedar"), str(folder / "b.cedar")]
+
+
+def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
+    for sources in (
+        Sources(tmp_path / "absent"),
+        Sources(tmp_path),  # no policy in it
+        Sources(tmp_path, schema=tmp_path / "absent"),
+    ):
+        with pytest.raises(RepositoryError):
+            PolicyRepository(sources).load()
+    (tmp_path / "a.cedar").write_bytes(b"// ok\n// \xff\n")
+    with pytest.raises(RepositoryError, match=r"a\.cedar:2:1: is no UTF-8"):
+        PolicyRepository(Sources(tmp_path)).load()
+    touch(tmp_path / "a.cedar", ANY)
+    with pytest.raises(RepositoryError, match="more than 10 bytes"):
+        PolicyRepository(Sources(tmp_path, policy_bytes_max=10)).load()
+    touch(tmp_path / "e.json", "[" + " " * 100 + "]")
+    with pytest.raises(RepositoryError, match="more than 100 bytes"):
+        PolicyRepository(Sources(tmp_path, entities=tmp_path / "e.json", entity_bytes_max=100)).load()
+
+
+def test_two_schemas_in_json_and_text_are_refused(folder: Path) -> None:
+    touch(folder / "y.cedarschema.json", "{}")
+    with pytest.raises(SchemaError, match="stands beside another"):
+        repository(folder).load()
+
+
+def test_watching_publishes_what_rests_and_only_once(folder: Path) -> None:
+    repo = repository(folder)
+    first = repo.load()
+    handle = PolicyHandle(first.engine, first.digest, stamp=first.stamp)
+    assert not any(repo.poll(handle) for _ in range(3))
+    touch(folder / "a.cedar", READERS.replace("permit", "forbid"))
+    assert not repo.poll(handle)  # it may still be being written
+    assert repo.poll(handle)
+    assert not handle.now.engine.allows(A, READ, ONE)
+    revision = handle.revision
+    assert not any(repo.poll(handle) for _ in range(3))
+    assert handle.revision == revision > first.stamp
+
+
+def test_watching_tells_of_a_broken_folder_once_and_recovers(folder: Path) -> None:
+    repo = repository(folder)
+    first = repo.load()
+    handle = PolicyHandle(first.engine, first.digest)
+    repo.poll(handle)
+    touch(folder / "a.cedar", "permit")
+    assert not repo.poll(handle)
+    with pytest.raises(PolicySyntaxError):
+        repo.poll(handle)
+    assert not any(repo.poll(handle) for _ in range(3))
+    assert handle.now.engine is first.engine
+    touch(folder / "a.cedar", READERS + READERS.replace("readers", "others"))
+    assert [repo.poll(handle) for _ in range(3)] == [False, True, False]
+    assert len(handle.now.engine.policies) == 2
