@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -132,26 +133,32 @@ class Declared:
     # --- requests
 
     @cached_property
+    def _environments_by_action(self) -> dict[EntityUid, tuple[Environment, ...]]:
+        contexts: dict[str, Record] = {}
+        return {
+            uid: tuple(self._environments_for(uid, declaration, contexts))
+            for uid, declaration in self.schema.actions.items()
+        }
+
+    @cached_property
     def environments(self) -> tuple[Environment, ...]:
         """Every kind of request that the schema allows."""
-        found: list[Environment] = []
-        contexts: dict[str, Record] = {}
-        for uid, declaration in self.schema.actions.items():
-            found += self._environments_of(uid, declaration, contexts)
-        return tuple(found)
+        return tuple(each for found in self._environments_by_action.values() for each in found)
 
-    def _environments_of(
+    def environments_of(self, action: EntityUid) -> tuple[Environment, ...]:
+        """Give those of one action; none if it is not declared, or a mere group."""
+        return self._environments_by_action.get(action, ())
+
+    def _environments_for(
         self, uid: EntityUid, declaration: ActionDeclaration, contexts: dict[str, Record]
-    ) -> list[Environment]:
-        if not declaration.principals or not declaration.resources:
-            return []
+    ) -> Iterator[Environment]:
         key = repr(declaration.context)
         context = contexts.get(key)
         if context is None:
             context = contexts[key] = record_from_schema(declaration.context)
         kind = self.entity(uid.type)
-        return [
-            Environment(self.entity(principal), uid, kind, self.entity(resource), context, principal, resource)
-            for principal in sorted(declaration.principals)
-            for resource in sorted(declaration.resources)
-        ]
+        for principal in sorted(declaration.principals):
+            for resource in sorted(declaration.resources):
+                yield Environment(
+                    self.entity(principal), uid, kind, self.entity(resource), context, principal, resource
+                )

@@ -6,7 +6,7 @@ share the answer.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import Literal, NamedTuple
 
 from gateway._native.uid import EntityUid
@@ -21,6 +21,7 @@ class Reach(NamedTuple):
     """What a scope lets through."""
 
     environments: tuple[Environment, ...]  # in which the conditions are to be checked
+    is_action_read: bool  # whether the principal passes in any; if not, the rest of the scope is never read
     is_applicable: bool  # whether the schema has a request for it at all
     hint: str  # where it is not applicable
 
@@ -48,27 +49,26 @@ class Scopes:
         return (constraint.op, constraint.type, uid.type, self._declared.literal(uid) is None)
 
     def _find(self, principal: Constraint, action: Constraint, resource: Constraint) -> Reach:
-        declared = self._declared
+        candidates = [each for each in self._candidates(action) if self._may_pass(principal, each.principal_name)]
         environments = tuple(
             each
-            for each in declared.environments
-            if self._may_pass(principal, each.principal_name)
-            and self._may_be_action(action, each.action)
-            and self._may_pass(resource, each.resource_name)
+            for each in candidates
+            if self._may_be_action(action, each.action) and self._may_pass(resource, each.resource_name)
         )
-        if self._are_declared(principal, action, resource):
-            is_applicable = bool(environments) and not self._is_ill_typed(action)
-        else:
-            # What is not declared is told of by its name; here it counts as what no request has.
-            is_applicable = any(
-                self._is_passable(principal, each.principal_name) and self._is_passable(resource, each.resource_name)
-                for each in environments
-            ) and all(uid in declared.schema.actions for uid in action.entities)
+        # What is not declared is told of by its name; here it counts as what no request has.
+        is_applicable = any(
+            self._is_passable(principal, each.principal_name)
+            and self._is_passable(resource, each.resource_name)
+            and self._applies(action, each.action)
+            for each in environments
+        )
         hint = "" if is_applicable else self._hint(principal, action, resource)
-        return Reach(environments, is_applicable, hint)
+        return Reach(environments, bool(candidates), is_applicable, hint)
 
-    def _are_declared(self, *constraints: Constraint) -> bool:
-        return all(self._declared.literal(uid) is not None for each in constraints for uid in each.entities)
+    def _candidates(self, action: Constraint) -> Iterable[Environment]:
+        if action.op == "==":
+            return self._declared.environments_of(action.entities[0])
+        return self._declared.environments
 
     def _may_pass(self, constraint: Constraint, name: str) -> bool:
         """Tell whether a principal or resource of this type may pass; True for a literal of an unknown type."""
@@ -86,16 +86,21 @@ class Scopes:
         wanted = constraint.entities[0].type
         return wanted == name if constraint.op == "==" else self._declared.may_be_in(name, wanted)
 
-    def _may_be_action(self, constraint: Constraint, action: EntityUid) -> bool:
-        match constraint.op:
-            case "any":
-                return True
-            case "==":
-                return constraint.entities[0] == action
-        actions = self._declared.schema.actions
-        if self._is_ill_typed(constraint) or any(uid not in actions for uid in constraint.entities):
-            return True  # told of as such; the conditions are checked all the same
+    def _applies(self, constraint: Constraint, action: EntityUid) -> bool:
+        """Tell whether the constraint on actions lets this one through; it must not name undeclared ones."""
+        if constraint.op == "any" or (constraint.op == "==" and constraint.entities[0] == action):
+            return True
+        if constraint.op == "==" or not self._are_actions_declared(constraint):
+            return False
         return any(self._declared.is_action_in(action, group) for group in constraint.entities)
+
+    def _may_be_action(self, constraint: Constraint, action: EntityUid) -> bool:
+        if constraint.op == "in" and (self._is_ill_typed(constraint) or not self._are_actions_declared(constraint)):
+            return True  # told of as such; the conditions are checked all the same
+        return self._applies(constraint, action)
+
+    def _are_actions_declared(self, action: Constraint) -> bool:
+        return all(uid in self._declared.schema.actions for uid in action.entities)
 
     def _is_ill_typed(self, action: Constraint) -> bool:
         """Tell whether the list of actions is none that strict mode accepts."""
@@ -103,9 +108,9 @@ class Scopes:
 
     # --- findings
 
-    def check_actions(self, action: Constraint, findings: Findings) -> None:
+    def check_actions(self, action: Constraint, reach: Reach, findings: Findings) -> None:
         """Tell of a list of actions that is empty, or mixes actions of several namespaces."""
-        if not self._is_ill_typed(action):
+        if not self._is_ill_typed(action) or not reach.is_action_read:
             return
         if not action.entities:
             findings.add("empty_set", "an empty set has no type of elements", "name the actions", action)
@@ -135,6 +140,6 @@ class Scopes:
         names = {
             each.principal_name if side == "principal" else each.resource_name
             for each in self._declared.environments
-            if self._may_be_action(action, each.action)
+            if self._applies(action, each.action)
         }
         return wanted not in names and any(self._declared.may_be_in(name, wanted) for name in names)

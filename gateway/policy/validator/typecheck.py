@@ -275,10 +275,11 @@ class Checker:
         hints = dict.fromkeys((Bool, Long, String, Set, Record, Extension), "only types of entities can be asked for")
         target = self._expect(node.object, holds, _ENTITY, hints)
         if not isinstance(target.type, Entity):
-            return _failed(BOOL)
-        if node.type not in target.type.names:
+            test = _failed(BOOL)
+        elif node.type not in target.type.names:
             return Answer(FALSE, NOTHING, target.ok)
-        test = Answer(TRUE if len(target.type.names) == 1 else BOOL, NOTHING, target.ok)
+        else:
+            test = Answer(TRUE if len(target.type.names) == 1 else BOOL, NOTHING, target.ok)
         if node.container is None:
             return test
         return self._both(test, self._in(node, node.object, node.container, holds))
@@ -319,9 +320,18 @@ class Checker:
         return Answer(BOOL, NOTHING, ok)
 
     def replaced(self, node: tree.Expr) -> tree.Expr:
-        """Put the action of this environment in place of `action`, which is the only variable whose value is known."""
+        """Put the action of this environment in place of `action`, which is the only variable whose value is known.
+
+        Cedar's reader makes one literal of `true && false`, and of nothing else; what is told by literals sees that.
+        """
         if isinstance(node, tree.Variable) and node.name == "action":
             return tree.Literal(self.environment.action)
+        if isinstance(node, tree.And | tree.Or):
+            first, others = _spine(node, type(node))
+            operands = [self.replaced(each) for each in (first, *others)]
+            values = [each.value for each in operands if isinstance(each, tree.Literal)]
+            if len(values) == len(operands) and all(isinstance(value, bool) for value in values):
+                return tree.Literal(all(values) if isinstance(node, tree.And) else any(values))
         return node
 
     def _compared(self, node: tree.Binary, holds: Capabilities) -> Answer:
@@ -460,14 +470,14 @@ class Checker:
         target, key = self._expect(node.left, holds, _ENTITY), self._expect(node.right, holds, _STRING)
         if not isinstance(target.type, Entity):
             return _failed(None)
-        asked = print_expression(node)
-        if not capabilities.tag(shape_of(node.left), shape_of(node.right)) <= holds:
-            guard = print_expression(tree.Binary("hasTag", node.left, node.right))
-            self.findings.add("unguarded_tag", f"`{asked}` may be absent", f"ask first: `{guard} && …`", node)
-            return _failed(None)
         tags = self.declared.tags(target.type)
         if not tags:
             self.findings.add("undeclared_tags", f"entities of `{spelled(target.type)}` have no tags", "", node)
+            return _failed(None)
+        if not capabilities.tag(shape_of(node.left), shape_of(node.right)) <= holds:
+            guard = print_expression(tree.Binary("hasTag", node.left, node.right))
+            message = f"`{print_expression(node)}` may be absent"
+            self.findings.add("unguarded_tag", message, f"ask first: `{guard} && …`", node)
             return _failed(None)
         found = self.bound(node, tags, "the tags")
         return Answer(found, NOTHING, found is not None and target.ok and key.ok)

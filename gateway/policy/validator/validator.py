@@ -104,8 +104,8 @@ class Validator:
         errors, warnings = Findings(), Findings()
         uses = Uses(statement)
         check_names(statement, uses, self._declared, errors)
-        self._scopes.check_actions(statement.action, errors)
         reach = self._scopes.reach(statement.principal, statement.action, statement.resource)
+        self._scopes.check_actions(statement.action, reach, errors)
         self._scopes.check_applicable(reach, errors)
         is_possible = bool(reach.environments)
         if is_possible and statement.conditions:
