@@ -5,7 +5,7 @@ from __future__ import annotations
 from gateway._native.uid import EntityUid, quoted
 from gateway.policy.language import tree
 from gateway.policy.validator.declared import Declared, is_action_type
-from gateway.policy.validator.report import Findings, did_you_mean
+from gateway.policy.validator.report import Findings, did_you_mean, nearest
 
 
 class Uses:
@@ -55,8 +55,7 @@ def check_entity(uid: EntityUid, declared: Declared, findings: Findings, at: tre
     """Tell of an entity whose type, action or enumerated id is not declared."""
     if is_action_type(uid.type):
         if uid not in declared.schema.actions:
-            hint = did_you_mean(str(uid), map(str, declared.schema.actions))
-            findings.add("unknown_action", f"unknown action `{uid}`", hint, at)
+            findings.add("unknown_action", f"unknown action `{uid}`", _meant_action(uid, declared), at)
         return
     check_type(uid.type, declared, findings, at)
     declaration = declared.schema.entities.get(uid.type)
@@ -66,3 +65,12 @@ def check_entity(uid: EntityUid, declared: Declared, findings: Findings, at: tre
     if not hint and len(declaration.choices) <= 8:
         hint = f"one of {', '.join(map(quoted, declaration.choices))}"
     findings.add("unknown_entity_id", f"`{uid.type}` is enumerated and has no `{quoted(uid.id)}`", hint, at)
+
+
+def _meant_action(uid: EntityUid, declared: Declared) -> str:
+    """Give a hint by the action's id: its type is much like all others."""
+    by_id: dict[str, EntityUid] = {}
+    for each in sorted(declared.schema.actions, key=lambda each: (each.type != uid.type, each)):
+        by_id.setdefault(each.id, each)
+    near = uid.id if uid.id in by_id else nearest(uid.id, by_id)
+    return f"did you mean `{by_id[near]}`?" if near is not None else ""

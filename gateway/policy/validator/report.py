@@ -54,12 +54,18 @@ class Findings:
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     """Give a hint that names the known word that is most like the wrong one, "" if none is."""
+    near = nearest(wrong, known)
+    return f"did you mean `{near}`?" if near is not None else ""
+
+
+def nearest(wrong: str, known: Iterable[str]) -> str | None:
+    """Give the known word that is most like the wrong one, None if none is."""
     names = list(known)
-    near = difflib.get_close_matches(wrong, names, n=1, cutoff=0.6)
-    if not near:  # letters in another case, a namespace left out
-        folded = wrong.casefold().rpartition("::")[2]
-        near = [name for name in names if name.casefold().rpartition("::")[2] == folded][:1]
-    return f"did you mean `{near[0]}`?" if near else ""
+    found = difflib.get_close_matches(wrong, names, n=1, cutoff=0.6)
+    if found:
+        return found[0]
+    folded = wrong.casefold().rpartition("::")[2]  # letters in another case, a namespace left out
+    return next((name for name in names if name.casefold().rpartition("::")[2] == folded), None)
 
 
 def fault_of(finding: Finding, policy_id: str, statement: Statement, place: Place) -> Fault:
