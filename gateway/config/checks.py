@@ -45,6 +45,7 @@ _OWN_HEADERS = frozenset(
     }
 )
 _DOOR_PATHS = ("/auth/forward", "/auth/request", "/auth/envoy/", "/oauth2/introspect")
+_DECISION_PATHS = ("/access/v1/", "/.well-known/authzen-configuration")
 _CEDAR_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(::[A-Za-z_][A-Za-z0-9_]*)*")
 
 
@@ -425,6 +426,14 @@ def _authzen(config: Config, base_dir: FilePath, env: Mapping[str, str]) -> Iter
         if not _CEDAR_NAME.fullmatch(kind):
             key_path: Path = ("authzen", "types", name) if name else ("authzen", "action_type")
             yield Complaint(key_path, f"`{kind}` is no Cedar type", "as in `User` or `Shop::User`")
+    if authzen.clients or authzen.open_on_loopback:
+        for index, route in enumerate(config.routes):
+            if route.path.startswith(_DECISION_PATHS):
+                yield Complaint(
+                    ("routes", index, "path"),
+                    "the gateway answers there itself, so the route is not reached",
+                    is_warning=True,
+                )
     if authzen.page_limit > authzen.page_limit_max:
         yield Complaint(("authzen", "page_limit"), "above page_limit_max")
 

@@ -19,7 +19,7 @@ SEMANTICS: Final = ("execute_all", "deny_on_first_deny", "permit_on_first_permit
 TEXT_CHARACTERS_MAX: Final = 1024  # of a type, an id or a name
 REVISION_MAX: Final = 2**63 - 1
 _IDENTIFIERS: Final = {"subject": ("type", "id"), "resource": ("type", "id"), "action": ("name",)}
-_NOTHING: Final[Mapping[str, Any]] = {}
+_NOTHING: Final[dict[str, Any]] = {}
 
 
 class BadRequest(Exception):
@@ -85,7 +85,7 @@ def parse_body(body: bytes) -> dict[str, Any]:
         raise BadRequest("the body is empty")
     try:
         orjson.loads(body)  # refuses bad UTF-8, lone surrogates, NaN and deep nesting, which `json` takes
-        value = json.loads(body, object_pairs_hook=_distinct)
+        value = _DECODER.decode(body.decode())
     except (ValueError, RecursionError):
         raise BadRequest("the body is no JSON document") from None
     if not isinstance(value, dict):
@@ -98,6 +98,9 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(made) != len(pairs):
         raise BadRequest("an object has a member twice")
     return made
+
+
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_distinct)
 
 
 def parse_question(data: Mapping[str, Any]) -> Question:
@@ -215,7 +218,7 @@ def _required(data: Mapping[str, Any], name: str, pointer: str) -> Mapping[str, 
 
 def _object(data: Mapping[str, Any], name: str, pointer: str) -> Mapping[str, Any]:
     found = data.get(name, _NOTHING)
-    if not isinstance(found, Mapping):
+    if not isinstance(found, dict):
         raise BadRequest("must be an object", f"{pointer}/{name}")
     return found
 

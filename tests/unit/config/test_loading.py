@@ -695,3 +695,12 @@ def test_callers_of_the_decision_api_are_told_apart_and_have_secrets(faults: Fau
 )
 def test_settings_of_the_decision_api_that_cannot_work_are_faults(text: str, key: str, faults: Faults) -> None:
     assert one(faults(f"[authzen]\n{text}\n")).key == f"authzen.{key}"
+
+
+def test_a_route_behind_the_decision_api_is_a_warning(load: Load, tmp_path: Path) -> None:
+    (tmp_path / "policies").mkdir()
+    text = '[policy]\npath = "policies"\n[[routes]]\npath = "/access/v1/evaluation"\n'
+    assert load(text).warnings == ()
+    assert warnings_of(load(text + "[authzen]\nopen_on_loopback = true\n")) == [
+        ("routes[0].path", "the gateway answers there itself, so the route is not reached")
+    ]
