@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from random import Random
@@ -494,3 +497,58 @@ def test_readers_without_the_lock_see_whole_changes_only() -> None:
         thread.join()
     assert not faults
     gc.collect()
+
+
+# --- without memory ---------------------------------------------------------------------------------------------------
+
+STARVED = """
+import resource, sys
+from gateway._native.entities import EntityStore
+from gateway._native.uid import EntityUid
+
+store = EntityStore()
+store.walk_type("Walk")
+teams = [EntityUid("Team", str(number)) for number in range(50)]
+walks = [EntityUid("Walk", str(number)) for number in range(50)]
+store.apply([(uid, {}, [teams[at - 1]] if at else [], None) for at, uid in enumerate(teams)])
+store.apply([(uid, {}, [walks[at - 1]] if at else [], None) for at, uid in enumerate(walks)])
+users = [EntityUid("User", str(number)) for number in range(20_000)]
+store.apply([(uid, {"n": 1}, [teams[9], walks[9]], None) for uid in users[:500]])
+
+def told():
+    user, low, high = users[7], walks[0], teams[40]
+    return (
+        len(store), store.revision, store.get(user), store.ancestors(user), len(store.descendants(low)),
+        store.children(teams[9]), store.children(high), store.version(user), store.is_in(user, low),
+    )
+
+before = told()
+change = [(uid, {"n": 2, "text": f"text {at}", "all": [teams[at % 50], at, "x"]}, [teams[40], walks[40]], {"t": 1})
+          for at, uid in enumerate(users)]
+held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+failed = done = 0
+for spare in range(0, 40 << 20, 1 << 19):
+    resource.setrlimit(resource.RLIMIT_AS, (held + spare, resource.RLIM_INFINITY))
+    try:
+        store.apply(change, walks[20:22])
+        done = 1
+    except MemoryError:
+        failed += 1
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    if done:
+        break
+    assert told() == before, "half a change"
+assert done and failed, (done, failed)
+assert len(store) == 20_098 and store.get(users[7])[1] == (teams[40], walks[40])
+assert len(store.children(teams[40])) == 20_001 and store.children(teams[9]) == {teams[10]}
+print("refused", failed)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process's memory this way")
+@pytest.mark.skipif("libasan" in os.environ.get("LD_PRELOAD", ""), reason="the sanitizer takes its own memory")
+def test_the_end_of_memory_changes_nothing() -> None:
+    """Twenty thousand entities at once, with a little more memory each time, until it is enough."""
+    told = subprocess.run([sys.executable, "-c", STARVED], capture_output=True, text=True, check=False, timeout=120)
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.startswith("refused")
