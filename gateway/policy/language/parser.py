@@ -358,8 +358,11 @@ class Parser:
         else:
             right = self._binary(_SUM)
             node = tree.Binary(op, left, right, start=left.start, end=right.end)  # type: ignore[arg-type]
-        if _POWERS.get(self._texts[self._i]) == _RELATION:
+        power = _POWERS.get(self._texts[self._i], 0)
+        if power == _RELATION:
             self._fail("chained_relation", "comparisons cannot be chained", "use brackets, or `&&`: `a < b && b < c`")
+        if power > _RELATION:
+            self._expected("`&&`, `||` or the end of the expression", f"put `{op} …` in brackets")
         return node
 
     def _has_path(self) -> tuple[str, ...]:
@@ -377,6 +380,7 @@ class Parser:
         word = self._texts[self._i]
         if word[:1] != '"':
             self._expected("a pattern in quotes after `like`", 'a pattern is text with `*`: like "photo-*.jpg"')
+        self._check_closed(word)
         try:
             pattern = unescape_pattern(word[1:-1])
         except EscapeError as error:
@@ -614,8 +618,7 @@ class Parser:
         word = self._texts[self._i]
         if word[:1] != '"':
             self._expected(what, 'text stands in double quotes: "text"' if word == "'" else "")
-        if len(word) < 2 or word[-1] != '"':
-            self._fail("unclosed_text", "this text has no closing quote", 'write a quote inside as \\"')
+        self._check_closed(word)
         self._i += 1
         if "\\" not in word:
             return word[1:-1]
@@ -624,6 +627,10 @@ class Parser:
         except EscapeError as error:
             self._i -= 1
             self._bad_escape(error)
+
+    def _check_closed(self, word: str) -> None:
+        if word == '"':
+            self._fail("unclosed_text", "this text has no closing quote", 'write a quote inside as \\"')
 
     def _take(self, wanted: str, hint: str = "") -> None:
         if self._texts[self._i] != wanted:
@@ -640,8 +647,7 @@ class Parser:
         word = self._texts[self._i]
         if word == END:
             self._fail("unexpected_end", f"the text ends where {what} is expected", hint)
-        if word == '"':
-            self._fail("unclosed_text", "this text has no closing quote", 'write a quote inside as \\"')
+        self._check_closed(word)
         if not _is_name(word) and word[0] not in '"?' and not word.isdigit() and word not in PUNCTUATION:
             shown = word if word.isprintable() else f"U+{ord(word):04X}"
             self._fail("unknown_character", f"`{shown}` stands for nothing here", _NO_OPERATORS.get(word, hint))

@@ -41,6 +41,18 @@ principal has a["b"]
 principal has (a)
 principal has a has b
 principal has a.b()
+principal like "
+principal has "
+principal["
+{": 1}
+A::"
+principal has a + 1
+principal has a+["b"]
+principal has a - 1
+principal like "a" * 1
+principal is A + 1
+principal is A in B::"x" + 1
+1 + principal has a
 principal.a.b["c"].d
 principal.contains
 principal.contains(1)
