@@ -23,6 +23,7 @@ from gateway.policy.json_values import (
     escaped,
     frozen,
     is_action_type,
+    near,
     uid_from_json,
     value_from_json,
     value_to_json,
@@ -32,6 +33,7 @@ from gateway.policy.schema import model
 BYTES_MAX: Final = 2 * 1024 * 1024 * 1024  # of one JSON text
 ENTITIES_MAX: Final = 20_000_000  # of one JSON text
 FAULTS_MAX: Final = 20  # told of one text
+_MEMBERS: Final = frozenset(("uid", "attrs", "parents", "tags"))
 _BATCH: Final = 8192  # entities that go into the store at once
 
 
@@ -237,11 +239,12 @@ def _differs(uid: EntityUid, pointer: str) -> Misfit:
 
 def entity_from_json(data: Any, schema: model.Schema | None, pointer: str) -> Entity:
     """Read one entity. Raises Misfit."""
-    if not isinstance(data, Mapping):
+    if type(data) is not dict and not isinstance(data, Mapping):
         raise Misfit("ill_typed", "an entity is an object", pointer)
-    for name in data:
-        if name not in ("uid", "attrs", "parents", "tags"):
-            raise Misfit("unknown_member", f"unknown member `{name}`", f"{pointer}/{escaped(name)}")
+    if not data.keys() <= _MEMBERS:
+        name = str(min(data.keys() - _MEMBERS, key=str))
+        hint = near(name, _MEMBERS)
+        raise Misfit("unknown_member", f"unknown member `{name[:60]}`", f"{pointer}/{escaped(name)}", hint)
     for name in ("uid", "attrs", "parents"):
         if name not in data:
             raise Misfit("missing_member", f"the member `{name}` is missing", pointer)
@@ -252,7 +255,7 @@ def entity_from_json(data: Any, schema: model.Schema | None, pointer: str) -> En
     )
     tags_type = None if declaration is None else declaration.tags
     tags_json = data.get("tags", {})
-    if not isinstance(tags_json, Mapping):
+    if type(tags_json) is not dict and not isinstance(tags_json, Mapping):
         raise Misfit("ill_typed", "tags are an object", f"{pointer}/tags")
     tags = {
         name: value_from_json(each, tags_type, f"{pointer}/tags/{escaped(name)}") for name, each in tags_json.items()
@@ -269,7 +272,7 @@ def entity_from_json(data: Any, schema: model.Schema | None, pointer: str) -> En
 
 
 def _record_from_json(data: Any, expected: model.RecordType | None, pointer: str) -> dict[str, Any]:
-    if not isinstance(data, Mapping):
+    if type(data) is not dict and not isinstance(data, Mapping):
         raise Misfit("ill_typed", "attributes are an object", pointer)
     types = {} if expected is None else expected.attributes
     return {

@@ -79,6 +79,10 @@ def is_type_name(name: str) -> bool:
 
 def uid_from_json(data: Any, pointer: str) -> EntityUid:
     """Read `{"type", "id"}`, bare or within `__entity`; an EntityUid is taken as it is. Raises Misfit."""
+    if type(data) is dict and len(data) == 2:  # nearly all of them: without the questions below
+        kind, name = data.get("type"), data.get("id")
+        if type(kind) is str and type(name) is str and is_type_name(kind):
+            return EntityUid(kind, name)
     if isinstance(data, EntityUid):
         return data
     if isinstance(data, Mapping) and data.keys() == {"__entity"}:

@@ -76,7 +76,7 @@ class Schema(model.Schema):
 
 def _fault(misread: SchemaMisread, sources: Sequence[tuple[str, str | None]]) -> Fault:
     mark = misread.mark
-    if mark.offset < 0:
+    if mark.offset < 0 or not sources:
         return Fault(misread.code, misread.message, misread.hint, pointer=mark.pointer)
     text, file = sources[mark.source]
     line_start = text.rfind("\n", 0, mark.offset) + 1

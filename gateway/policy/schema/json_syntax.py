@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+from gateway.policy.language.functions import RESERVED
 from gateway.policy.schema.limits import DECLARATIONS_MAX, NESTING_MAX
 from gateway.policy.schema.raw import (
     Mark,
@@ -24,6 +25,7 @@ from gateway.policy.schema.raw import (
 from gateway.policy.schema.text import RESERVED_COMMONS, Annotations, SchemaMisread
 
 _PATH = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:::[A-Za-z_][A-Za-z0-9_]*)*")
+_WORDS = RESERVED - {"__cedar"}
 _BUILT_IN = {"String": "String", "Long": "Long", "Boolean": "Bool", "Bool": "Bool"}
 
 
@@ -32,11 +34,13 @@ def read_json(data: Any) -> list[RawNamespace]:
     found = []
     count = 0
     for name, body in _object(data, "").items():
-        if name and not _PATH.fullmatch(name):
-            _fail(f"/{_escaped(name)}", "no_name", f"`{name}` is no namespace's name")
+        if name:
+            _path(name, f"/{_escaped(name)}")
         pointer = f"/{_escaped(name)}"
         members = _members(body, pointer, {"entityTypes", "actions"}, {"commonTypes", "annotations"})
-        space = RawNamespace(name, annotations=_annotations(members, pointer))
+        space = RawNamespace(name, Mark(pointer=pointer), annotations=_annotations(members, pointer))
+        if not name and space.annotations:
+            _fail(f"{pointer}/annotations", "no_namespace", "what stands in no namespace has no annotations as a whole")
         for key, each in _object(members["entityTypes"], f"{pointer}/entityTypes").items():
             space.entities[_plain(key, f"{pointer}/entityTypes")] = _entity(
                 each, f"{pointer}/entityTypes/{_escaped(key)}"
@@ -72,7 +76,7 @@ def _entity(data: Any, pointer: str) -> RawEntity:
 
 def _action(data: Any, pointer: str) -> RawAction:
     members = _members(data, pointer, set(), {"memberOf", "appliesTo", "attributes", "annotations"})
-    if members.get("attributes"):
+    if members.get("attributes") is not None:
         _fail(f"{pointer}/attributes", "action_attributes", "actions have no attributes", "put it into the context")
     groups = []
     given = members.get("memberOf") or []
@@ -81,7 +85,10 @@ def _action(data: Any, pointer: str) -> RawAction:
     for index, each in enumerate(given):
         at = f"{pointer}/memberOf/{index}"
         group = _members(each, at, {"id"}, {"type"})
-        groups.append(RawReference(group.get("type"), _text(group["id"], at), Mark(pointer=at)))
+        kind = group.get("type")
+        if kind is not None:
+            kind = _path(_text(kind, f"{at}/type"), f"{at}/type")
+        groups.append(RawReference(kind, _text(group["id"], f"{at}/id"), Mark(pointer=at)))
     applies_to = None
     if members.get("appliesTo") is not None:
         at = f"{pointer}/appliesTo"
@@ -105,11 +112,11 @@ def _type(data: Any, pointer: str, depth: int, more: set[str] = frozenset()) -> 
             _type(_members(data, pointer, {"type", "element"}, more)["element"], f"{pointer}/element", depth + 1), mark
         )
     if kind == "Record":
-        members = _members(data, pointer, {"type"}, {"attributes", "additionalAttributes"} | more)
+        members = _members(data, pointer, {"type", "attributes"}, {"additionalAttributes"} | more)
         if members.get("additionalAttributes"):
             _fail(f"{pointer}/additionalAttributes", "open_record", "records are closed", "leave it out")
         attributes = {}
-        for name, each in _object(members.get("attributes", {}), f"{pointer}/attributes").items():
+        for name, each in _object(members["attributes"], f"{pointer}/attributes").items():
             at = f"{pointer}/attributes/{_escaped(name)}"
             required = _object(each, at).get("required", True)
             if not isinstance(required, bool):
@@ -125,7 +132,7 @@ def _type(data: Any, pointer: str, depth: int, more: set[str] = frozenset()) -> 
     _members(data, pointer, {"type"}, more)
     if kind in _BUILT_IN:
         return RawName(f"__cedar::{_BUILT_IN[kind]}", mark)
-    return RawName(_path(kind, f"{pointer}/type"), mark)
+    return RawName(_path(kind, f"{pointer}/type"), mark, common_only=True)
 
 
 def _names(data: Any, pointer: str) -> tuple[RawName, ...]:
@@ -148,21 +155,27 @@ def _text(data: Any, pointer: str) -> str:
 
 
 def _path(name: str, pointer: str) -> str:
-    if not _PATH.fullmatch(name):
-        _fail(pointer, "no_name", f"`{name}` is no type's name")
+    if not _PATH.fullmatch(name) or not _WORDS.isdisjoint(name.split("::")):
+        _fail(pointer, "no_name", f"`{name[:60]}` is no name", "names are identifiers joined by `::`")
     return name
 
 
 def _plain(name: str, pointer: str) -> str:
-    if not _PATH.fullmatch(name) or "::" in name:
-        _fail(f"{pointer}/{_escaped(name)}", "no_name", f"`{name}` is no plain name")
-    return name
+    at = f"{pointer}/{_escaped(name)}"
+    if "::" in name:
+        _fail(at, "no_name", f"`{name[:60]}` is no plain name", "the namespace around it is part of its name already")
+    if name == "__cedar":
+        _fail(at, "reserved_name", "`__cedar` is reserved", "choose another name")
+    return _path(name, at)
 
 
 def _annotations(members: Mapping[str, Any], pointer: str) -> Annotations:
     found = members.get("annotations", {})
     if not isinstance(found, Mapping) or not all(isinstance(each, str | None) for each in found.values()):
         _fail(f"{pointer}/annotations", "ill_typed", "annotations are an object of texts")
+    for name in found:
+        if not _PATH.fullmatch(name) or "::" in name:
+            _fail(f"{pointer}/annotations/{_escaped(name)}", "no_name", f"`{name[:60]}` is no name of an annotation")
     return dict(found)
 
 

@@ -20,11 +20,12 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class RawName:
-    """A type by its name, as it is written: common type, entity type or built-in; with `entity_only` an entity type."""
+    """A type by its name, as it is written: common type, entity type or built-in, unless it says which."""
 
     name: str
     mark: Mark
     entity_only: bool = False
+    common_only: bool = False  # or built-in
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,16 @@ unnamed namespace, else what Cedar itself has. Nothing in a namespace may hide w
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from graphlib import CycleError, TopologicalSorter
 from typing import Final, NoReturn, TypeVar
 
 from gateway._native.uid import EntityUid
 from gateway.policy.schema import model
-from gateway.policy.schema.limits import FAULTS_MAX, NESTING_MAX
+from gateway.policy.schema.limits import ANCESTORS_MAX, FAULTS_MAX, NESTING_MAX, TYPE_DEPTH_MAX, TYPE_PARTS_MAX
 from gateway.policy.schema.raw import (
+    Mark,
     RawAction,
     RawEntity,
     RawExtension,
@@ -40,6 +42,10 @@ _BUILT_IN: Final[Mapping[str, model.Type]] = {
 }
 
 
+class _Told(Exception):
+    """What is wrong here is told elsewhere."""
+
+
 class Resolver:
     """Resolves the namespaces of one schema, and collects what is wrong with them."""
 
@@ -63,13 +69,14 @@ class Resolver:
         # Actions have a type as well: attributes may refer to them, parents and `appliesTo` may not.
         self._action_types = {uid.type for uid in self._actions}
         self._resolved: dict[str, model.Type] = {}
-        self._resolving: list[str] = []
+        # By id: (the type, kept so that the id stays its own, its depth, its parts).
+        self._measures: dict[int, tuple[model.Type, int, int]] = {}
         self.faults: list[SchemaMisread] = []
 
     def resolve(self) -> tuple[dict[str, model.EntityDeclaration], dict[EntityUid, model.ActionDeclaration]]:
         """Give entities and actions; what is wrong is in `faults` then."""
         self._check_names()
-        for name in self._commons:
+        for name in self._order():
             self._try(partial(self._common, name))
         entities = {}
         for name, (space, raw) in self._entities.items():
@@ -82,8 +89,8 @@ class Resolver:
             if action is not None:
                 actions[uid] = action
         if not self.faults:
-            entities = _with_ancestors(entities)
-            actions = self._with_groups(actions)
+            entities = self._try(lambda: _with_ancestors(entities)) or entities
+            actions = self._try(lambda: self._with_groups(actions)) or actions
         return entities, actions
 
     def _try(self, work: Callable[[], T]) -> T | None:
@@ -93,6 +100,8 @@ class Resolver:
             return work()
         except SchemaMisread as misread:
             self.faults.append(misread)
+            return None
+        except _Told:
             return None
 
     def _check_names(self) -> None:
@@ -124,45 +133,82 @@ class Resolver:
 
     # --- types
 
+    def _order(self) -> list[str]:
+        """Give the common types, each behind those it names, so that resolving them never nests."""
+        sorter: TopologicalSorter[str] = TopologicalSorter()
+        for name, (space, raw) in self._commons.items():
+            found = (self._common_name(each, space.name) for each in _names_in(raw))
+            sorter.add(name, *(each for each in found if each is not None))
+        try:
+            return list(sorter.static_order())
+        except CycleError as error:
+            names: list[str] = error.args[1]
+            space, _ = self._commons[names[0]]
+            mark = space.commons[names[0].rpartition("::")[2]][1]
+            way = " → ".join(reversed(names))
+            self.faults.append(
+                SchemaMisread("type_cycle", f"a type is made of itself: {way}", "break the circle", mark)
+            )
+            return []
+
+    def _common_name(self, raw: RawName, space: str) -> str | None:
+        if raw.entity_only:
+            return None
+        for name in _candidates(raw.name, space):
+            if name in self._commons:
+                return name
+            if name in self._entities and not raw.common_only:
+                return None
+        return None
+
     def _common(self, name: str) -> model.Type:
-        if name not in self._resolved:
-            space, raw = self._commons[name]
-            if name in self._resolving:
-                way = " → ".join([*self._resolving[self._resolving.index(name) :], name])
-                mark = space.commons[name.rpartition("::")[2]][1]
-                raise SchemaMisread("type_cycle", f"a type is made of itself: {way}", "break the circle", mark)
-            self._resolving.append(name)
-            try:
-                self._resolved[name] = self._type(raw, space.name, len(self._resolving))
-            finally:
-                self._resolving.pop()
-        return self._resolved[name]
+        space, raw = self._commons[name]
+        made = self._resolved[name] = self._type(raw, space.name)
+        return made
 
     def _type(self, raw: RawType, space: str, depth: int = 0) -> model.Type:
         if depth > NESTING_MAX:
             raise SchemaMisread("too_deep", f"nested more than {NESTING_MAX} times", "", raw.mark)
         if isinstance(raw, RawSet):
-            return model.SetType(self._type(raw.element, space, depth + 1))
+            return self._measured(model.SetType(self._type(raw.element, space, depth + 1)), raw.mark)
         if isinstance(raw, RawRecord):
-            return model.RecordType(
-                {
-                    name: model.Attribute(
-                        self._type(each.type, space, depth + 1), each.required, _annotations(each.annotations)
-                    )
-                    for name, each in raw.attributes.items()
-                }
-            )
+            attributes = {
+                name: model.Attribute(
+                    self._type(each.type, space, depth + 1), each.required, _annotations(each.annotations)
+                )
+                for name, each in raw.attributes.items()
+            }
+            return self._measured(model.RecordType(attributes), raw.mark)
         if isinstance(raw, RawExtension):
             if raw.name not in EXTENSIONS:
                 raise SchemaMisread("unknown_type", f"no extension type `{raw.name}`", ", ".join(EXTENSIONS), raw.mark)
             return model.ExtensionType(raw.name)
         return self._named(raw, space)
 
+    def _measured(self, made: model.SetType | model.RecordType, mark: Mark) -> model.Type:
+        """Refuse a type that would be too deep or too large written out: small texts can say huge types."""
+        inner = [made.element] if isinstance(made, model.SetType) else [each.type for each in made.attributes.values()]
+        depth, parts = 1, 1
+        for each in inner:
+            _, inner_depth, inner_parts = self._measures.get(id(each), (each, 0, 1))
+            depth = max(depth, inner_depth + 1)
+            parts += inner_parts
+        if depth > TYPE_DEPTH_MAX:
+            message = f"nested more than {TYPE_DEPTH_MAX} times, its common types written out"
+            raise SchemaMisread("too_deep", message, "no value can be nested so deep", mark)
+        if parts > TYPE_PARTS_MAX:
+            message = f"more than {TYPE_PARTS_MAX:,} parts, its common types written out"
+            raise SchemaMisread("too_large", message, "put entities in the place of records", mark)
+        self._measures[id(made)] = (made, depth, parts)
+        return made
+
     def _named(self, raw: RawName, space: str) -> model.Type:
         for name in _candidates(raw.name, space):
             if name in self._commons and not raw.entity_only:
-                return self._common(name)
-            if name in self._entities or name in self._action_types:
+                if name not in self._resolved:  # it has a fault of its own, which is told already
+                    raise _Told
+                return self._resolved[name]
+            if not raw.common_only and (name in self._entities or name in self._action_types):
                 return model.EntityType(name)
         plain = raw.name.removeprefix("__cedar::")
         if plain in _BUILT_IN and not raw.entity_only:
@@ -229,8 +275,9 @@ class Resolver:
         self, actions: dict[EntityUid, model.ActionDeclaration]
     ) -> dict[EntityUid, model.ActionDeclaration]:
         found = {}
+        groups = _closures({uid: action.parents for uid, action in actions.items()})
         for uid, action in actions.items():
-            above = _closure(uid, lambda each: actions[each].parents)
+            above = groups[uid]
             if uid in above:
                 mark = self._actions[uid][1].mark
                 self.faults.append(
@@ -242,12 +289,25 @@ class Resolver:
         return found
 
 
+def _names_in(raw: RawType) -> Iterator[RawName]:
+    waiting = [raw]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, RawName):
+            yield each
+        elif isinstance(each, RawSet):
+            waiting.append(each.element)
+        elif isinstance(each, RawRecord):
+            waiting.extend(attribute.type for attribute in each.attributes.values())
+
+
 def _with_ancestors(entities: dict[str, model.EntityDeclaration]) -> dict[str, model.EntityDeclaration]:
+    above = _closures({name: each.parents for name, each in entities.items()})
     return {
         name: model.EntityDeclaration(
             name,
             each.parents,
-            _closure(name, lambda other: entities[other].parents),
+            above[name],
             each.attributes,
             each.tags,
             each.choices,
@@ -257,16 +317,24 @@ def _with_ancestors(entities: dict[str, model.EntityDeclaration]) -> dict[str, m
     }
 
 
-def _closure(start: T, parents_of: Callable[[T], Iterable[T]]) -> frozenset[T]:
-    """Give all that is above `start`; itself only by a cycle."""
-    found: set[T] = set()
-    waiting = list(parents_of(start))
-    while waiting:
-        each = waiting.pop()
-        if each not in found:
-            found.add(each)
-            waiting.extend(parents_of(each))
-    return frozenset(found)
+def _closures(parents: Mapping[T, Iterable[T]]) -> dict[T, frozenset[T]]:
+    """Give all that is above each; itself only by a cycle. Raises SchemaMisread where that is too much."""
+    found: dict[T, frozenset[T]] = {}
+    total = 0
+    for start, direct in parents.items():
+        above: set[T] = set()
+        waiting = list(direct)
+        while waiting:
+            each = waiting.pop()
+            if each not in above:
+                above.add(each)
+                waiting.extend(parents[each])
+        found[start] = frozenset(above)
+        total += len(above)
+        if total > ANCESTORS_MAX:
+            message = f"hierarchies of more than {ANCESTORS_MAX:,} pairs of a member and one above it"
+            raise SchemaMisread("too_large", message, "make them flatter", Mark(0))
+    return found
 
 
 def _candidates(name: str, space: str) -> list[str]:

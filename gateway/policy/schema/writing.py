@@ -27,6 +27,8 @@ def schema_to_json(schema: model.Schema) -> dict[str, Any]:
             made["annotations"] = dict(schema.namespaces[name])
         return made
 
+    for name in schema.namespaces:
+        space(name)
     for entity in schema.entities.values():
         namespace, plain = _split(entity.name)
         space(namespace)["entityTypes"][plain] = _entity_to_json(entity)
@@ -79,7 +81,7 @@ def _type_to_json(given: model.Type) -> dict[str, Any]:
 
 def schema_to_text(schema: model.Schema) -> str:
     """Give Cedar's text syntax, one declaration after another, a namespace after the unnamed one."""
-    spaces: dict[str, list[str]] = {}
+    spaces: dict[str, list[str]] = {name: [] for name in schema.namespaces}
     for entity in schema.entities.values():
         namespace, plain = _split(entity.name)
         spaces.setdefault(namespace, []).append(_entity_to_text(entity, plain))
@@ -95,8 +97,8 @@ def schema_to_text(schema: model.Schema) -> str:
     return "\n\n".join(pieces) + "\n"
 
 
-def _annotated(annotations: Mapping[str, str]) -> str:
-    return "".join(f"@{name}({quoted(value)})\n" for name, value in annotations.items())
+def _annotated(annotations: Mapping[str, str], end: str = "\n") -> str:
+    return "".join(f"@{name}({quoted(value)}){end}" for name, value in annotations.items())
 
 
 def _entity_to_text(entity: model.EntityDeclaration, plain: str) -> str:
@@ -116,7 +118,7 @@ def _action_to_text(action: model.ActionDeclaration) -> str:
     text = f"{_annotated(action.annotations)}action {quoted(action.uid.id)}"
     if action.parents:
         text += f" in [{', '.join(map(str, sorted(action.parents)))}]"
-    if action.principals or action.resources:
+    if action.principals and action.resources:  # the text has no empty lists: it applies to nothing either way
         text += f" appliesTo {{ principal: [{', '.join(sorted(action.principals))}], "
         text += f"resource: [{', '.join(sorted(action.resources))}], context: {_type_to_text(action.context)} }}"
     return text + ";"
@@ -132,7 +134,8 @@ def _type_to_text(given: model.Type) -> str:
             return f"Set<{_type_to_text(element)}>"
         case model.RecordType(attributes):
             fields = (
-                f"{quoted(name)}{'' if each.required else '?'}: {_type_to_text(each.type)}"
+                f"{_annotated(each.annotations, ' ')}{quoted(name)}{'' if each.required else '?'}: "
+                f"{_type_to_text(each.type)}"
                 for name, each in attributes.items()
             )
             return "{" + ", ".join(fields) + "}"
