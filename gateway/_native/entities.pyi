@@ -21,8 +21,9 @@ class EntityStore:
 
     Values going in: bool, int within 64 bits, str, EntityUid, Decimal, IPAddr, Datetime, Duration, dict for records,
     list, tuple, set or frozenset for sets. Coming out, sets are tuples in canonical order. Needs the GIL; a change is
-    atomic for whoever decides. Texts, nodes and values that nothing uses any more are given back at once; names of
-    types and attributes, and what a policy names, stay as long as the store.
+    atomic for whoever decides, and waits for those that decide without the GIL. Texts, nodes and values that nothing
+    uses any more are given back at once, to be used again by this store; names of types and attributes, and what a
+    policy names, stay as long as the store.
     """
 
     def __new__(cls) -> EntityStore: ...
@@ -52,8 +53,10 @@ class EntityStore:
     ) -> int:
         """Define and undefine entities, all or none; give the new revision.
 
-        `upserts`: (uid, attributes, parents, tags or None) each. With cycles="refuse", ValueError names an entity that
-        would be in itself; with "allow" cycles are harmless. Raises ValueError for values that are none.
+        `upserts`: (uid, attributes, parents, tags or None) each; attributes and tags are dicts. With cycles="refuse",
+        ValueError names an entity of these that would be in itself, and the way; with "allow" cycles are harmless.
+        Raises ValueError for values that are none and for what goes beyond a limit (`VALUES_MAX` and the others of this
+        module, each named in the message), TypeError for what is no uid, MemoryError: then nothing is changed.
         """
 
     @property
@@ -71,7 +74,11 @@ class EntityStore:
         """Give (attributes, parents, tags) of a defined entity, or None."""
 
     def version(self, uid: EntityUid) -> int:
-        """Give the revision at which the entity, or what it is in, changed last; 0 for one that was never there."""
+        """Give the revision at which the entity, or what it is in, changed last.
+
+        What it is in counts as changed where an entity above it got other parents. 0 for an entity that nothing defines
+        or names, and for one that was only ever named.
+        """
 
     def uids(self, type: str | None = None) -> Iterator[EntityUid]:
         """Yield the uids of all defined entities, or of those of a type; what changes meanwhile may be missed."""
