@@ -194,6 +194,7 @@ cdef class Request:
     cdef object context         # dict or None
     cdef dict overlays          # uid -> (attributes, parents), or None
     cdef int fill(self) except -1
+    cdef int overlay(self, EntityUid uid, attributes, parents) except -1
 
 cdef class Answer:
     """What was decided, and by which policies."""

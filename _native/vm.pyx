@@ -19,6 +19,9 @@ from gateway._native.entities cimport (
 from gateway._native.slice cimport Slice, slice_of
 from gateway._native.uid cimport EntityUid
 
+cdef extern from "values.h" nogil:
+    bint node_equal(const EntityNode* a, const EntityNode* b)
+
 cdef extern from "vm_image.h" nogil:
     bint text_is_utf8(const uint8_t* at, uint32_t length)
 
@@ -445,6 +448,15 @@ cdef inline void subject_set(Subject* subject, Value* variable, const EntityNode
     variable.entity = node
 
 
+cdef inline const EntityNode* known_node(const RequestC* request, const EntityNode* node) noexcept nogil:
+    """Give the request's own node of the entity, which it may define, where it is its principal or action."""
+    if node_equal(node, request.principal.node):
+        return request.principal.node
+    if node_equal(node, request.action.node):
+        return request.action.node
+    return node
+
+
 cdef inline int context_fill(EntityStore store, Arena* arena, context, Value* out) except -1:
     if context is None:
         out.tag = VALUE_RECORD
@@ -492,9 +504,25 @@ cdef class Request:
     def __dealloc__(self):
         arena_free(&self.arena)
 
+    cdef int overlay(self, EntityUid uid, attributes, parents) except -1:
+        """Define one of the three entities for this request."""
+        cdef const EntityNode* node
+        cdef bint principal = uid is self.principal or uid == self.principal
+        cdef bint action = uid is self.action or uid == self.action
+        cdef bint resource = uid is self.resource or uid == self.resource
+        if not (principal or action or resource):
+            raise ValueError(f"{uid} is not part of the request")
+        node = self.store.overlay(uid, attributes, parents, &self.arena)
+        if principal:
+            subject_set(&self.c.principal, &self.c.run.variables[0], node)
+        if action:
+            subject_set(&self.c.action, &self.c.run.variables[1], node)
+        if resource:
+            subject_set(&self.c.resource, &self.c.run.variables[2], node)
+        return 0
+
     cdef int fill(self) except -1:
         """Look everything up, after preparing and after each change of the store."""
-        cdef const EntityNode* node
         cdef Stamp stamp
         arena_reset(&self.arena)
         self.stamp.revision = <uint64_t>-1          # until all is done
@@ -502,13 +530,7 @@ cdef class Request:
         request_fill(self.store, &self.c, &self.arena, self.principal, self.action, self.resource, self.context)
         if self.overlays is not None:
             for uid, (attributes, parents) in self.overlays.items():
-                node = self.store.overlay(uid, attributes, parents, &self.arena)
-                if uid == self.principal:
-                    subject_set(&self.c.principal, &self.c.run.variables[0], node)
-                if uid == self.action:
-                    subject_set(&self.c.action, &self.c.run.variables[1], node)
-                if uid == self.resource:
-                    subject_set(&self.c.resource, &self.c.run.variables[2], node)
+                self.overlay(uid, attributes, parents)
         self.stamp = stamp                          # of the beginning: what changed meanwhile is noticed
         return 0
 
@@ -676,10 +698,7 @@ cdef class Decider:
         request.action = action
         request.resource = resource
         request.context = context
-        if overlays is not None:
-            for uid in overlays:
-                if uid != principal and uid != action and uid != resource:
-                    raise ValueError(f"{uid} is not part of the request")
+        if overlays:
             request.overlays = dict(overlays)
         request.fill()
         return request
@@ -772,7 +791,7 @@ cdef class Decider:
         node = request_node(&self.store.c, &scratch.arena, type, id.ptr, <uint32_t>id.len)
         if node is NULL:
             raise ValueError("the request is too large")
-        subject_set(subject, &request.run.variables[variable], node)
+        subject_set(subject, &request.run.variables[variable], known_node(request, node))
         return 0
 
     cdef int open_context(self, RequestC* request, Scratch* scratch, uint32_t fields_max) except -1:
@@ -821,6 +840,29 @@ cdef class Decider:
             allowed = rules_allow(&self.index, request, &fault)
         scratch_give(scratch)
         return allowed
+
+    def decide_for(self, Request like not None, EntityUid resource not None, context=None):
+        """Return whether `like`, a prepared request, is allowed for another resource and context.
+
+        Its principal and action are looked up, and what they define converted, once for many questions.
+        """
+        cdef RequestC request
+        cdef Scratch* scratch
+        cdef int fault = 0
+        scratch = self.open_request(&request, like)
+        try:
+            subject_set(
+                &request.resource,
+                &request.run.variables[2],
+                known_node(&request, self.store.node_of_request(resource, &scratch.arena)),
+            )
+            context_fill(self.store, &scratch.arena, context, &request.run.variables[3])
+            if not stamp_holds(&self.store.c, &like.stamp):     # reading the context changed the store
+                raise RuntimeError("entities changed while the request was read")
+            self.start(&request.run, &scratch.arena, scratch)
+            return <bint>rules_allow(&self.index, &request, &fault)
+        finally:
+            scratch_give(scratch)
 
     def allows_like(self, Request like not None, str resource_type not None, bytes resource_id not None, dict texts=None):
         """Return whether `like` with another resource, and a context of texts, is allowed: as the front door asks.

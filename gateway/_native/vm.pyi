@@ -152,6 +152,12 @@ class Decider:
     def decide_all(self, requests: list[Request]) -> list[bool]:
         """Return whether each of several prepared requests is allowed, in their order; releases the GIL meanwhile."""
 
+    def decide_for(self, like: Request, resource: EntityUid, context: dict[str, Any] | None = None) -> bool:
+        """Return whether `like`, a prepared request, is allowed for another resource and context.
+
+        Its principal and action are looked up, and what they define converted, once for many questions.
+        """
+
     def allows_like(
         self, like: Request, resource_type: str, resource_id: bytes, texts: dict[str, bytes] | None = None
     ) -> bool:

@@ -187,12 +187,13 @@ def test_the_front_doors_way_of_asking_gives_the_same_decisions() -> None:
     text = """
         permit(principal in Team::"t1", action, resource is Doc) when { context.method == "GET" };
         permit(principal, action, resource in Folder::"f1") when { context.path like "/a/*" };
+        permit(principal, action, resource in Team::"t1");
         forbid(principal, action, resource) when { context has blocked };
     """
     decider = decider_of(store, rules_of(text))
     for _ in range(300):
         principal, action = source.choice([*USERS, *UNKNOWN]), source.choice(ACTIONS)
-        resource = source.choice([*DOCS, *FOLDERS, EntityUid("Doc", "ü"), EntityUid("Other", "x")])
+        resource = source.choice([*DOCS, *FOLDERS, EntityUid("Doc", "ü"), EntityUid("Other", "x"), principal])
         texts = {"method": source.choice(("GET", "PUT")), "path": source.choice(("/a/ü", "/b")), "other": "x"}
         if source.random() < 0.2:
             texts["blocked"] = ""
@@ -202,6 +203,7 @@ def test_the_front_doors_way_of_asking_gives_the_same_decisions() -> None:
             like, resource.type, resource.id.encode(), {name: value.encode() for name, value in texts.items()}
         )
         assert asked is decider.decide(decider.prepare(principal, action, resource, texts, overlays=overlays))
+        assert decider.decide_for(like, resource, texts) is asked
 
 
 def test_the_front_door_denies_what_it_cannot_read() -> None:
