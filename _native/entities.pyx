@@ -245,13 +245,15 @@ cdef class EntityStore:
         found = <uint32_t*>arena_take(arena, (<size_t>total + stored.ancestor_count) * sizeof(uint32_t))
         if found is NULL:
             raise ValueError("the request is too large")
-        memcpy(found, stored.ancestors, stored.ancestor_count * sizeof(uint32_t))
+        if stored.ancestor_count:                   # C allows no NULL here, not even for nothing
+            memcpy(found, stored.ancestors, stored.ancestor_count * sizeof(uint32_t))
         total = stored.ancestor_count
         for i in range(count):
             parent = self.node_of_request(uids[i], arena)
             if not parent.flags & (NODE_REQUEST | NODE_WALKED):
                 found[total] = parent.index
-                memcpy(found + total + 1, parent.ancestors, parent.ancestor_count * sizeof(uint32_t))
+                if parent.ancestor_count:
+                    memcpy(found + total + 1, parent.ancestors, parent.ancestor_count * sizeof(uint32_t))
                 total += 1 + parent.ancestor_count
         qsort(found, total, sizeof(uint32_t), place_compare)
         j = 0
