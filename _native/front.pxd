@@ -7,6 +7,7 @@ listener's own scratch. ASGI is one such listener; nothing in the engine knows o
 from libc.stdint cimport int64_t, uint64_t
 
 from gateway._native.metrics cimport MetricsBlock
+from gateway._native.route_policy cimport DeciderCell, RoutePolicy
 from gateway._native.routes cimport PATH_BYTES_MAX, Route, RouteMatch, RouteSnapshot
 from gateway._native.slice cimport Slice
 from gateway._native.token cimport Identity, TokenValidator, TokenVerdict
@@ -14,6 +15,7 @@ from gateway._native.token cimport Identity, TokenValidator, TokenVerdict
 cdef enum:
     HEADERS_MAX = 256          # slots of a Judgement; config's header_count_max lies below
     HOST_BYTES_MAX = 255       # RFC 1035 §2.3.4
+    ASKED_MAX = 4096           # identities whose part of a policy request a listener keeps
     RESERVED_MAX = 32          # native endpoints besides the forward-auth ones
 
 cdef enum Kind:
@@ -53,6 +55,9 @@ cdef enum FrontReason:
     FRONT_NO_UPSTREAM
     FRONT_UNSUPPORTED_AUTH
     FRONT_INTERNAL
+    FRONT_POLICY_DENIED
+    FRONT_POLICY_INCOMPLETE
+    FRONT_POLICY_UNAVAILABLE
     FRONT_REASON_END
 
 cdef struct HeaderSlice:
@@ -88,6 +93,7 @@ cdef class RouteSettings:
     cdef readonly bytes strip_prefix
     cdef readonly bytes scope_challenge    # WWW-Authenticate for a token that lacks a scope (RFC 6750 §3.1)
     cdef uint64_t scope_mask               # bits of TokenValidator's scope_names that the route asks for
+    cdef readonly RoutePolicy policy       # what the route asks of the policies, or None
 
 cdef class Judgement:
     """One listener's scratch: the view that is judged, and the verdict. Valid until its next `judge`."""
@@ -112,6 +118,7 @@ cdef class Judgement:
     cdef Route route                       # or None
     cdef Identity identity                 # or None
     cdef RouteMatch match
+    cdef dict asked                        # Identity -> Request: its part of a policy request; at most ASKED_MAX
     cdef bytes body                        # of the answer, where the adapter made one
     cdef int64_t started_ns
     cdef char host_buffer[HOST_BYTES_MAX + 1]
@@ -121,6 +128,7 @@ cdef class Engine:
     """Tokens and routes, judged together; no Python on a known token's way. One a worker."""
     cdef readonly TokenValidator tokens    # `tokens` and `routes` are swapped together
     cdef readonly RouteSnapshot routes
+    cdef readonly DeciderCell policies     # what decides in force, or None: then no route may ask
     cdef int64_t fixed_now_s               # tests: the wall clock's second, or -1 for the system's
     cdef int64_t hold_until_s[256]         # per issuer: unknown kids are denied at once until then
     cdef readonly Py_ssize_t header_bytes_max
@@ -131,4 +139,5 @@ cdef class Engine:
     cdef bint _is_reserved(self, Slice path) noexcept
     cdef int _find_route(self, Judgement j, Slice target) except -1
     cdef int _authenticate(self, Judgement j, bint final) except -1
+    cdef int _decide(self, Judgement j, RoutePolicy policy) except -1
     cdef bint _may_ask(self, TokenVerdict* verdict, int64_t now_s) noexcept

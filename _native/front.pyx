@@ -24,6 +24,15 @@ from gateway._native.routes cimport (
     RouteSnapshot,
     path_canonical,
 )
+from gateway._native.route_policy cimport (
+    POLICY_ALLOWED,
+    POLICY_DENIED,
+    Asked,
+    AskedHeader,
+    DeciderCell,
+    PolicyOutcome,
+    RoutePolicy,
+)
 from gateway._native.slice cimport Slice, slice_empty, slice_equal_lower, slice_find, slice_of, slice_sub
 from gateway._native.token cimport (
     REASON_COUNT,
@@ -37,6 +46,7 @@ from gateway._native.token cimport (
 )
 
 from gateway._native.upstream cimport UpstreamPool
+from gateway._native.vm cimport Decider, Request
 
 from gateway._native.token import REASONS as _TOKEN_REASONS
 from gateway._native.upstream import UpstreamFault
@@ -79,6 +89,9 @@ _FRONT_REASONS = (
     "no_upstream",
     "auth_unsupported",
     "internal_error",
+    "policy_denied",
+    "policy_incomplete",
+    "policy_unavailable",
 )
 
 REASONS: tuple[str, ...] = _TOKEN_REASONS + ("",) * (FRONT_REASON_BASE - len(_TOKEN_REASONS)) + _FRONT_REASONS
@@ -343,12 +356,19 @@ cdef Door door_of(Slice path) noexcept nogil:
 @cython.final
 cdef class RouteSettings:
     def __cinit__(
-        self, object pool=None, *, bytes strip_prefix=b"", bytes scope_challenge=b"", object scope_mask=0
+        self,
+        object pool=None,
+        *,
+        bytes strip_prefix=b"",
+        bytes scope_challenge=b"",
+        object scope_mask=0,
+        RoutePolicy policy=None,
     ):
         self.pool = pool
         self.strip_prefix = strip_prefix
         self.scope_challenge = scope_challenge
         self.scope_mask = scope_mask
+        self.policy = policy
 
 
 @cython.final
@@ -356,6 +376,7 @@ cdef class Judgement:
     def __cinit__(self):
         self.view.headers = self.header_slots
         self.view.header_count = 0
+        self.asked = {}
 
 
 @cython.final
@@ -368,6 +389,7 @@ cdef class Engine:
         tuple reserved=(),
         Py_ssize_t header_bytes_max=32768,
         int header_count_max=100,
+        DeciderCell policies=None,
     ):
         cdef int i
         if not 0 < header_count_max <= HEADERS_MAX:
@@ -377,6 +399,7 @@ cdef class Engine:
         self.tokens = tokens
         self.routes = routes
         self.reserved = reserved
+        self.policies = policies
         self.header_bytes_max = header_bytes_max
         self.header_count_max = header_count_max
         self.fixed_now_s = -1
@@ -431,6 +454,8 @@ cdef class Engine:
             refusal = self._find_route(j, target)
         if refusal == 0:
             refusal = self._authenticate(j, final)
+        if refusal == 0 and (<RouteSettings>j.route.extra).policy is not None:
+            refusal = self._decide(j, (<RouteSettings>j.route.extra).policy)
         if refusal:
             j.reason = refusal
             return 0
@@ -538,6 +563,38 @@ cdef class Engine:
         if j.identity.scope_mask & wanted != wanted:
             return FRONT_INSUFFICIENT_SCOPE
         return 0
+
+    cdef int _decide(self, Judgement j, RoutePolicy policy) except -1:
+        """Ask the policies about a request whose token is good; give 0 or the reason. Whatever goes wrong denies."""
+        cdef Decider decider = None if self.policies is None else self.policies.decider
+        cdef Request like
+        cdef Asked asked
+        cdef PolicyOutcome outcome
+        if decider is None:
+            return FRONT_POLICY_UNAVAILABLE
+        if j.identity is None:
+            return FRONT_POLICY_INCOMPLETE
+        like = j.asked.get(j.identity)
+        try:
+            if like is None or like.store is not decider.store:
+                like = policy.principal_of(decider, j.identity.subject)
+                if len(j.asked) >= ASKED_MAX:
+                    j.asked.clear()
+                j.asked[j.identity] = like
+            asked.method = j.method
+            asked.host = j.host
+            asked.path = j.path
+            asked.scheme = j.scheme
+            asked.query = j.query
+            asked.match = &j.match
+            asked.headers = <const AskedHeader*>j.view.headers
+            asked.header_count = j.view.header_count
+            outcome = policy.decide(decider, like, &asked)
+        except ValueError:
+            return FRONT_POLICY_INCOMPLETE
+        if outcome == POLICY_ALLOWED:
+            return 0
+        return FRONT_POLICY_DENIED if outcome == POLICY_DENIED else FRONT_POLICY_INCOMPLETE
 
     cdef bint _may_ask(self, TokenVerdict* verdict, int64_t now_s) noexcept:
         if verdict.reason == REASON_OPAQUE or verdict.reason == REASON_KEYS_UNAVAILABLE:

@@ -144,16 +144,17 @@ class App:
     def _generation(self, config: Config, validator: TokenValidator, control: TokenControl) -> _Generation:
         """Make everything that a config asks for, changing nothing that serves. Raises ConfigError."""
         pools = self._upstreams.plan(config.server)
-        with _faults_at("routes"):
-            plan = plan_routes(config, pools.pool_of)
-        introspects = bool(config.introspection.clients)
         policies, more = self._plan_policies(config)
+        with _faults_at("routes"):
+            plan = plan_routes(config, pools.pool_of, None if policies is None else policies.route_policy)
+        introspects = bool(config.introspection.clients)
         engine = Engine(
             validator,
             plan.snapshot,
             reserved=reserved_paths(introspects, more),
             header_bytes_max=config.server.header_bytes_max,
             header_count_max=config.server.header_count_max,
+            policies=None if policies is None else policies.handle.cell,
         )
         judge = EngineJudge(engine, self._learner)
         with _faults_at("introspection.clients"):

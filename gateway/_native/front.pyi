@@ -6,6 +6,7 @@ from typing import Any, final
 from typing_extensions import disjoint_base
 
 from gateway._native.metrics import MetricsBlock
+from gateway._native.route_policy import DeciderCell, RoutePolicy
 from gateway._native.routes import Route, RouteSnapshot
 from gateway._native.token import Identity, TokenValidator
 
@@ -30,8 +31,15 @@ class RouteSettings:
     pool: object
     strip_prefix: bytes
     scope_challenge: bytes
+    policy: RoutePolicy | None
     def __new__(
-        cls, pool: object = None, *, strip_prefix: bytes = b"", scope_challenge: bytes = b"", scope_mask: int = 0
+        cls,
+        pool: object = None,
+        *,
+        strip_prefix: bytes = b"",
+        scope_challenge: bytes = b"",
+        scope_mask: int = 0,
+        policy: RoutePolicy | None = None,
     ) -> RouteSettings: ...
 
 @final
@@ -48,6 +56,7 @@ class Engine:
     routes: RouteSnapshot
     header_bytes_max: int
     header_count_max: int
+    policies: DeciderCell | None
     def __new__(
         cls,
         tokens: TokenValidator,
@@ -56,6 +65,7 @@ class Engine:
         reserved: tuple[bytes, ...] = (),
         header_bytes_max: int = 32768,
         header_count_max: int = 100,
+        policies: DeciderCell | None = None,
     ) -> Engine: ...
     def publish(self, routes: RouteSnapshot, tokens: TokenValidator) -> None:
         """Swap both in together; a request that is being judged keeps those that it began with."""

@@ -398,6 +398,27 @@ def _policy(config: Config, base_dir: FilePath) -> Iterator[Complaint]:
             yield Complaint(("policy", name), f"`{given}` does not exist")
         if given and name != "path" and not policy.path:
             yield Complaint(("policy", name), "no policies: path is missing")
+    if not _CEDAR_NAME.fullmatch(policy.principal):
+        yield Complaint(
+            ("policy", "principal"), f"`{policy.principal}` is no Cedar type", "as in `User` or `Shop::User`"
+        )
+    for index, route in enumerate(config.routes):
+        yield from _route_policy(config, route, ("routes", index))
+
+
+def _route_policy(config: Config, route: RouteConfig, path: Path) -> Iterator[Complaint]:
+    """What a route asks of the policies must be whole: half a question must not load."""
+    asked = [name for name in ("action", "resource", "context") if getattr(route, name)]
+    if not asked:
+        return
+    key = (*path, asked[0])
+    if not config.policy.path:
+        yield Complaint(key, "there are no policies to ask", "say where they are: `policy.path`")
+    elif not (route.action and route.resource):
+        missing = "resource" if route.action else "action"
+        yield Complaint(key, f"`{missing}` is missing", "a Cedar request needs action and resource")
+    if route.auth != "token":
+        yield Complaint(key, f'nobody is known with auth = "{route.auth}"', 'use auth = "token"')
 
 
 def _authzen(config: Config, base_dir: FilePath, env: Mapping[str, str]) -> Iterator[Complaint]:
@@ -456,13 +477,6 @@ def _route(route: RouteConfig, path: Path) -> Iterator[Complaint]:
         yield Complaint(
             (*path, "auth"), "sessions are not part of this version", 'use "token", or "none" for what is open to all'
         )
-    for name in ("action", "resource", "context"):
-        if getattr(route, name):
-            yield Complaint(
-                (*path, name),
-                "policies are not part of this version",
-                "remove it: a rule that is not applied must not load",
-            )
     if route.auth == "none" and route.scopes:
         yield Complaint((*path, "scopes"), 'nothing checks them with auth = "none"', 'use auth = "token"')
     if route.upstream:

@@ -99,6 +99,13 @@ _REFUSALS = {
     "auth_unsupported": Refusal(
         403, "auth_unsupported", "Not permitted", "the route asks for a kind of login that this gateway does not offer"
     ),
+    "policy_denied": Refusal(403, "policy_denied", "Not permitted", "no policy permits this, or one forbids it"),
+    "policy_incomplete": Refusal(
+        403, "policy_incomplete", "Not permitted", "the request lacks something that the policies are asked about"
+    ),
+    "policy_unavailable": Refusal(
+        503, "policy_unavailable", "Policies unavailable", "the policies cannot be asked at the moment", retry_after_s=5
+    ),
     "internal_error": Refusal(500, "internal_error", "Internal error", "the gateway could not judge the request"),
 }
 

@@ -11,12 +11,14 @@ from typing import Final
 
 from starlette.routing import Route
 
-from gateway.config import AuthzenConfig, Config, PolicyConfig, resolve_secret
+from gateway._native.route_policy import RoutePolicy
+from gateway.config import AuthzenConfig, Config, PolicyConfig, RouteConfig, resolve_secret
 from gateway.errors import ConfigError, ConfigFault
 from gateway.front.authzen.endpoints import Caller, DecisionApi, Limits
 from gateway.front.authzen.mapping import Names
 from gateway.front.authzen.paging import PageTokens, page_key
 from gateway.front.authzen.search import Searcher, SearchLimits
+from gateway.front.route_policy import compile_route_policy
 from gateway.policy.faults import Fault, PolicyFault
 from gateway.policy.handle import PolicyHandle
 from gateway.policy.repository import Loaded, PolicyRepository, Sources
@@ -35,6 +37,11 @@ class PolicyPlan:
     handle: PolicyHandle
     loaded: Loaded
     watch_s: float
+    principal: str
+
+    def route_policy(self, route: RouteConfig, index: int) -> RoutePolicy | None:
+        """Compile what a route asks of the policies. Raises ConfigError."""
+        return compile_route_policy(route, index, self.principal, self.loaded.engine.schema)
 
 
 class Policies:
@@ -59,7 +66,7 @@ class Policies:
             except PolicyFault as error:
                 raise ConfigError([as_config_fault(fault) for fault in error.faults]) from error
         handle = PolicyHandle(loaded.engine, loaded.digest, stamp=loaded.stamp) if now is None else now.handle
-        return PolicyPlan(repository, handle, loaded, config.watch_s)
+        return PolicyPlan(repository, handle, loaded, config.watch_s, config.principal)
 
     def commit(self, plan: PolicyPlan | None) -> None:
         """Put a plan in force; None: the config has no policies any more, and nothing asks them."""

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway._native.front import RouteSettings
+from gateway._native.route_policy import RoutePolicy
 from gateway._native.routes import Route, RouteSnapshot
 from gateway.config import Config, RouteConfig
 from gateway.front.answers import challenge_of, refusal_of
 
 PoolOf = Callable[[RouteConfig], object]
+PolicyOf = Callable[[RouteConfig, int], RoutePolicy | None]
 
 IDENTITY_HEADERS = (b"x-auth-subject", b"x-auth-issuer", b"x-auth-scopes")
 DECISION_HEADER = b"x-auth-decision-id"
@@ -39,7 +41,9 @@ def identity_header_names(config: Config) -> tuple[bytes, ...]:
     return IDENTITY_HEADERS + tuple(name for name, _ in header_claims_of(config))
 
 
-def _settings(route: RouteConfig, realm: str, names: tuple[bytes, ...], pool: object) -> RouteSettings:
+def _settings(
+    route: RouteConfig, realm: str, names: tuple[bytes, ...], pool: object, policy: RoutePolicy | None
+) -> RouteSettings:
     mask = 0
     for scope in route.scopes:
         mask |= 1 << names.index(scope.encode())
@@ -49,19 +53,22 @@ def _settings(route: RouteConfig, realm: str, names: tuple[bytes, ...], pool: ob
         strip_prefix=route.strip_prefix.encode(),
         scope_challenge=challenge_of(realm, "insufficient_scope", detail, " ".join(route.scopes)),
         scope_mask=mask,
+        policy=policy,
     )
 
 
-def plan_routes(config: Config, pool_of: PoolOf) -> RoutePlan:
+def plan_routes(config: Config, pool_of: PoolOf, policy_of: PolicyOf | None = None) -> RoutePlan:
     """Compile the routes; `pool_of` gives the upstream pool of a route that has one.
 
-    Raises RouteConflict (a ValueError) for two routes that match the same requests.
+    `policy_of` gives what a route asks of the policies, by its index. Raises RouteConflict (a ValueError) for two
+    routes that match the same requests.
     """
     names = scope_names_of(config)
     routes = []
     for index, route in enumerate(config.routes):
         pool = pool_of(route) if route.upstream else None
-        settings = _settings(route, config.server.realm, names, pool)
+        policy = None if policy_of is None else policy_of(route, index)
+        settings = _settings(route, config.server.realm, names, pool, policy)
         routes.append(
             Route(
                 route.path,

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from gateway._native.route_policy import DeciderCell
 from gateway.types import Clock
 
 if TYPE_CHECKING:
@@ -31,11 +32,12 @@ class PolicySnapshot:
 class PolicyHandle:
     """Holds the current snapshot. Reading `now` once a request gives one state of policies for all of it."""
 
-    __slots__ = ("_now",)
+    __slots__ = ("_now", "cell")
 
     def __init__(self, engine: Engine, digest: str, *, stamp: int = 1) -> None:
         """Begin at the revision `stamp`: of files, the newest change in ms, so that a restart does not fall behind."""
         self._now = PolicySnapshot(engine, digest, max(1, stamp) - engine.store.revision)
+        self.cell = DeciderCell(engine)  # what the compiled doors read
 
     @property
     def now(self) -> PolicySnapshot:
@@ -49,6 +51,7 @@ class PolicyHandle:
         """Put another engine in force; its revision is above the former one's."""
         revision = max(self._now.revision + 1, stamp)
         self._now = PolicySnapshot(engine, digest, revision - engine.store.revision)
+        self.cell.decider = engine
         return self._now
 
     async def reach(self, revision: int, *, clock: Clock, within_s: float) -> bool:

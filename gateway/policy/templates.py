@@ -3,10 +3,9 @@
 | hole               | filled with                                                         |
 |--------------------|---------------------------------------------------------------------|
 | `{name}`           | a parameter of the route's path, decoded                            |
-| `{request.method}` | of the judged request; also `.host`, `.path`, `.scheme`, `.client`  |
+| `{request.method}` | of the judged request; also `.host`, `.path`, `.scheme`             |
 | `{header.x-name}`  | a header of the judged request                                      |
 | `{query.name}`     | a parameter of the query, decoded; twice the same is no value       |
-| `{claim.name}`     | a claim of the token: text, number or truth value                   |
 
 `{{` and `}}` stand for the braces themselves. A hole that cannot be filled makes no entity (the request is denied) and
 no context attribute (policies ask with `has`).
@@ -19,8 +18,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-PieceKind = Literal["text", "parameter", "request", "header", "query", "claim"]
-RequestPart = Literal["method", "host", "path", "scheme", "client"]
+PieceKind = Literal["text", "parameter", "request", "header", "query"]
+RequestPart = Literal["method", "host", "path", "scheme"]
 
 REQUEST_PARTS: Final = frozenset(get_args(RequestPart))
 PIECES_MAX = 16  # of one template
@@ -104,7 +103,7 @@ def _hole(name: str, parameters: Collection[str]) -> Piece:
         known = ", ".join(sorted(parameters)) or "none"
         raise TemplateError(
             f"nothing fills `{{{name}}}`",
-            f"parameters of this path: {known}; others: request., header., query., claim.",
+            f"parameters of this path: {known}; others: request., header., query.",
         )
     if kind == "request" and rest in REQUEST_PARTS:
         return Piece("request", rest)
@@ -112,12 +111,10 @@ def _hole(name: str, parameters: Collection[str]) -> Piece:
         return Piece("header", rest.lower())
     if kind == "query" and rest:
         return Piece("query", rest)
-    if kind == "claim" and rest:
-        return Piece("claim", rest)
     parts = ", ".join(sorted(REQUEST_PARTS))
     raise TemplateError(
         f"nothing fills `{{{name}}}`",
-        f"holes are {{parameter}}, {{request.…}} ({parts}), {{header.…}}, {{query.…}}, {{claim.…}}",
+        f"holes are {{parameter}}, {{request.…}} ({parts}), {{header.…}}, {{query.…}}",
     )
 
 

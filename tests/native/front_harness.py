@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, MutableMapping
 from typing import Any
 
 from gateway._native.front import Engine, FrontDoor, Verdict
+from gateway._native.route_policy import DeciderCell
 from gateway._native.token import IssuerRules, KeySnapshot, TokenValidator
 from gateway.config import Config, IdentityConfig, RouteConfig
 from gateway.front.answers import deny_answers
 from gateway.front.endpoints import reserved_paths
-from gateway.front.routing import header_claims_of, identity_header_names, plan_routes
+from gateway.front.routing import PolicyOf, header_claims_of, identity_header_names, plan_routes
 from gateway.front.trust import TrustedProxies
 from gateway.tokens.keys import load_jwk
 from tests.real.gateway import AUDIENCE, ISSUER, public_jwk
@@ -57,16 +58,19 @@ class Harness:
         validator: TokenValidator | None = None,
         header_bytes_max: int = 32768,
         header_count_max: int = 100,
+        policies: DeciderCell | None = None,
+        policy_of: PolicyOf | None = None,
     ) -> None:
         self.config = Config(routes=tuple(routes), identity=IdentityConfig(headers=identity or {}))
         self.validator = validator or validator_for(self.config)
-        self.plan = plan_routes(self.config, lambda _: None)
+        self.plan = plan_routes(self.config, lambda _: None, policy_of)
         self.engine = Engine(
             self.validator,
             self.plan.snapshot,
             reserved=reserved_paths(introspection=True),
             header_bytes_max=header_bytes_max,
             header_count_max=header_count_max,
+            policies=policies,
         )
         self.native: list[dict[str, Any]] = []
         self.audited: list[tuple[Verdict, int]] = []

@@ -1,0 +1,288 @@
+# cython: autotestdict=False, auto_pickle=False
+"""What a route asks of the policies. See route_policy.pxd; the templates' syntax is in gateway/policy/templates.py."""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t
+from libc.string cimport memcmp, memcpy
+
+from gateway._native.entities cimport (
+    VALUE_BOOL, VALUE_IP, VALUE_LONG, EntityStore, IpAddress, Value, arena_take,
+)
+from gateway._native.slice cimport Slice, slice_empty, slice_of, slice_sub
+from gateway._native.uid cimport EntityUid
+from gateway._native.vm cimport Decider, Request, RequestC, Scratch
+
+cdef extern from "extensions.h" nogil:
+    int address_parse(const char* bytes, size_t length, uint8_t* version, uint8_t* prefix, uint8_t* out)
+
+# ORDER PIECE, ORDER FIELD
+PIECES = ("text", "parameter", "method", "host", "path", "scheme", "header", "query")
+FIELDS = ("text", "long", "bool", "ip")
+
+
+cdef inline int hex_value(uint8_t c) noexcept nogil:
+    if 48 <= c <= 57:
+        return c - 48
+    c |= 0x20
+    return c - 87 if 97 <= c <= 102 else -1
+
+
+cdef Py_ssize_t decoded(Slice raw, char* out, Py_ssize_t room, bint plus) noexcept nogil:
+    """Undo percent-encoding, and `+` for a space where `plus`; give the length, or -1 for a bad escape or no room."""
+    cdef Py_ssize_t i = 0, length = 0
+    cdef int high, low
+    cdef uint8_t c
+    while i < raw.len:
+        if length == room:
+            return -1
+        c = <uint8_t>raw.ptr[i]
+        if c == c"%":
+            if i + 2 >= raw.len:
+                return -1
+            high = hex_value(<uint8_t>raw.ptr[i + 1])
+            low = hex_value(<uint8_t>raw.ptr[i + 2])
+            if high < 0 or low < 0:
+                return -1
+            c = <uint8_t>(high * 16 + low)
+            i += 2
+        elif plus and c == c"+":
+            c = c" "
+        out[length] = <char>c
+        length += 1
+        i += 1
+    return length
+
+
+cdef bint find_query(Slice query, bytes name, Slice* value) noexcept:
+    """Find the one parameter of this name, undecoded; False where it is not there, or more than once."""
+    cdef Py_ssize_t start = 0, stop, equals
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(name)
+    cdef bint found = False
+    while start <= query.len:
+        stop = start
+        equals = -1
+        while stop < query.len and query.ptr[stop] != c"&":
+            if equals < 0 and query.ptr[stop] == c"=":
+                equals = stop
+            stop += 1
+        if equals < 0:
+            equals = stop
+        if equals - start == size and memcmp(query.ptr + start, PyBytes_AS_STRING(name), <size_t>size) == 0:
+            if found:
+                return False
+            found = True
+            value[0] = slice_sub(query, equals + 1, stop)
+        start = stop + 1
+    return found
+
+
+cdef bint find_header(const Asked* asked, bytes name, Slice* value) noexcept:
+    """Find the one header of this name (lower case); False where it is not there, or more than once."""
+    cdef int i
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(name)
+    cdef bint found = False
+    for i in range(asked.header_count):
+        if asked.headers[i].name.len == size and memcmp(
+            asked.headers[i].name.ptr, PyBytes_AS_STRING(name), <size_t>size
+        ) == 0:
+            if found:
+                return False
+            found = True
+            value[0] = asked.headers[i].value
+    return found
+
+
+@cython.final
+cdef class Piece:
+    def __cinit__(self, str kind not None, bytes text=b"", int index=0):
+        self.kind = <PieceKind><int>PIECES.index(kind)
+        self.text = text
+        self.index = index
+
+
+@cython.final
+cdef class ContextField:
+    def __cinit__(self, bytes name not None, str kind not None, pieces):
+        self.name = name
+        self.kind = <FieldKind><int>FIELDS.index(kind)
+        self.pieces = [<Piece?>piece for piece in pieces]
+
+
+@cython.final
+cdef class DeciderCell:
+    def __cinit__(self, Decider decider=None):
+        self.decider = decider
+
+
+cdef Py_ssize_t fill(list pieces, const Asked* asked, char* out) except -2:
+    """Write what the pieces give; its length, or -1 where a hole is not filled or there is no room."""
+    cdef Piece piece
+    cdef Slice part
+    cdef Py_ssize_t length = 0, more
+    for piece in pieces:
+        part = slice_empty()
+        if piece.kind == PIECE_TEXT:
+            part = slice_of(PyBytes_AS_STRING(piece.text), PyBytes_GET_SIZE(piece.text))
+        elif piece.kind == PIECE_PARAMETER:
+            if piece.index >= asked.match.parameter_count:
+                return -1
+            part = asked.match.parameter[piece.index]
+        elif piece.kind == PIECE_METHOD:
+            part = asked.method
+        elif piece.kind == PIECE_HOST:
+            part = asked.host
+        elif piece.kind == PIECE_PATH:
+            part = asked.path
+        elif piece.kind == PIECE_SCHEME:
+            if asked.scheme.len == 0:
+                return -1
+            part = asked.scheme
+        elif piece.kind == PIECE_HEADER:
+            if not find_header(asked, piece.text, &part):
+                return -1
+        elif not find_query(asked.query, piece.text, &part):
+            return -1
+        if piece.kind == PIECE_PARAMETER or piece.kind == PIECE_QUERY:
+            more = decoded(part, out + length, POLICY_TEXT_MAX - length, piece.kind == PIECE_QUERY)
+            if more < 0:
+                return -1
+        else:
+            more = part.len
+            if more > POLICY_TEXT_MAX - length:
+                return -1
+            memcpy(out + length, part.ptr, <size_t>more)
+        length += more
+    return length
+
+
+cdef bint long_of(const char* text, Py_ssize_t length, int64_t* out) noexcept nogil:
+    """Read a whole number of 64 bits: digits, with a minus before them or not."""
+    cdef Py_ssize_t i = 1 if length > 0 and text[0] == c"-" else 0
+    cdef bint negative = i == 1
+    cdef int64_t value = 0
+    cdef int digit
+    if i == length or length > 20:
+        return False
+    while i < length:
+        digit = text[i] - 48
+        if digit < 0 or digit > 9 or value > (INT64_MAX - digit) // 10:
+            return False
+        value = value * 10 + digit
+        i += 1
+    out[0] = -value if negative else value
+    return True
+
+
+@cython.final
+cdef class RoutePolicy:
+    def __cinit__(
+        self,
+        str principal_type not None,
+        str action_type not None,
+        action,
+        str resource_type not None,
+        resource,
+        context=(),
+    ):
+        self.principal_type = principal_type
+        self.action_type = action_type
+        self.action = [<Piece?>piece for piece in action]
+        self.resource_type = resource_type
+        self.resource = [<Piece?>piece for piece in resource]
+        self.context = [<ContextField?>field for field in context]
+        self.store = None
+        self.keys = []
+
+    cdef int bind(self, EntityStore store) except -1:
+        """Learn the numbers that a store has for our names."""
+        cdef ContextField field
+        cdef list keys = []
+        self.store = None
+        self.action_number = store.type_of(self.action_type)
+        self.resource_number = store.type_of(self.resource_type)
+        for field in self.context:
+            keys.append(store.pinned_key(PyBytes_AS_STRING(field.name), <uint32_t>PyBytes_GET_SIZE(field.name)))
+        self.keys = keys
+        self.store = store
+        return 0
+
+    cdef Request principal_of(self, Decider decider, bytes subject):
+        cdef EntityUid nobody = EntityUid(self.resource_type, "")
+        return decider.prepare(
+            EntityUid(self.principal_type, subject.decode()), EntityUid(self.action_type, ""), nobody
+        )
+
+    cdef PolicyOutcome decide(self, Decider decider, Request like, const Asked* asked) except *:
+        cdef RequestC request
+        cdef Scratch* scratch
+        cdef bint complete = False
+        if self.store is not decider.store:
+            self.bind(decider.store)
+        scratch = decider.open_request(&request, like)
+        try:
+            complete = self.give(decider, &request, scratch, asked)
+        except ValueError:
+            complete = False  # bytes that are no text, or too many of them
+        finally:
+            allowed = decider.close_request(&request, scratch, complete)
+        if not complete:
+            return POLICY_INCOMPLETE
+        return POLICY_ALLOWED if allowed else POLICY_DENIED
+
+    cdef bint give(self, Decider decider, RequestC* request, Scratch* scratch, const Asked* asked) except -1:
+        """Fill in action, resource and context; False where the request stays incomplete."""
+        cdef char text[POLICY_TEXT_MAX]
+        cdef Py_ssize_t length, i
+        cdef ContextField field
+        cdef Value value
+        length = fill(self.action, asked, text)
+        if length < 0:
+            return False
+        decider.name_entity(request, scratch, 1, self.action_number, slice_of(text, length))
+        length = fill(self.resource, asked, text)
+        if length < 0:
+            return False
+        decider.name_entity(request, scratch, 2, self.resource_number, slice_of(text, length))
+        if not self.context:
+            return True
+        decider.open_context(request, scratch, <uint32_t>len(self.context))
+        for i in range(len(self.context)):
+            field = self.context[i]
+            length = fill(field.pieces, asked, text)
+            if length < 0:
+                continue  # the attribute is absent: policies ask with `has`
+            if field.kind == FIELD_TEXT:
+                decider.give_text(request, scratch, self.keys[i], slice_of(text, length))
+                continue
+            if not self.convert(scratch, field.kind, text, length, &value):
+                return False
+            decider.give_value(request, scratch, self.keys[i], &value)
+        return True
+
+    cdef bint convert(self, Scratch* scratch, FieldKind kind, const char* text, Py_ssize_t length, Value* out) noexcept:
+        """Read a value of the kind that the schema asks for; False for a text that is none."""
+        cdef IpAddress* address
+        cdef int64_t number = 0
+        if kind == FIELD_LONG:
+            out.tag = VALUE_LONG
+            if not long_of(text, length, &number):
+                return False
+            out.number = number
+            return True
+        if kind == FIELD_BOOL:
+            out.tag = VALUE_BOOL
+            if length == 4 and memcmp(text, b"true", 4) == 0:
+                out.number = 1
+                return True
+            out.number = 0
+            return length == 5 and memcmp(text, b"false", 5) == 0
+        address = <IpAddress*>arena_take(&scratch.arena, sizeof(IpAddress))
+        if address is NULL or not address_parse(
+            text, <size_t>length, &address.version, &address.prefix, address.bytes
+        ):
+            return False
+        address.owner = 0
+        out.tag = VALUE_IP
+        out.ip = address
+        return True

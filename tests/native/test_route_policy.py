@@ -1,0 +1,220 @@
+"""Routes that ask the policies: what a request is made into, and that whatever goes wrong denies."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway._native.route_policy import DeciderCell, Piece
+from gateway.config import RouteConfig
+from gateway.errors import ConfigError
+from gateway.front.route_policy import compile_route_policy
+from gateway.policy import Engine, Entities, Entity, EntityUid, PolicySet, Schema
+from tests.native.front_harness import Harness
+from tests.real.gateway import bearer, mint
+
+READ = 'Action::"read"'
+ALICE = EntityUid("User", "alice")
+OWN = 'permit (principal, action == Action::"read", resource is Order) when { principal == resource.owner };'
+ROUTE = RouteConfig(path="/orders/{id}", action=READ, resource='Order::"{id}"')
+SCHEMA = """
+entity User;
+entity Order = { owner: User };
+action read appliesTo {
+  principal: User, resource: Order, context: { tenant?: String, page?: Long, fresh?: Bool, from?: ipaddr },
+};
+"""
+
+
+def engine_of(policies: str) -> Engine:
+    entities = Entities(Entity(EntityUid("Order", name), {"owner": ALICE}) for name in ("1", "a b/ü"))
+    return Engine(PolicySet.parse(policies), entities)
+
+
+class Asking(Harness):
+    """A front door with one route that asks policies."""
+
+    def __init__(self, policies: str | None, route: RouteConfig = ROUTE, *, schema: str = "") -> None:
+        declared = Schema.parse(schema) if schema else None
+        self.cell = DeciderCell(None if policies is None else engine_of(policies))
+        super().__init__(
+            routes=(route,),
+            policies=self.cell,
+            policy_of=lambda each, index: compile_route_policy(each, index, "User", declared),
+        )
+
+    def reason(self, target: str, *headers: tuple[str, str], subject: str = "alice", method: str = "GET") -> str:
+        """Judge a request with a token of `subject`."""
+        verdict = self.door.judge_scope(self.scope(method, target, [bearer(mint(sub=subject)), *headers]))
+        return verdict.reason
+
+
+def context_route(**context: str) -> RouteConfig:
+    return RouteConfig(path="/orders/{id}", action=READ, resource='Order::"{id}"', context=context)
+
+
+def test_the_owner_passes_and_others_do_not() -> None:
+    door = Asking(OWN)
+    assert door.reason("/orders/1") == "ok"
+    assert door.reason("/orders/1", subject="bob") == "policy_denied"
+    assert door.reason("/orders/2") == "policy_denied"
+
+
+def test_a_denial_is_403_with_its_own_code() -> None:
+    answer = Asking(OWN).forward("GET", "/orders/1", bearer(mint(sub="bob")))
+    assert answer.status == 403
+    assert b'"code":"policy_denied"' in answer.body
+
+
+@pytest.mark.parametrize("ask", ["forward", "nginx", "envoy"])
+def test_all_doors_ask(ask: str) -> None:
+    door = Asking(OWN)
+    target = "http://app.test/orders/1" if ask == "nginx" else "/orders/1"
+    assert getattr(door, ask)("GET", target, bearer(mint(sub="alice"))).status == 200
+    assert getattr(door, ask)("GET", target, bearer(mint(sub="bob"))).status == 403
+
+
+def test_the_same_token_is_asked_about_each_time() -> None:
+    door = Asking(OWN)
+    token = bearer(mint(sub="alice"))
+    reasons = [door.door.judge_scope(door.scope("GET", f"/orders/{number}", [token])).reason for number in (1, 2, 1, 2)]
+    assert reasons == ["ok", "policy_denied", "ok", "policy_denied"]
+
+
+def test_parameters_are_decoded() -> None:
+    door = Asking('permit (principal, action, resource == Order::"ä b%");')
+    assert door.reason("/orders/%C3%A4%20b%25") == "ok"
+    assert door.reason("/orders/%C3%A4%20b%2541") == "path_refused"  # an escaped escape can be read in two ways
+
+
+def test_a_bad_token_is_refused_before_policies_are_asked() -> None:
+    door = Asking("permit (principal, action, resource);")
+    assert door.door.judge_scope(door.scope("GET", "/orders/1", [])).reason == "no_credentials"
+
+
+def test_no_policies_in_force_is_503_and_never_a_pass() -> None:
+    door = Asking(None)
+    assert door.reason("/orders/1") == "policy_unavailable"
+    assert door.forward("GET", "/orders/1", bearer(mint(sub="alice"))).status == 503
+
+
+def test_policies_are_swapped_under_known_tokens() -> None:
+    door = Asking(OWN)
+    token = bearer(mint(sub="alice"))
+    scope = door.scope("GET", "/orders/1", [token])
+    assert door.door.judge_scope(scope).reason == "ok"
+    door.cell.decider = engine_of("forbid (principal, action, resource);")
+    assert door.door.judge_scope(scope).reason == "policy_denied"
+    door.cell.decider = engine_of(OWN)
+    assert door.door.judge_scope(scope).reason == "ok"
+    door.cell.decider = None
+    assert door.door.judge_scope(scope).reason == "policy_unavailable"
+
+
+def test_entities_change_under_known_tokens() -> None:
+    door = Asking(OWN)
+    engine = door.cell.decider
+    assert isinstance(engine, Engine)
+    token = bearer(mint(sub="alice"))
+    scope = door.scope("GET", "/orders/1", [token])
+    assert door.door.judge_scope(scope).reason == "ok"
+    engine.entities.upsert([Entity(EntityUid("Order", "1"), {"owner": EntityUid("User", "bob")})])
+    assert door.door.judge_scope(scope).reason == "policy_denied"
+    engine.entities.upsert([Entity(EntityUid("Order", "1"), {"owner": ALICE})])
+    assert door.door.judge_scope(scope).reason == "ok"
+
+
+def test_holes_are_filled_from_method_host_path_header_and_query() -> None:
+    resource = 'T::"{request.method} {request.host} {request.path} {request.scheme} {header.x-a} {query.q}"'
+    route = RouteConfig(path="/orders/{id}", action='Action::"{request.method}"', resource=resource)
+    wanted = 'resource == T::"GET app.test /orders/1 http A b c&"'
+    door = Asking(f'permit (principal, action == Action::"GET", resource) when {{ {wanted} }};', route)
+    assert door.reason("/orders/1?p=1&q=b+c%26", ("X-A", "A")) == "ok"
+    assert door.reason("/orders/1?q=b+c%26", ("X-A", "B")) == "policy_denied"
+
+
+@pytest.mark.parametrize(
+    ("target", "headers"),
+    [
+        ("/orders/1?q=1", []),
+        ("/orders/1?q=1", [("X-A", "a"), ("X-A", "b")]),
+        ("/orders/1", [("X-A", "a")]),
+        ("/orders/1?q=1&q=2", [("X-A", "a")]),
+        ("/orders/1?q=%4", [("X-A", "a")]),
+        ("/orders/1?q=%zz", [("X-A", "a")]),
+        ("/orders/1?q=%ff", [("X-A", "a")]),
+        ("/orders/1?q=1", [("X-A", "\xff")]),
+        ("/orders/1?q=" + "x" * 9000, [("X-A", "a")]),
+    ],
+    ids=["no header", "header twice", "no query", "query twice", "cut", "no hex", "no UTF-8", "Latin-1", "too long"],
+)
+def test_a_hole_of_the_resource_that_nothing_fills_denies(target: str, headers: list[tuple[str, str]]) -> None:
+    route = RouteConfig(path="/orders/{id}", action=READ, resource='T::"{header.x-a}{query.q}"')
+    door = Asking("permit (principal, action, resource);", route)
+    assert door.reason(target, *headers) == "policy_incomplete"
+
+
+def test_an_attribute_that_nothing_fills_is_absent() -> None:
+    door = Asking(
+        'permit (principal, action, resource) unless { context has tenant && context.tenant != "a" };',
+        context_route(tenant="{header.x-tenant}"),
+    )
+    assert door.reason("/orders/1") == "ok"
+    assert door.reason("/orders/1", ("X-Tenant", "a")) == "ok"
+    assert door.reason("/orders/1", ("X-Tenant", "b")) == "policy_denied"
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ("page=3&fresh=true&from=10.1.2.3", "ok"),
+        ("page=-9223372036854775807&fresh=true&from=10.1.2.3", "policy_denied"),
+        ("page=3&fresh=false&from=10.1.2.3", "policy_denied"),
+        ("page=3&fresh=true&from=192.0.2.1", "policy_denied"),
+        ("page=x&fresh=true&from=10.1.2.3", "policy_incomplete"),
+        ("page=&fresh=true&from=10.1.2.3", "policy_incomplete"),
+        ("page=-&fresh=true&from=10.1.2.3", "policy_incomplete"),
+        ("page=9223372036854775808&fresh=true&from=10.1.2.3", "policy_incomplete"),
+        ("page=3&fresh=yes&from=10.1.2.3", "policy_incomplete"),
+        ("page=3&fresh=true&from=010.1.2.3", "policy_incomplete"),
+    ],
+)
+def test_attributes_are_read_as_the_schema_declares_them(query: str, reason: str) -> None:
+    names = {"page": "{query.page}", "fresh": "{query.fresh}", "from": "{query.from}"}
+    text = (
+        "permit (principal, action, resource) when"
+        ' { context.page > 2 && context.fresh && context.from.isInRange(ip("10.0.0.0/8")) };'
+    )
+    assert Asking(text, context_route(**names), schema=SCHEMA).reason(f"/orders/1?{query}") == reason
+
+
+@pytest.mark.parametrize(
+    ("route", "key", "problem"),
+    [
+        (RouteConfig(path="/a", action="read", resource='Order::"1"'), "action", "is no entity"),
+        (RouteConfig(path="/a", action=READ, resource='Order::"{id}"'), "resource", "nothing fills"),
+        (RouteConfig(path="/a", action='Action::"reed"', resource='Order::"1"'), "action", "no action"),
+        (RouteConfig(path="/a", action=READ, resource='Thing::"1"'), "resource", "is no resource"),
+        (context_route(nobody="x"), "context.nobody", "no such attribute"),
+        (context_route(tenant="{header.bad name}"), "context.tenant", "nothing fills"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_with_its_key(route: RouteConfig, key: str, problem: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compile_route_policy(route, 4, "User", Schema.parse(SCHEMA))
+    [fault] = caught.value.faults
+    assert fault.key == f"routes[4].{key}"
+    assert problem in fault.problem
+
+
+def test_a_principal_that_the_action_does_not_take_is_refused() -> None:
+    with pytest.raises(ConfigError, match="takes no principal `Robot`"):
+        compile_route_policy(ROUTE, 0, "Robot", Schema.parse(SCHEMA))
+
+
+def test_a_route_that_asks_nothing_has_no_policy() -> None:
+    assert compile_route_policy(RouteConfig(path="/a"), 0, "User", None) is None
+
+
+def test_pieces_have_known_kinds_only() -> None:
+    with pytest.raises(ValueError, match="index"):
+        Piece("cookie")  # type: ignore[arg-type]
