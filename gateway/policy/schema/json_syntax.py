@@ -79,7 +79,7 @@ def _action(data: Any, pointer: str) -> RawAction:
     if members.get("attributes") is not None:
         _fail(f"{pointer}/attributes", "action_attributes", "actions have no attributes", "put it into the context")
     groups = []
-    given = members.get("memberOf") or []
+    given = [] if members.get("memberOf") is None else members["memberOf"]
     if not isinstance(given, list):
         _fail(f"{pointer}/memberOf", "ill_typed", "an array is expected here")
     for index, each in enumerate(given):
