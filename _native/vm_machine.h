@@ -88,12 +88,26 @@ static inline const Value *machine_find(const Record *record, Key key, Instructi
     return NULL;
 }
 
-/* How many values a comparison may have to look at, flat: deeper ones are charged when they were built. */
-static inline int64_t machine_size(const Value *value) {
-    if (value->tag == VALUE_SET) return value->set->count;
-    if (value->tag == VALUE_RECORD) return value->record->count;
+/* How many values a comparison with `value` looks at, at most: all that it holds, at any depth. Strings count by 16
+   bytes. Stops soon after `most`. Values are nested VM_NESTING_MAX times at most, and so is this. */
+static int64_t machine_weigh(const Value *value, int64_t most) {
+    int64_t total = 0;
+    uint32_t i;
     if (value->tag == VALUE_STRING) return value->text->length >> 4;
-    return 0;
+    if (value->tag == VALUE_SET) {
+        total = value->set->count;
+        for (i = 0; i < value->set->count && total <= most; i++) total += machine_weigh(&value->set->items[i], most);
+    } else if (value->tag == VALUE_RECORD) {
+        total = value->record->count;
+        for (i = 0; i < value->record->count && total <= most; i++)
+            total += machine_weigh(&value->record->fields[i].value, most);
+    }
+    return total;
+}
+
+static inline int64_t machine_weight(const Value *value, int64_t most) {
+    if (value->tag < VALUE_SET || value->tag > VALUE_RECORD) return value->tag == VALUE_STRING ? value->text->length >> 4 : 0;
+    return machine_weigh(value, most);
 }
 
 static inline const char *machine_search(const char *at, size_t room, const Piece *piece) {
@@ -133,7 +147,7 @@ static int machine_in(Run *run, const EntityNode *entity, const Value *right) {
     /* Sets are ordered by kind: the ends tell of all elements, before any is looked at (an element that is no entity
        is an error even when another one matches). */
     if (set->items[0].tag != VALUE_ENTITY || set->items[set->count - 1].tag != VALUE_ENTITY) return -1;
-    run->steps_left -= set->count;
+    run->steps_left -= set->count; /* looked at by the next instruction that charges */
     for (i = 0; i < set->count; i++)
         if (entity_in(run->store, entity, set->items[i].entity)) return 1;
     return 0;
@@ -188,6 +202,11 @@ static inline int machine_compare(const Value *a, const Value *b) {
 #define MACHINE_NEXT() do { at++; goto *labels[at->op]; } while (0)
 #define MACHINE_BOOL(value, truth) \
     do { (value)->tag = VALUE_BOOL; (value)->number = (truth); } while (0)
+#define MACHINE_CHARGE(steps) \
+    do { \
+        run->steps_left -= (steps); \
+        if (run->steps_left < 0) MACHINE_FAIL(VM_ERROR_STEPS); \
+    } while (0)
 #define MACHINE_COMPARE(condition) \
     do { \
         int order = machine_compare(top - 2, top - 1); \
@@ -338,7 +357,7 @@ op_MULTIPLY:
 op_EQ:
 op_NE: {
     int equal;
-    run->steps_left -= machine_size(top - 1);
+    if (top[-1].tag == top[-2].tag) MACHINE_CHARGE(machine_weight(top - 1, run->steps_left));
     equal = value_equal(top - 2, top - 1);
     top--;
     MACHINE_BOOL(top - 1, equal == (at->op == OP_EQ));
@@ -377,7 +396,7 @@ op_IN: {
 op_CONTAINS: {
     int found;
     if (top[-2].tag != VALUE_SET) MACHINE_FAIL(VM_ERROR_TYPE);
-    run->steps_left -= 4 + machine_size(top - 1);
+    MACHINE_CHARGE(4 + 24 * machine_weight(top - 1, run->steps_left)); /* once for each step of a binary search */
     found = set_contains(top[-2].set, top - 1);
     top--;
     MACHINE_BOOL(top - 1, found);
@@ -396,8 +415,8 @@ op_CONTAINS_ANY: {
         lower = top[-1].set;
         upper = top[-2].set;
     }
-    run->steps_left -= (int64_t)upper->count * 4;
-    if (run->steps_left < 0) MACHINE_FAIL(VM_ERROR_STEPS);
+    MACHINE_CHARGE((int64_t)upper->count * 4);
+    for (i = 0; i < upper->count; i++) MACHINE_CHARGE(24 * machine_weight(&upper->items[i], run->steps_left));
     for (i = 0; i < upper->count; i++)
         if (set_contains(lower, &upper->items[i]) == any) {
             found = any;
@@ -415,8 +434,7 @@ op_IS_EMPTY:
 
 op_LIKE:
     if (top[-1].tag != VALUE_STRING) MACHINE_FAIL(VM_ERROR_TYPE);
-    run->steps_left -= (int64_t)(top[-1].text->length >> 4) * program->patterns[at->c].count;
-    if (run->steps_left < 0) MACHINE_FAIL(VM_ERROR_STEPS);
+    MACHINE_CHARGE((int64_t)(top[-1].text->length >> 4) * program->patterns[at->c].count);
     MACHINE_BOOL(top - 1, machine_like(top[-1].text, &program->patterns[at->c]));
     MACHINE_NEXT();
 
@@ -435,9 +453,10 @@ op_IS_STEP:
 
 op_SET: {
     const ValueSet *set;
-    run->steps_left -= (int64_t)at->c * 4;
-    if (run->steps_left < 0) MACHINE_FAIL(VM_ERROR_STEPS);
+    uint32_t i;
+    MACHINE_CHARGE((int64_t)at->c * 4);
     top -= at->c;
+    for (i = 0; i < at->c; i++) MACHINE_CHARGE(24 * machine_weight(top + i, run->steps_left)); /* sorting */
     set = machine_set(run->arena, top, at->c);
     if (set == NULL) MACHINE_FAIL(VM_ERROR_MEMORY);
     top->tag = VALUE_SET;
@@ -510,14 +529,15 @@ op_VAR_ATTR_EQ: {
     } else {
         MACHINE_FAIL(VM_ERROR_INTERNAL);
     }
-    run->steps_left -= machine_size(found);
+    if (found->tag == program->constants[at->b].tag)
+        MACHINE_CHARGE(machine_weight(&program->constants[at->b], run->steps_left));
     MACHINE_BOOL(top, value_equal(found, &program->constants[at->b]));
     top++;
     MACHINE_NEXT();
 }
 
 op_EQ_CLAUSE:
-    run->steps_left -= machine_size(top - 1);
+    if (top[-1].tag == top[-2].tag) MACHINE_CHARGE(machine_weight(top - 1, run->steps_left));
     top -= 2;
     if (value_equal(top, top + 1) == at->a) goto unsatisfied;
     MACHINE_NEXT();

@@ -298,6 +298,26 @@ def test_steps_beyond_the_limit_deny_with_a_reason_of_their_own(store: EntitySto
     assert limited.allows(ALICE, VIEW, DOC, context) is False
 
 
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "context.a == context.b",
+        "context.a != context.b",
+        "[context.a, context.b].isEmpty()",
+        "[context.a].contains(context.b)",
+        "[context.a].containsAny([context.b])",
+        '(if context.a == 1 then "" else "x") == "x" && [[context.a], [context.b]] == [context.a]',
+    ],
+)
+def test_comparing_deep_values_costs_steps(store: EntityStore, condition: str) -> None:
+    """Two values of many parts that differ in the last one: each comparison walks through all of them."""
+    deep: list[Any] = [{"x": number, "y": [number, str(number)]} for number in range(500)]
+    context = {"a": [*deep, {"z": 1}], "b": [*deep, {"z": 2}]}
+    text = f"permit{ANY} when {{ ({condition}) == ({condition}) }};"
+    assert ask(decider(store, text), context)[0] is True
+    assert decider(store, text, steps_max=1500).authorize(ALICE, VIEW, DOC, context).faults == ("steps_limit",)
+
+
 def test_a_limit_that_a_forbid_hits_denies_what_a_permit_allows(store: EntityStore) -> None:
     text = f"permit{ANY}; forbid{ANY} when {{ context.set.containsAll(context.set) == false }};"
     context = {"set": list(range(2000))}
