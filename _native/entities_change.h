@@ -572,7 +572,7 @@ static ChangeOutcome ancestors_find(Store *store, EntityNode *node, Relatives *o
         if (head == tail) break;
         above = store_node(store, store->queue[head++]);
     }
-    qsort(store->queue, tail, sizeof(uint32_t), place_compare);
+    if (tail > 0) qsort(store->queue, tail, sizeof(uint32_t), place_compare);
     out->node = node;
     out->parent_count = node->parent_count;
     out->ancestor_count = tail;
@@ -667,7 +667,7 @@ static ChangeOutcome store_commit(Store *store, const Change *changes, size_t co
     below = (uint32_t *)malloc((touched + 1) * sizeof(uint32_t));
     fresh = (Relatives *)malloc((renewed + 1) * sizeof(Relatives));
     if (below == NULL || fresh == NULL) goto undo;
-    memcpy(below, store->queue, touched * sizeof(uint32_t));
+    if (touched > 0) memcpy(below, store->queue, touched * sizeof(uint32_t));
     for (; made < renewed; made++) {
         outcome = ancestors_find(store, store_node(store, below[made]), &fresh[made]);
         if (outcome != CHANGED) goto undo;
