@@ -146,12 +146,14 @@ cdef extern from "vm_rules.h" nogil:
         uint32_t finding_count
         uint32_t finding_capacity
         int faulted
+        int strict
     int index_build(RuleIndex* index)
     void index_free(RuleIndex* index)
     bint bound_holds(const Store* store, const Bound* bound, const EntityNode* entity)
     bint rule_action_holds(const Store* store, const RuleC* rule, const EntityNode* action)
     int walk_effect(Walk* walk, int permits)
     int rules_allow(const RuleIndex* index, RequestC* request, int* fault)
+    int rules_allow_strictly(const RuleIndex* index, RequestC* request, int* fault)
 
 cdef struct Scratch:
     Scratch* next
@@ -226,7 +228,10 @@ cdef class Decider:
     cdef int give_text(self, RequestC* request, Scratch* scratch, uint32_t key, Slice text) except -1
     """Add an attribute that is text; the bytes are copied, and must be UTF-8."""
     cdef bint close_request(self, RequestC* request, Scratch* scratch, bint complete) noexcept
-    """Decide if all that was asked for is `complete`, else deny; give the working memory back."""
+    """Decide if all that was asked for is `complete`, else deny; give the working memory back.
+
+    Stricter than Cedar where Cedar is lenient: a forbid that cannot be evaluated denies.
+    """
 
 cdef Scratch* scratch_take() except NULL
 """Give working memory for one decision; the caller gives it back with scratch_give. Needs the GIL."""

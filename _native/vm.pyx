@@ -665,6 +665,7 @@ cdef class Decider:
         walk.finding_count = 0
         walk.finding_capacity = scratch.finding_capacity
         walk.faulted = 0
+        walk.strict = 0
         if not walk_effect(&walk, 0):
             walk_effect(&walk, 1)
         for number in range(walk.finding_count):
@@ -837,7 +838,7 @@ cdef class Decider:
         cdef bint allowed = False
         if complete:
             self.start(&request.run, &scratch.arena, scratch)
-            allowed = rules_allow(&self.index, request, &fault)
+            allowed = rules_allow_strictly(&self.index, request, &fault)
         scratch_give(scratch)
         return allowed
 

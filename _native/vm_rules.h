@@ -308,6 +308,7 @@ typedef struct {
     Finding *findings; /* NULL: stop at the first satisfied policy; else every policy is run, and noted here */
     uint32_t finding_count, finding_capacity;
     int faulted;       /* VM_ERROR_… of a limit that was hit, or 0 */
+    int strict;        /* a forbid that cannot be evaluated counts as a fault: what skips it might have been forbidden */
 } Walk;
 
 /* 1: stop, something was decided. */
@@ -320,8 +321,12 @@ static int walk_scan(Walk *walk, const Range *range) {
         if (number + 1 < end) __builtin_prefetch(walk->index->rules[number[1]]);
         if (!rule_holds(request->run.store, rule, request)) continue;
         if (walk->findings == NULL) {
-            outcome = machine_run(&request->run, rule->program, rule->program->quick_entry);
+            int exactly = walk->strict && !rule->permits; /* in the order of the text, so that no error hides */
+            outcome = machine_run(
+                &request->run, rule->program, exactly ? rule->program->exact_entry : rule->program->quick_entry
+            );
             if (outcome == RUN_SATISFIED) return 1;
+            if (exactly && outcome == RUN_ERROR) outcome = RUN_FAULT;
         } else {
             Finding *finding;
             if (walk->finding_count == walk->finding_capacity) { /* cannot be: it has room for every entry */
@@ -398,13 +403,14 @@ static int walk_effect(Walk *walk, int permits) {
 }
 
 /* Whether the request is allowed: no forbid is satisfied, and some permit is. A fault denies. */
-static inline int rules_allow(const RuleIndex *index, DecisionRequest *request, int *fault) {
+static inline int rules_decide(const RuleIndex *index, DecisionRequest *request, int strict, int *fault) {
     Walk walk;
     walk.index = index;
     walk.request = request;
     walk.findings = NULL;
     walk.finding_count = walk.finding_capacity = 0;
     walk.faulted = 0;
+    walk.strict = strict;
     *fault = 0;
     if (walk_effect(&walk, 0)) {
         *fault = walk.faulted;
@@ -413,6 +419,16 @@ static inline int rules_allow(const RuleIndex *index, DecisionRequest *request, 
     if (!walk_effect(&walk, 1)) return 0;
     *fault = walk.faulted;
     return !walk.faulted;
+}
+
+/* By Cedar's rules: a policy that cannot be evaluated is left out. */
+static inline int rules_allow(const RuleIndex *index, DecisionRequest *request, int *fault) {
+    return rules_decide(index, request, 0, fault);
+}
+
+/* As a door decides: a forbid that cannot be evaluated denies. */
+static inline int rules_allow_strictly(const RuleIndex *index, DecisionRequest *request, int *fault) {
+    return rules_decide(index, request, 1, fault);
 }
 
 #endif

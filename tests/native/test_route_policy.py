@@ -218,3 +218,29 @@ def test_a_route_that_asks_nothing_has_no_policy() -> None:
 def test_pieces_have_known_kinds_only() -> None:
     with pytest.raises(ValueError, match="index"):
         Piece("cookie")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "condition",
+    ["context.missing == 1", "resource.nothing", "principal.level > 3", "context has x || resource.nothing"],
+)
+def test_a_forbid_that_cannot_be_evaluated_denies(condition: str) -> None:
+    text = f"permit (principal, action, resource); forbid (principal, action, resource) when {{ {condition} }};"
+    door = Asking(text)
+    engine = door.cell.decider
+    assert isinstance(engine, Engine)
+    # Cedar itself leaves it out, and says so.
+    answer = engine.authorize(ALICE, EntityUid("Action", "read"), EntityUid("Order", "1"))
+    assert (answer.allowed, answer.errors) == (True, {"policy1"})
+    assert door.reason("/orders/1") == "policy_denied"
+
+
+def test_a_forbid_whose_error_lies_behind_a_false_clause_does_not_deny() -> None:
+    text = "permit (principal, action, resource); forbid (principal, action, resource)"
+    assert Asking(f"{text} when {{ 1 == 2 && resource.nothing }};").reason("/orders/1") == "ok"
+    assert Asking(f"{text} when {{ resource.nothing && 1 == 2 }};").reason("/orders/1") == "policy_denied"
+
+
+def test_a_permit_that_cannot_be_evaluated_hides_no_other() -> None:
+    text = "permit (principal, action, resource) when { resource.nothing }; permit (principal, action, resource);"
+    assert Asking(text).reason("/orders/1") == "ok"
