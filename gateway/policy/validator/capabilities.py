@@ -41,8 +41,6 @@ def shape_of(node: tree.Expr) -> Hashable:
             return ("get", shape_of(inner), name)
         case tree.HasAttr(inner, path):
             return _has_shape(shape_of(inner), path)
-        case tree.Slot(name):
-            return ("slot", name)
         case tree.And() | tree.Or():
             return (type(node).__name__, *_operands(node, type(node)))
         case tree.Not(inner):

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Final
 
 from gateway._native.uid import EntityUid
 from gateway.policy.schema.model import ActionDeclaration, Schema
+from gateway.policy.validator.hints import Words
 from gateway.policy.validator.types import (
     Entity,
     Field,
@@ -19,7 +21,8 @@ from gateway.policy.validator.types import (
     record_from_schema,
 )
 
-_NO_FIELDS = Record({})
+_NO_FIELDS: Final = Record({})
+_WORDS_KEPT_MAX: Final = 1_000  # records whose names are ready for hints
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,6 +51,7 @@ class Declared:
         self._entities: dict[frozenset[str], Entity] = {}
         self._attributes: dict[frozenset[str], Record] = {}
         self._tags: dict[str, Type | None] = {}
+        self._words: dict[int, tuple[Record, Words]] = {}  # the record is held, as it is known by its address
 
     # --- types
 
@@ -104,6 +108,34 @@ class Declared:
             if (declared := self._tags[name]) is not None:
                 found.append(declared)
         return found
+
+    # --- hints
+
+    @cached_property
+    def entity_words(self) -> Words:
+        """Names of entity types, for hints."""
+        return Words(self.schema.entities)
+
+    @cached_property
+    def actions_by_id(self) -> dict[str, list[EntityUid]]:
+        """Actions by their ids, which several namespaces may use."""
+        found: dict[str, list[EntityUid]] = {}
+        for uid in self.schema.actions:
+            found.setdefault(uid.id, []).append(uid)
+        return found
+
+    @cached_property
+    def action_words(self) -> Words:
+        """Ids of actions, for hints."""
+        return Words(self.actions_by_id)
+
+    def attribute_words(self, of: Entity | Record) -> Words:
+        """Names of attributes, for hints."""
+        record = of if isinstance(of, Record) else self.attributes(of)
+        if len(self._words) >= _WORDS_KEPT_MAX:
+            self._words.clear()
+        kept = self._words.setdefault(id(record), (record, Words(record.fields)))
+        return kept[1]
 
     # --- hierarchies
 

@@ -18,8 +18,8 @@ def is_container(found: Type) -> bool:
 
 def decide(
     declared: Declared, member: tree.Expr, member_type: Type | None, containers: Sequence[tree.Expr], found: Type
-) -> Bool | None:
-    """Give the type of `member in containers`; None if an action that is not declared stands on the right."""
+) -> Bool:
+    """Give the type of `member in containers`, all of which are declared."""
     uid = _uid(member)
     if uid is not None and is_action_type(uid.type):
         uids = [each for each in map(_uid, containers) if each is not None]
@@ -32,12 +32,9 @@ def decide(
     return BOOL if is_possible else FALSE
 
 
-def _action_in(declared: Declared, action: EntityUid, containers: list[EntityUid]) -> Bool | None:
+def _action_in(declared: Declared, action: EntityUid, containers: list[EntityUid]) -> Bool:
     """Actions and their groups are all known; an action is in nothing else."""
-    groups = [uid for uid in containers if is_action_type(uid.type)]
-    if action not in declared.schema.actions or any(group not in declared.schema.actions for group in groups):
-        return None
-    return known(any(declared.is_action_in(action, group) for group in groups)) if groups else FALSE
+    return known(any(declared.is_action_in(action, group) for group in containers))
 
 
 def _uid(node: tree.Expr) -> EntityUid | None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from gateway._native.uid import EntityUid, quoted
 from gateway.policy.language import tree
 from gateway.policy.validator.declared import Declared, is_action_type
-from gateway.policy.validator.report import Findings, did_you_mean, nearest
+from gateway.policy.validator.hints import Words
+from gateway.policy.validator.report import Findings
+
+_CHOICES_TOLD_MAX: Final = 8  # of an enumeration, in a hint
 
 
 class Uses:
@@ -47,7 +52,7 @@ def check_names(statement: tree.Statement, uses: Uses, declared: Declared, findi
 def check_type(name: str, declared: Declared, findings: Findings, at: tree.Node | None) -> None:
     """Tell of an entity type that is not declared."""
     if name not in declared.schema.entities and not is_action_type(name):
-        hint = did_you_mean(name, declared.schema.entities)
+        hint = declared.entity_words.hint(name)
         findings.add("unknown_entity_type", f"unknown entity type `{name}`", hint, at)
 
 
@@ -61,16 +66,16 @@ def check_entity(uid: EntityUid, declared: Declared, findings: Findings, at: tre
     declaration = declared.schema.entities.get(uid.type)
     if declaration is None or declaration.choices is None or uid.id in declaration.choices:
         return
-    hint = did_you_mean(uid.id, declaration.choices)
-    if not hint and len(declaration.choices) <= 8:
+    hint = Words(declaration.choices[:_CHOICES_TOLD_MAX]).hint(uid.id)
+    if not hint and len(declaration.choices) <= _CHOICES_TOLD_MAX:
         hint = f"one of {', '.join(map(quoted, declaration.choices))}"
     findings.add("unknown_entity_id", f"`{uid.type}` is enumerated and has no `{quoted(uid.id)}`", hint, at)
 
 
 def _meant_action(uid: EntityUid, declared: Declared) -> str:
     """Give a hint by the action's id: its type is much like all others."""
-    by_id: dict[str, EntityUid] = {}
-    for each in sorted(declared.schema.actions, key=lambda each: (each.type != uid.type, each)):
-        by_id.setdefault(each.id, each)
-    near = uid.id if uid.id in by_id else nearest(uid.id, by_id)
-    return f"did you mean `{by_id[near]}`?" if near is not None else ""
+    by_id = declared.actions_by_id
+    near = uid.id if uid.id in by_id else declared.action_words.nearest(uid.id)
+    if near is None:
+        return ""
+    return f"did you mean `{min(by_id[near], key=lambda each: (each.type != uid.type, each))}`?"

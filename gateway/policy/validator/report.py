@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from gateway.policy.faults import Fault
 from gateway.policy.language.tree import Node, Place, Statement
+
+_EXCERPT_CHARACTERS_MAX: Final = 400  # of a line that is shown; a fault beyond has its line and column only
 
 
 class Finding(NamedTuple):
@@ -52,22 +52,6 @@ class Findings:
         return tuple(self._seen)
 
 
-def did_you_mean(wrong: str, known: Iterable[str]) -> str:
-    """Give a hint that names the known word that is most like the wrong one, "" if none is."""
-    near = nearest(wrong, known)
-    return f"did you mean `{near}`?" if near is not None else ""
-
-
-def nearest(wrong: str, known: Iterable[str]) -> str | None:
-    """Give the known word that is most like the wrong one, None if none is."""
-    names = list(known)
-    found = difflib.get_close_matches(wrong, names, n=1, cutoff=0.6)
-    if found:
-        return found[0]
-    folded = wrong.casefold().rpartition("::")[2]  # letters in another case, a namespace left out
-    return next((name for name in names if name.casefold().rpartition("::")[2] == folded), None)
-
-
 def fault_of(finding: Finding, policy_id: str, statement: Statement, place: Place) -> Fault:
     """Place a finding in its file. A policy that came from JSON has no text: its fault has no line."""
     text = statement.text
@@ -76,13 +60,14 @@ def fault_of(finding: Finding, policy_id: str, statement: Statement, place: Plac
     start = min(max(finding.start, 0), len(text))
     line_start = text.rfind("\n", 0, start) + 1
     line_end = text.find("\n", start)
-    excerpt = text[line_start : line_end if line_end >= 0 else len(text)].rstrip("\r")
-    column = start - line_start + 1
-    if line_start == 0 and place.column > 1:
+    line_end = line_end if line_end >= 0 else len(text)
+    left = place.column - 1 if line_start == 0 else 0
+    column = left + start - line_start + 1
+    excerpt = ""
+    if column <= _EXCERPT_CHARACTERS_MAX:
         # What stands left of the statement is not kept with it; columns count from the line's start all the same.
-        excerpt = " " * (place.column - 1) + excerpt
-        column += place.column - 1
-    end = finding.end if finding.start >= 0 else len(text)
+        excerpt = (" " * left + text[line_start:line_end].rstrip("\r"))[:_EXCERPT_CHARACTERS_MAX]
+    end = min(finding.end if finding.start >= 0 else len(text), line_end)
     return Fault(
         finding.code,
         finding.message,
@@ -90,7 +75,7 @@ def fault_of(finding: Finding, policy_id: str, statement: Statement, place: Plac
         file=place.file,
         line=place.line + text.count("\n", 0, start),
         column=column,
-        length=max(1, min(end - start, len(excerpt) - column + 1)),
+        length=max(1, end - start),
         excerpt=excerpt,
         policy_id=policy_id,
     )

@@ -79,8 +79,7 @@ class Scopes:
         return self._is_passable(constraint, name)
 
     def _is_passable(self, constraint: Constraint, name: str) -> bool:
-        if constraint.type is not None and constraint.type != name:
-            return False
+        """Tell the same of a type that may pass, now with False for a literal of an unknown type."""
         if not constraint.entities:
             return True
         wanted = constraint.entities[0].type

@@ -18,7 +18,8 @@ from gateway.policy.language.printer import print_expression
 from gateway.policy.validator import calls, capabilities, membership
 from gateway.policy.validator.capabilities import NOTHING, Capabilities, shape_of
 from gateway.policy.validator.declared import Declared, Environment
-from gateway.policy.validator.report import Findings, did_you_mean
+from gateway.policy.validator.hints import Words
+from gateway.policy.validator.report import Findings
 from gateway.policy.validator.types import (
     BOOL,
     FALSE,
@@ -32,7 +33,6 @@ from gateway.policy.validator.types import (
     Field,
     Long,
     Mismatch,
-    Never,
     Record,
     Set,
     String,
@@ -43,7 +43,7 @@ from gateway.policy.validator.types import (
     spelled,
 )
 
-DEPTH_MAX: Final = 200  # of expressions in one another; three calls each, below Python's limit of 1,000
+DEPTH_MAX: Final = 180  # of expressions in one another; four calls each, below Python's limit of 1,000
 
 
 class Answer(NamedTuple):
@@ -55,18 +55,18 @@ class Answer(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """What an operand has to be; what has no value at all (`Never`) is everything."""
+    """What an operand has to be."""
 
     words: str
     kinds: tuple[type, ...]
 
 
-_BOOL: Final = Wanted("Bool", (Bool, Never))
-_LONG: Final = Wanted("Long", (Long, Never))
-_STRING: Final = Wanted("String", (String, Never))
-_SET: Final = Wanted("a set", (Set, Never))
-_ENTITY: Final = Wanted("an entity", (Entity, Never))
-_ENTITY_OR_RECORD: Final = Wanted("an entity or a record", (Entity, Record, Never))
+_BOOL: Final = Wanted("Bool", (Bool,))
+_LONG: Final = Wanted("Long", (Long,))
+_STRING: Final = Wanted("String", (String,))
+_SET: Final = Wanted("a set", (Set,))
+_ENTITY: Final = Wanted("an entity", (Entity,))
+_ENTITY_OR_RECORD: Final = Wanted("an entity or a record", (Entity, Record))
 
 _Hints = Mapping[type, str]
 _NO_HINTS: Final[_Hints] = {}
@@ -137,7 +137,7 @@ class Checker:
     def expect_type(self, node: tree.Expr, holds: Capabilities, wanted: Type) -> Answer:
         """Check an argument that has to be of one type."""
         answer = self.check(node, holds)
-        if answer.type is None or answer.type == wanted or isinstance(answer.type, Never):
+        if answer.type is None or answer.type == wanted:
             return answer
         self.mistyped(node, spelled(wanted), answer.type)
         return Answer(None, NOTHING, False)
@@ -339,12 +339,12 @@ class Checker:
         one, other = left.type, right.type
         if one is None or other is None:
             return _failed(BOOL)
-        if _is_ordered(one) and _is_ordered(other) and (one == other or NEVER in (one, other)):
+        if one == other and _is_ordered(one):
             return Answer(BOOL, NOTHING, left.ok and right.ok)
         if isinstance(one, Long) or (_is_ordered(one) and not isinstance(other, Long)):
-            self.mistyped(node.right, spelled(one) if one != NEVER else _COMPARED, other)
+            self.mistyped(node.right, spelled(one), other)
         elif _is_ordered(other):
-            self.mistyped(node.left, spelled(other) if other != NEVER else _COMPARED, one)
+            self.mistyped(node.left, spelled(other), one)
         else:
             hint = "compare decimals with `lessThan` and its kin" if Extension("decimal") in (one, other) else ""
             self.mistyped(node.left, _COMPARED, one, hint)
@@ -362,7 +362,7 @@ class Checker:
         if found is None or not (one.ok and other.ok):
             return _failed(BOOL)
         decided = membership.decide(self.declared, self.replaced(left), one.type, self.containers(right), found)
-        return _failed(BOOL) if decided is None else Answer(decided)
+        return Answer(decided)
 
     def containers(self, right: tree.Expr) -> list[tree.Expr]:
         """Give what stands right of `in`, one by one where it is a set that is written out."""
@@ -391,9 +391,9 @@ class Checker:
 
     def _get_attr(self, node: tree.GetAttr, holds: Capabilities) -> Answer:
         target = self._expect(node.object, holds, _ENTITY_OR_RECORD)
-        if target.type is None:
+        if not isinstance(target.type, Entity | Record):
             return _failed(None)
-        field = self._field(node, node.object, node.name, target.type, holds)
+        field = self._field(node, node.object, node.name, target.type)
         if field is None:
             return _failed(None)
         if not field.required and not capabilities.attribute(shape_of(node.object), node.name) <= holds:
@@ -401,15 +401,11 @@ class Checker:
             return _failed(field.type)
         return Answer(field.type, NOTHING, target.ok)
 
-    def _field(self, node: tree.Expr, of: tree.Expr, name: str, found: Type, holds: Capabilities) -> Field | None:
+    def _field(self, node: tree.Expr, of: tree.Expr, name: str, found: Entity | Record) -> Field | None:
         """Find an attribute, or tell that it is not there."""
-        if not isinstance(found, Entity | Record):  # Never: nothing is known of elements of an empty set
-            self.findings.add("undeclared_attribute", f"no attribute `{name}`", "", node)
-            return None
         field = self.declared.field(found, name)
         if field is None:
-            record = found if isinstance(found, Record) else self.declared.attributes(found)
-            hint = did_you_mean(name, record.fields)
+            hint = self.declared.attribute_words(found).hint(name)
             if not hint and self.declared.may_have(found, name):
                 hint = "some of the values that may stand here have it, not all"
             self.findings.add("undeclared_attribute", f"no attribute `{name}` {self._of(of, found)}", hint, node)
@@ -429,26 +425,23 @@ class Checker:
 
     def _has_attr(self, node: tree.HasAttr, holds: Capabilities) -> Answer:
         target = self._expect(node.object, holds, _ENTITY_OR_RECORD, _HAS_HINTS)
-        if target.type is None:
-            return _failed(BOOL)
         answer = Answer(TRUE)
         of, found = node.object, target.type
         for index, name in enumerate(node.path):
-            if index and not isinstance(found, _ENTITY_OR_RECORD.kinds):
-                self.mistyped(of, _ENTITY_OR_RECORD.words, found, _HAS_HINTS.get(type(found), ""))
+            if not isinstance(found, Entity | Record):
+                if found is not None:
+                    self.mistyped(of, _ENTITY_OR_RECORD.words, found, _HAS_HINTS.get(type(found), ""))
                 return _failed(BOOL)
             answer = self._both(answer, self._has_one(of, name, found, holds | answer.holds))
             if answer.type is FALSE or index == len(node.path) - 1:
                 break
-            field = self._field(node, of, name, found, holds)
+            field = self._field(node, of, name, found)
             if field is None:
                 return _failed(BOOL)
             of, found = tree.GetAttr(of, name, start=node.start, end=node.end), field.type
         return answer if target.ok else _failed(answer.type)
 
-    def _has_one(self, of: tree.Expr, name: str, found: Type, holds: Capabilities) -> Answer:
-        if not isinstance(found, Entity | Record):
-            return Answer(BOOL)
+    def _has_one(self, of: tree.Expr, name: str, found: Entity | Record, holds: Capabilities) -> Answer:
         field = self.declared.field(found, name)
         if field is None:
             return Answer(BOOL if self.declared.may_have(found, name) else FALSE)
@@ -510,7 +503,7 @@ class Checker:
     def _call(self, node: tree.Call, holds: Capabilities) -> Answer:
         signature = calls.SIGNATURES.get(node.function)
         if signature is None:
-            hint = did_you_mean(node.function, calls.SIGNATURES)
+            hint = Words(calls.SIGNATURES).hint(node.function)
             self.findings.add("unknown_function", f"unknown function `{node.function}`", hint, node)
         elif calls.has_fitting_arguments(node, signature, self.strict, self.findings):
             answers = [
@@ -529,7 +522,7 @@ def _failed(found: Type | None) -> Answer:
 
 
 def _is_ordered(found: Type) -> bool:
-    return isinstance(found, Long | Never) or (isinstance(found, Extension) and found.name in ("datetime", "duration"))
+    return isinstance(found, Long) or (isinstance(found, Extension) and found.name in ("datetime", "duration"))
 
 
 def _spine(node: tree.Expr, kind: type[tree.And] | type[tree.Or]) -> tuple[tree.Expr, list[tree.Expr]]:

@@ -129,7 +129,7 @@ class Validator:
             seen.add(key)
             try:
                 answer = self._checker.conditions(statement.conditions, environment, errors)
-            except TooDeep:
+            except (TooDeep, RecursionError):
                 errors.add("too_deep", "an expression is nested too deeply to be checked", "split the policy")
                 return True
             is_possible = is_possible or answer.type is not FALSE

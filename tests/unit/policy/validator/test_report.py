@@ -54,3 +54,16 @@ def test_a_report_without_errors_is_ok_and_warnings_do_not_change_that() -> None
     assert report.ok
     assert [fault.code for fault in report.warnings] == ["impossible_policy"]
     assert "the policy never applies" in str(report)
+
+
+def test_a_fault_far_to_the_right_has_a_place_and_no_excerpt() -> None:
+    text = "permit(principal, action, resource); " * 100 + "permit(principal is Usr, action, resource);"
+    fault = report_of(text).errors[0]
+    assert (fault.line, fault.column, fault.excerpt) == (1, text.index("principal is Usr") + 1, "")
+
+
+def test_a_long_line_is_cut_after_what_is_shown() -> None:
+    text = "permit(principal is Usr, action, resource) when { " + " || ".join(["true"] * 1000) + " };"
+    fault = report_of(text).errors[0]
+    assert text.startswith(fault.excerpt)
+    assert len(fault.excerpt) == 400

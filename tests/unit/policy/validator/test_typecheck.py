@@ -92,7 +92,7 @@ REFUSED = [
     ("context.nothing == 1", "undeclared_attribute"), ("action.nothing == 1", "undeclared_attribute"),
     ("{a: 1}.b == 1", "undeclared_attribute"), ("1.nothing == 1", "unexpected_type"),
     ("principal.name has length", "unexpected_type"), ("[1] has length", "unexpected_type"),
-    ("principal has name.length", "unexpected_type"),
+    ("principal has name.length", "unexpected_type"), ("principal.nothing has length", "undeclared_attribute"),
     # equality
     ("principal == 1", "incompatible_types"), ("principal.name == 1", "incompatible_types"),
     ("{a: 1} == {b: 1}", "incompatible_types"), ("{a: 1} == principal", "incompatible_types"),
@@ -178,6 +178,7 @@ def test_permissive_mode_accepts_types_that_differ_without_harm(condition: str) 
         ('(if principal.admin then User::"a" else Robot::"b").maker == ""', "undeclared_attribute"),
         ('(if principal.admin then User::"a" else Robot::"b").name == ""', "unguarded_attribute"),
         ("(if principal.admin then {a: 1, b: 2} else {a: 3}).b > 1", "undeclared_attribute"),
+        ("(if principal.admin then {a: 1, b: {c: 1}} else {a: 3}) has b.c", "undeclared_attribute"),
         ("(if principal.admin then 1 else true) == 1", "incompatible_types"),
         ("[1, true].isEmpty()", "incompatible_types"),
         ("(if principal.admin then {a: 1} else principal) == principal", "incompatible_types"),

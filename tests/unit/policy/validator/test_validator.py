@@ -110,6 +110,14 @@ def test_the_same_statement_twice_is_told_of_at_both_places() -> None:
     assert [(fault.policy_id, fault.line) for fault in report.errors] == [("policy0", 1), ("policy1", 2)]
 
 
+def test_what_is_kept_of_earlier_statements_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.policy.validator.validator._KEPT_MAX", 2)
+    instance = Validator(PARSED)
+    policies = PolicySet.parse("".join(f"permit(principal, action, resource) when {{ {n} }};" for n in range(5)))
+    assert len(instance.validate(policies).errors) == 5
+    assert len(instance._kept) <= 2
+
+
 def test_an_unknown_mode_is_refused() -> None:
     with pytest.raises(ValueError, match="no validation mode `lenient`"):
         Validator(PARSED, "lenient")  # type: ignore[arg-type]
