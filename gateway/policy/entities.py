@@ -167,15 +167,21 @@ class _Reading:
 
     def read(self, items: Iterator[Any]) -> None:
         index = 0
-        try:
-            while len(self._faults) < FAULTS_MAX and (batch := list(islice(items, _BATCH))):
-                self._put(batch, index)
-                index += len(batch)
-                if index > ENTITIES_MAX:
-                    self._faults.append(Fault("too_many_entities", f"more than {ENTITIES_MAX:,} entities"))
-                    break
-        except EntityError as error:  # the text is broken here; what was found before is told as well
-            self._faults.extend(error.faults)
+        broken: tuple[Fault, ...] = ()
+        while len(self._faults) < FAULTS_MAX and not broken:
+            batch: list[Any] = []
+            try:
+                batch.extend(islice(items, _BATCH))  # what stands before a break is in the batch, and told first
+            except EntityError as error:
+                broken = error.faults
+            if not batch:
+                break
+            self._put(batch, index)
+            index += len(batch)
+            if index > ENTITIES_MAX:
+                self._faults.append(Fault("too_many_entities", f"more than {ENTITIES_MAX:,} entities"))
+                break
+        self._faults.extend(broken)
         self._check_actions()
         if self._faults:
             raise EntityError(self._faults[:FAULTS_MAX])

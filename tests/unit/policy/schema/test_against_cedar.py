@@ -161,12 +161,12 @@ def test_the_corpus_is_read_and_written_back(shared: Path, chunk: int) -> None:
         again = Entities.from_json(json.dumps(entities.to_json()))
         assert by_uid(again) == by_uid(entities)
         for request in test.requests:
-            uids = [
+            principal, action, resource = (
                 EntityUid(request[name]["type"], request[name]["id"]) for name in ("principal", "action", "resource")
-            ]
-            context = parse_context(request["context"], schema, uids[1])
+            )
+            context = parse_context(request["context"], schema, action)
             if request["validateRequest"]:
-                validate_request(schema, *uids, context)
+                validate_request(schema, principal, action, resource, context)
         checked += 1
     assert checked > 90
 
