@@ -66,10 +66,8 @@ TRAPS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "decide", ["verdicts_of_machine", "verdicts_without_index", "verdicts_of_oracle", "verdicts_of_cedar"]
-)
-def test_every_trap_is_known(decide: str) -> None:
+@pytest.mark.parametrize("who", ["of_machine", "without_index", "of_oracle", "of_cedar"])
+def test_every_trap_is_known(who: str) -> None:
     text = "\n".join(f"permit(principal, action, resource) when {{ {expression} }};" for expression, _ in TRAPS)
     request = oracle.Request(ALICE, EntityUid("Action", "x"), DOC, CONTEXT)
     verdict = getattr(differential, f"verdicts_{who}")(Case(text, [], KNOWN, [request]))[0]
