@@ -92,7 +92,7 @@ typedef struct {
     uint64_t key; /* of its level */
     uint32_t first, count;
     uint32_t inner_first, inner_count; /* ranges of the next level, ascending by key; inner_count 0: scan */
-    uint32_t has_walked; /* the last of them is that of FILE_WALKED */
+    uint8_t has_any, has_type, has_walked; /* whether there are such among them: where not, nobody need ask */
 } Range;
 
 typedef struct {
@@ -175,7 +175,8 @@ static uint32_t index_range(RuleIndex *index, uint64_t key, uint32_t first, uint
     range->key = key;
     range->first = first;
     range->count = count;
-    range->inner_first = range->inner_count = range->has_walked = 0;
+    range->inner_first = range->inner_count = 0;
+    range->has_any = range->has_type = range->has_walked = 0;
     return index->range_count++;
 }
 
@@ -198,7 +199,12 @@ static int index_split(RuleIndex *index, uint32_t number, int level) {
     }
     index->ranges[number].inner_first = inner;
     index->ranges[number].inner_count = parts;
-    index->ranges[number].has_walked = index->ranges[inner + parts - 1].key == FILE_WALKED;
+    for (at = inner; at < inner + parts; at++) {
+        uint64_t kind = index->ranges[at].key >> 32;
+        index->ranges[number].has_any |= kind == FILE_ANY >> 32;
+        index->ranges[number].has_type |= kind == FILE_TYPE(0) >> 32;
+        index->ranges[number].has_walked |= kind == FILE_WALKED >> 32;
+    }
     for (at = inner; at < inner + parts; at++)
         if (!index_split(index, at, level + 1)) return 0;
     return 1;
@@ -364,8 +370,8 @@ static int walk_range(Walk *walk, uint32_t number, int level) {
     if (range->inner_count == 0) return walk_scan(walk, range);
     subject = level == 0 ? &walk->request->principal : &walk->request->resource;
     node = subject->node;
-    if (walk_key(walk, number, FILE_ANY, level)) return 1;
-    if (node->type != TYPE_OF_REQUEST && walk_key(walk, number, FILE_TYPE(node->type), level)) return 1;
+    if (range->has_any && walk_key(walk, number, FILE_ANY, level)) return 1;
+    if (range->has_type && node->type != TYPE_OF_REQUEST && walk_key(walk, number, FILE_TYPE(node->type), level)) return 1;
     if (subject->place != NODE_INDEX_NONE && walk_key(walk, number, FILE_ENTITY(subject->place), level)) return 1;
     if (range->has_walked && walk_key(walk, number, FILE_WALKED, level)) return 1;
     if (node->ancestor_count > range->inner_count) {
