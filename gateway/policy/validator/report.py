@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 from gateway.policy.faults import Fault
 from gateway.policy.language.tree import Node, Place, Statement
 
+_MESSAGE_CHARACTERS_MAX: Final = 600
 _EXCERPT_CHARACTERS_MAX: Final = 400  # of a line that is shown; a fault beyond has its line and column only
 
 
@@ -46,10 +47,15 @@ class Findings:
 
     def add(self, code: str, message: str, hint: str = "", at: Node | None = None) -> None:
         start, end = (-1, -1) if at is None else (at.start, at.end)
-        self._seen[Finding(code, message, hint, start, end)] = None
+        self._seen[Finding(code, _cut(message), _cut(hint), start, end)] = None
 
     def all(self) -> tuple[Finding, ...]:
         return tuple(self._seen)
+
+
+def _cut(message: str) -> str:
+    """Shorten a message that spells an expression or a type of great length."""
+    return message if len(message) <= _MESSAGE_CHARACTERS_MAX else message[: _MESSAGE_CHARACTERS_MAX - 1] + "…"
 
 
 def fault_of(finding: Finding, policy_id: str, statement: Statement, place: Place) -> Fault:

@@ -11,12 +11,30 @@ An answer has three parts: the type, None where none can be told; what is known 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from gateway.policy.language import tree
-from gateway.policy.language.printer import print_expression
-from gateway.policy.validator import calls, capabilities, membership
-from gateway.policy.validator.capabilities import NOTHING, Capabilities, shape_of
+from gateway.policy.validator import attributes, calls, membership
+from gateway.policy.validator.answers import (
+    A_BOOL,
+    A_LONG,
+    A_SET,
+    A_STRING,
+    AN_ENTITY,
+    CONTAINS_HINT,
+    LIKE_HINT,
+    NO_HINTS,
+    SET_HINTS,
+    SUM_HINTS,
+    Answer,
+    Hints,
+    Wanted,
+    both,
+    either,
+    failed,
+    negated,
+)
+from gateway.policy.validator.capabilities import NOTHING, Capabilities
 from gateway.policy.validator.declared import Declared, Environment
 from gateway.policy.validator.hints import Words
 from gateway.policy.validator.report import Findings
@@ -45,43 +63,6 @@ from gateway.policy.validator.types import (
 
 DEPTH_MAX: Final = 180  # of expressions in one another; four calls each, below Python's limit of 1,000
 
-
-class Answer(NamedTuple):
-    """What is known of one expression."""
-
-    type: Type | None
-    holds: Capabilities = NOTHING
-    ok: bool = True
-
-
-class Wanted(NamedTuple):
-    """What an operand has to be."""
-
-    words: str
-    kinds: tuple[type, ...]
-
-
-_BOOL: Final = Wanted("Bool", (Bool,))
-_LONG: Final = Wanted("Long", (Long,))
-_STRING: Final = Wanted("String", (String,))
-_SET: Final = Wanted("a set", (Set,))
-_ENTITY: Final = Wanted("an entity", (Entity,))
-_ENTITY_OR_RECORD: Final = Wanted("an entity or a record", (Entity, Record))
-
-_Hints = Mapping[type, str]
-_NO_HINTS: Final[_Hints] = {}
-_CONTAINS: Final = "use `contains`, `containsAny` or `containsAll` to look into a set"
-_LIKE: Final = "use `like` to look into a string"
-_HAS_HINTS: Final[_Hints] = {Set: _CONTAINS, String: _LIKE}
-_SET_HINTS: Final[_Hints] = {
-    Entity: "use `in` to ask for a place in a hierarchy",
-    Record: "use `has` to ask for an attribute",
-    String: _LIKE,
-}
-_SUM_HINTS: Final[_Hints] = {
-    String: "Cedar does not join strings",
-    Set: "Cedar does not compute unions or differences of sets",
-}
 _COMPARED: Final = "Long, datetime or duration"
 
 
@@ -108,10 +89,10 @@ class Checker:
         for condition in conditions:
             if answer.type is FALSE:
                 break
-            right = self._expect(condition.body, answer.holds, _BOOL)
+            right = self.expect(condition.body, answer.holds, A_BOOL)
             if condition.kind == "unless":
-                right = self._negated(right)
-            answer = self._both(answer, right)
+                right = negated(right)
+            answer = both(answer, right)
         return answer
 
     def check(self, node: tree.Expr, holds: Capabilities) -> Answer:
@@ -123,7 +104,7 @@ class Checker:
         self._depth -= 1
         return answer
 
-    def _expect(self, node: tree.Expr, holds: Capabilities, wanted: Wanted, hints: _Hints = _NO_HINTS) -> Answer:
+    def expect(self, node: tree.Expr, holds: Capabilities, wanted: Wanted, hints: Hints = NO_HINTS) -> Answer:
         """Check an operand that has to be of some kind."""
         answer = self.check(node, holds)
         found = answer.type
@@ -192,97 +173,68 @@ class Checker:
     # --- logic
 
     def _if(self, node: tree.If, holds: Capabilities) -> Answer:
-        test = self._expect(node.test, holds, _BOOL)
+        test = self.expect(node.test, holds, A_BOOL)
         if test.type is TRUE:
             then = self.check(node.then, holds | test.holds)
-            return Answer(then.type, then.holds | test.holds, then.ok) if test.ok and then.ok else _failed(then.type)
+            return Answer(then.type, then.holds | test.holds, then.ok) if test.ok and then.ok else failed(then.type)
         if test.type is FALSE:
             otherwise = self.check(node.otherwise, holds)
-            return otherwise if test.ok else _failed(otherwise.type)
+            return otherwise if test.ok else failed(otherwise.type)
         then = self.check(node.then, holds | test.holds)
         otherwise = self.check(node.otherwise, holds)
         if then.type is None or otherwise.type is None:
-            return _failed(None)
+            return failed(None)
         found = self.bound(node, [then.type, otherwise.type], "the branches of `if`")
         if found is None or not (test.ok and then.ok and otherwise.ok):
-            return _failed(found)
+            return failed(found)
         return Answer(found, (then.holds | test.holds) & otherwise.holds)
 
     def _and(self, node: tree.And, holds: Capabilities) -> Answer:
         first, others = _spine(node, tree.And)
-        answer = self._expect(first, holds, _BOOL)
+        answer = self.expect(first, holds, A_BOOL)
         for each in others:
             if answer.type is FALSE:
                 break  # what stands right of it is never evaluated
-            answer = self._both(answer, self._expect(each, holds | answer.holds, _BOOL))
+            answer = both(answer, self.expect(each, holds | answer.holds, A_BOOL))
         return answer
-
-    @staticmethod
-    def _both(left: Answer, right: Answer) -> Answer:
-        if left.type is None or right.type is None:
-            return _failed(BOOL)
-        ok = left.ok and right.ok
-        if right.type is FALSE:
-            return Answer(FALSE, NOTHING, ok)
-        found = left.type if right.type is TRUE else right.type if left.type is TRUE else BOOL
-        return Answer(found, left.holds | right.holds) if ok else _failed(found)
 
     def _or(self, node: tree.Or, holds: Capabilities) -> Answer:
         first, others = _spine(node, tree.Or)
-        answer = self._expect(first, holds, _BOOL)
+        answer = self.expect(first, holds, A_BOOL)
         for each in others:
             if answer.type is TRUE:
                 break  # what stands right of it is never evaluated
-            answer = self._either(answer, self._expect(each, holds, _BOOL))
+            answer = either(answer, self.expect(each, holds, A_BOOL))
         return answer
 
-    @staticmethod
-    def _either(left: Answer, right: Answer) -> Answer:
-        if left.type is None or right.type is None:
-            return _failed(BOOL)
-        if right.type is TRUE:
-            found = right
-        elif right.type is FALSE:
-            found = left
-        elif left.type is FALSE:
-            found = right
-        else:
-            found = Answer(BOOL, left.holds & right.holds)
-        return found if left.ok and right.ok else _failed(found.type)
-
     def _not(self, node: tree.Not, holds: Capabilities) -> Answer:
-        return self._negated(self._expect(node.operand, holds, _BOOL))
-
-    @staticmethod
-    def _negated(answer: Answer) -> Answer:
-        found = FALSE if answer.type is TRUE else TRUE if answer.type is FALSE else BOOL
-        return Answer(found, NOTHING, answer.ok)
+        return negated(self.expect(node.operand, holds, A_BOOL))
 
     # --- operators
 
     def _negate(self, node: tree.Negate, holds: Capabilities) -> Answer:
-        return Answer(LONG, NOTHING, self._expect(node.operand, holds, _LONG).ok)
+        return Answer(LONG, NOTHING, self.expect(node.operand, holds, A_LONG).ok)
 
     def _like(self, node: tree.Like, holds: Capabilities) -> Answer:
-        hints: _Hints = {Entity: "use `is` to ask for an entity's type"}
-        return Answer(BOOL, NOTHING, self._expect(node.object, holds, _STRING, hints).ok)
+        hints: Hints = {Entity: "use `is` to ask for an entity's type"}
+        return Answer(BOOL, NOTHING, self.expect(node.object, holds, A_STRING, hints).ok)
 
     def _is_empty(self, node: tree.IsEmpty, holds: Capabilities) -> Answer:
-        hints: _Hints = {String: 'compare with `""` to ask whether a string is empty'}
-        return Answer(BOOL, NOTHING, self._expect(node.object, holds, _SET, hints).ok)
+        hints: Hints = {String: 'compare with `""` to ask whether a string is empty'}
+        return Answer(BOOL, NOTHING, self.expect(node.object, holds, A_SET, hints).ok)
 
     def _is(self, node: tree.Is, holds: Capabilities) -> Answer:
         hints = dict.fromkeys((Bool, Long, String, Set, Record, Extension), "only types of entities can be asked for")
-        target = self._expect(node.object, holds, _ENTITY, hints)
+        target = self.expect(node.object, holds, AN_ENTITY, hints)
         if not isinstance(target.type, Entity):
-            test = _failed(BOOL)
+            test = failed(BOOL)
         elif node.type not in target.type.names:
             return Answer(FALSE, NOTHING, target.ok)
         else:
             test = Answer(TRUE if len(target.type.names) == 1 else BOOL, NOTHING, target.ok)
         if node.container is None:
             return test
-        return self._both(test, self._in(node, node.object, node.container, holds))
+        return both(test, self._in(node, node.object, node.container, holds))
 
     def _binary(self, node: tree.Binary, holds: Capabilities) -> Answer:
         op = node.op
@@ -290,21 +242,21 @@ class Checker:
             case "==":
                 return self._equal(node, holds)
             case "!=":
-                return self._negated(self._equal(node, holds))
+                return negated(self._equal(node, holds))
             case "<" | "<=" | ">" | ">=":
                 return self._compared(node, holds)
             case "in":
                 return self._in(node, node.left, node.right, holds)
             case "+" | "-" | "*":
-                hints: _Hints = _SUM_HINTS if op == "+" else {Set: _SUM_HINTS[Set]}
-                left = self._expect(node.left, holds, _LONG, hints)
-                return Answer(LONG, NOTHING, self._expect(node.right, holds, _LONG, hints).ok and left.ok)
+                hints: Hints = SUM_HINTS if op == "+" else {Set: SUM_HINTS[Set]}
+                left = self.expect(node.left, holds, A_LONG, hints)
+                return Answer(LONG, NOTHING, self.expect(node.right, holds, A_LONG, hints).ok and left.ok)
             case "contains" | "containsAll" | "containsAny":
                 return self._contains(node, holds)
             case "hasTag":
-                return self._has_tag(node, holds)
+                return attributes.has_tag(self, node, holds)
             case "getTag":
-                return self._get_tag(node, holds)
+                return attributes.get_tag(self, node, holds)
 
     def _equal(self, node: tree.Binary, holds: Capabilities) -> Answer:
         left, right = self.check(node.left, holds), self.check(node.right, holds)
@@ -338,7 +290,7 @@ class Checker:
         left, right = self.check(node.left, holds), self.check(node.right, holds)
         one, other = left.type, right.type
         if one is None or other is None:
-            return _failed(BOOL)
+            return failed(BOOL)
         if one == other and _is_ordered(one):
             return Answer(BOOL, NOTHING, left.ok and right.ok)
         if isinstance(one, Long) or (_is_ordered(one) and not isinstance(other, Long)):
@@ -349,18 +301,18 @@ class Checker:
             hint = "compare decimals with `lessThan` and its kin" if Extension("decimal") in (one, other) else ""
             self.mistyped(node.left, _COMPARED, one, hint)
             self.mistyped(node.right, _COMPARED, other, hint)
-        return _failed(BOOL)
+        return failed(BOOL)
 
     def _in(self, node: tree.Expr, left: tree.Expr, right: tree.Expr, holds: Capabilities) -> Answer:
-        one = self._expect(left, holds, _ENTITY, {Set: _CONTAINS, String: _LIKE})
+        one = self.expect(left, holds, AN_ENTITY, {Set: CONTAINS_HINT, String: LIKE_HINT})
         other = self.check(right, holds)
         found = other.type
         if found is not None and not membership.is_container(found):
-            hint = _CONTAINS if isinstance(found, Set) else _LIKE if isinstance(found, String) else ""
+            hint = CONTAINS_HINT if isinstance(found, Set) else LIKE_HINT if isinstance(found, String) else ""
             self.mistyped(right, "an entity or a set of entities", found, hint)
-            return _failed(BOOL)
+            return failed(BOOL)
         if found is None or not (one.ok and other.ok):
-            return _failed(BOOL)
+            return failed(BOOL)
         decided = membership.decide(self.declared, self.replaced(left), one.type, self.containers(right), found)
         return Answer(decided)
 
@@ -370,7 +322,7 @@ class Checker:
         return [self.replaced(item) for item in items]
 
     def _contains(self, node: tree.Binary, holds: Capabilities) -> Answer:
-        left = self._expect(node.left, holds, _SET, _SET_HINTS)
+        left = self.expect(node.left, holds, A_SET, SET_HINTS)
         if node.op == "contains":
             right = self.check(node.right, holds)
             one = left.type.element if isinstance(left.type, Set) else None
@@ -379,7 +331,7 @@ class Checker:
             hints = dict.fromkeys(
                 (Bool, Long, String, Entity, Record, Extension), "use `contains` for a single element"
             )
-            right = self._expect(node.right, holds, _SET, hints)
+            right = self.expect(node.right, holds, A_SET, hints)
             one = left.type
             where = "the sets"
         ok = left.ok and right.ok
@@ -387,107 +339,19 @@ class Checker:
             ok = self.bound(node, [one, right.type], where) is not None and ok
         return Answer(BOOL, NOTHING, ok)
 
-    # --- attributes and tags
-
-    def _get_attr(self, node: tree.GetAttr, holds: Capabilities) -> Answer:
-        target = self._expect(node.object, holds, _ENTITY_OR_RECORD)
-        if not isinstance(target.type, Entity | Record):
-            return _failed(None)
-        field = self._field(node, node.object, node.name, target.type)
-        if field is None:
-            return _failed(None)
-        if not field.required and not capabilities.attribute(shape_of(node.object), node.name) <= holds:
-            self._unguarded(node)
-            return _failed(field.type)
-        return Answer(field.type, NOTHING, target.ok)
-
-    def _field(self, node: tree.Expr, of: tree.Expr, name: str, found: Entity | Record) -> Field | None:
-        """Find an attribute, or tell that it is not there."""
-        field = self.declared.field(found, name)
-        if field is None:
-            hint = self.declared.attribute_words(found).hint(name)
-            if not hint and self.declared.may_have(found, name):
-                hint = "some of the values that may stand here have it, not all"
-            self.findings.add("undeclared_attribute", f"no attribute `{name}` {self._of(of, found)}", hint, node)
-        return field
-
-    def _of(self, of: tree.Expr, found: Entity | Record) -> str:
-        if isinstance(found, Entity):
-            return f"on `{spelled(found)}`"
-        if isinstance(of, tree.Variable):
-            return f"in the context of `{self.environment.action}`"
-        return f"in `{print_expression(of)}`"
-
-    def _unguarded(self, node: tree.GetAttr) -> None:
-        guard = print_expression(tree.HasAttr(node.object, (node.name,)))
-        message = f"`{print_expression(node)}` may be absent: the attribute is optional"
-        self.findings.add("unguarded_attribute", message, f"ask first: `{guard} && …`", node)
-
-    def _has_attr(self, node: tree.HasAttr, holds: Capabilities) -> Answer:
-        target = self._expect(node.object, holds, _ENTITY_OR_RECORD, _HAS_HINTS)
-        answer = Answer(TRUE)
-        of, found = node.object, target.type
-        for index, name in enumerate(node.path):
-            if not isinstance(found, Entity | Record):
-                if found is not None:
-                    self.mistyped(of, _ENTITY_OR_RECORD.words, found, _HAS_HINTS.get(type(found), ""))
-                return _failed(BOOL)
-            answer = self._both(answer, self._has_one(of, name, found, holds | answer.holds))
-            if answer.type is FALSE or index == len(node.path) - 1:
-                break
-            field = self._field(node, of, name, found)
-            if field is None:
-                return _failed(BOOL)
-            of, found = tree.GetAttr(of, name, start=node.start, end=node.end), field.type
-        return answer if target.ok else _failed(answer.type)
-
-    def _has_one(self, of: tree.Expr, name: str, found: Entity | Record, holds: Capabilities) -> Answer:
-        field = self.declared.field(found, name)
-        if field is None:
-            return Answer(BOOL if self.declared.may_have(found, name) else FALSE)
-        gained = capabilities.attribute(shape_of(of), name)
-        # An entity that a policy speaks of need not exist, and then has no attributes, required ones neither.
-        is_there = (field.required and isinstance(found, Record)) or gained <= holds
-        return Answer(TRUE if is_there else BOOL, gained)
-
-    def _has_tag(self, node: tree.Binary, holds: Capabilities) -> Answer:
-        target, key = self._expect(node.left, holds, _ENTITY), self._expect(node.right, holds, _STRING)
-        if not isinstance(target.type, Entity):
-            return _failed(BOOL)
-        gained = capabilities.tag(shape_of(node.left), shape_of(node.right))
-        has_tags = bool(self.declared.tags(target.type))
-        found = FALSE if not has_tags else TRUE if gained <= holds else BOOL
-        return Answer(found, gained) if target.ok and key.ok else _failed(found)
-
-    def _get_tag(self, node: tree.Binary, holds: Capabilities) -> Answer:
-        target, key = self._expect(node.left, holds, _ENTITY), self._expect(node.right, holds, _STRING)
-        if not isinstance(target.type, Entity):
-            return _failed(None)
-        tags = self.declared.tags(target.type)
-        if not tags:
-            self.findings.add("undeclared_tags", f"entities of `{spelled(target.type)}` have no tags", "", node)
-            return _failed(None)
-        if not capabilities.tag(shape_of(node.left), shape_of(node.right)) <= holds:
-            guard = print_expression(tree.Binary("hasTag", node.left, node.right))
-            message = f"`{print_expression(node)}` may be absent"
-            self.findings.add("unguarded_tag", message, f"ask first: `{guard} && …`", node)
-            return _failed(None)
-        found = self.bound(node, tags, "the tags")
-        return Answer(found, NOTHING, found is not None and target.ok and key.ok)
-
     # --- values
 
     def _set(self, node: tree.SetOf, holds: Capabilities) -> Answer:
         answers = [self.check(item, holds) for item in node.items]
         if self.strict and not node.items:
             self.findings.add("empty_set", "an empty set has no type of elements", "ask `isEmpty()` instead", node)
-            return _failed(None)
+            return failed(None)
         types = [answer.type for answer in answers if answer.type is not None]
         if len(types) < len(answers):
-            return _failed(None)
+            return failed(None)
         element = self.bound(node, types, "the elements of a set")
         if element is None:
-            return _failed(None)
+            return failed(None)
         return Answer(Set(element), NOTHING, all(answer.ok for answer in answers))
 
     def _record(self, node: tree.RecordOf, holds: Capabilities) -> Answer:
@@ -498,7 +362,7 @@ class Checker:
             ok = ok and answer.ok
             if answer.type is not None:
                 fields[name] = Field(answer.type)
-        return Answer(Record(fields), NOTHING, ok) if len(fields) == len(node.items) else _failed(None)
+        return Answer(Record(fields), NOTHING, ok) if len(fields) == len(node.items) else failed(None)
 
     def _call(self, node: tree.Call, holds: Capabilities) -> Answer:
         signature = calls.SIGNATURES.get(node.function)
@@ -513,12 +377,7 @@ class Checker:
             return Answer(signature.result, NOTHING, all(answer.ok for answer in answers))
         for argument in node.arguments:
             self.check(argument, holds)
-        return _failed(None if signature is None else signature.result)
-
-
-def _failed(found: Type | None) -> Answer:
-    """Give the answer of an expression with an error in it; nothing is known from it."""
-    return Answer(found, NOTHING, False)
+        return failed(None if signature is None else signature.result)
 
 
 def _is_ordered(found: Type) -> bool:
@@ -544,8 +403,8 @@ _RULES: Final[Mapping[type, Callable[[Checker, Any, Capabilities], Answer]]] = {
     tree.Not: Checker._not,
     tree.Negate: Checker._negate,
     tree.Binary: Checker._binary,
-    tree.GetAttr: Checker._get_attr,
-    tree.HasAttr: Checker._has_attr,
+    tree.GetAttr: attributes.get_attr,
+    tree.HasAttr: attributes.has_attr,
     tree.Like: Checker._like,
     tree.Is: Checker._is,
     tree.IsEmpty: Checker._is_empty,

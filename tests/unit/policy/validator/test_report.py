@@ -67,3 +67,10 @@ def test_a_long_line_is_cut_after_what_is_shown() -> None:
     fault = report_of(text).errors[0]
     assert text.startswith(fault.excerpt)
     assert len(fault.excerpt) == 400
+
+
+def test_a_message_about_a_very_long_expression_is_cut() -> None:
+    fields = ", ".join(f"a{n}: {n}" for n in range(1000))
+    report = report_of(f"permit(principal, action, resource) when {{ {{{fields}}}.b == 1 && {{{fields}}} == 1 }};")
+    assert [fault.code for fault in report.errors] == ["undeclared_attribute", "incompatible_types"]
+    assert all(len(fault.message) == 600 for fault in report.errors)
