@@ -87,7 +87,8 @@ def uid_from_json(data: Any, pointer: str) -> EntityUid:
         return data
     if isinstance(data, Mapping) and data.keys() == {"__entity"}:
         return uid_from_json(data["__entity"], f"{pointer}/__entity")
-    if isinstance(data, Mapping) and isinstance(data.get("type"), str) and isinstance(data.get("id"), str):
+    exact = isinstance(data, Mapping) and data.keys() == {"type", "id"}
+    if exact and isinstance(data["type"], str) and isinstance(data["id"], str):
         kind = data["type"]
         if not is_type_name(kind):
             hint = "a type is names joined by `::`: Photos::Album"
@@ -158,7 +159,8 @@ def _from_escape(name: str, data: Mapping[str, Any], guided: bool, pointer: str,
 def _call(data: Any, pointer: str, depth: int, *, guided: bool) -> Any:
     if depth > DEPTH_MAX:
         raise Misfit("too_deep", f"nested more than {DEPTH_MAX} times", pointer, "make it flatter")
-    if not isinstance(data, Mapping) or not isinstance(data.get("fn"), str) or ("arg" in data) == ("args" in data):
+    exact = isinstance(data, Mapping) and data.keys() in ({"fn", "arg"}, {"fn", "args"})
+    if not exact or not isinstance(data["fn"], str):
         raise Misfit("no_value", "a call has `fn` and `arg`", pointer, 'write {"fn": "decimal", "arg": "1.5"}')
     function = data["fn"]
     if function not in _FUNCTIONS:
