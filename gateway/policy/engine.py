@@ -131,6 +131,13 @@ def _declare_actions(store: EntityStore, schema: Schema) -> None:
         store.apply(upserts)
 
 
+def _says_the_same(known: Policy | None, policy: Policy) -> bool:
+    """Tell whether a policy asks what it asked before, wherever it stands in its file now."""
+    return known is policy or (
+        known is not None and known.statement is policy.statement and known.slots == policy.slots
+    )
+
+
 def _compile(
     policies: Mapping[str, Policy], known: dict[str, tuple[Policy | None, Rule]]
 ) -> dict[str, tuple[Policy | None, Rule]]:
@@ -140,8 +147,8 @@ def _compile(
     find = known.get
     for policy_id, policy in policies.items():
         found = find(policy_id)
-        if found is not None and found[0] is policy:
-            compiled[policy_id] = found
+        if found is not None and _says_the_same(found[0], policy):
+            compiled[policy_id] = policy, found[1]
             continue
         statement = policy.statement
         program = programs.get(id(statement))
