@@ -5,25 +5,17 @@ Redis must not forget what it acknowledged: run it with `appendonly yes` and `ma
 
 from __future__ import annotations
 
-import asyncio
-import importlib
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import urlsplit
 
-from gateway.errors import StoreUnavailable
 from gateway.stores.base import ORIGIN, PURGE_SLACK_S, Revision, RevocationBatch, RevocationKind, RevocationRow
+from gateway.stores.redis_server import BLOCK_S_MAX, CALL_TIMEOUT_S, RedisServer, answer
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-OPEN_TIMEOUT_S = 30.0  # the import of the driver, on a machine that has just started
-CONNECT_TIMEOUT_S = 1.0  # TCP and TLS
-CALL_TIMEOUT_S = 1.0  # one call in all: the driver's own timeouts do not end a peer that is stopped or drips
-CONNECTIONS_MAX = 8
-BLOCK_S_MAX = 1.0  # of one blocking read: a server that is stopped is noticed this late
 PURGE_PAGE = 1000  # rows looked at in one call
 OVERLAP_MS = 60_000  # read again after a fault: a replica that took over may lack, or have given, earlier ids
 
@@ -45,16 +37,11 @@ class RedisRevocationStore:
     shared = "network"
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        self._place_name = f"{parts.scheme}://{parts.hostname or ''}:{parts.port or 6379}{parts.path}"  # no password
-        self._url = url
-        self._client: Redis | None = None
-        self._opening = asyncio.Lock()
-        self._suspect = False  # a call failed: what follows may be another server
+        self._server = RedisServer(url)
 
     async def append(self, rows: Sequence[RevocationRow]) -> Revision:
-        client = await self._open()
-        async with self._bounded(CALL_TIMEOUT_S):
+        client = await self._server.open()
+        async with self._server.bounded(CALL_TIMEOUT_S):
             async with client.pipeline(transaction=True) as pipe:
                 pipe.set(LOG, secrets.token_hex(8), nx=True)
                 pipe.get(LOG)
@@ -64,18 +51,18 @@ class RedisRevocationStore:
             return _revision(log.decode(), ids[-1].decode() if ids else START)
 
     async def read_after(self, revision: Revision, limit: int) -> RevocationBatch:
-        client = await self._open()
-        async with self._bounded(CALL_TIMEOUT_S):
+        client = await self._server.open()
+        async with self._server.bounded(CALL_TIMEOUT_S):
             log = await self._log(client)
             after, restarted = _place(revision, log)
-            begin = _rewind(after) if self._suspect else after
+            begin = _rewind(after) if self._server.suspect else after
             found = await _page(client, begin, limit)
             if not found and _order(after) > _order(await _last_id(client)):
                 # The log is one that we know, with less in it than we saw: an earlier state was restored.
                 restarted = after != START
                 begin = after = START
                 found = await _page(client, begin, limit)
-            self._suspect = False
+            self._server.suspect = False
         page = found[:limit]
         rows = []
         for _, fields in page:
@@ -94,15 +81,15 @@ class RedisRevocationStore:
         block_s = min(timeout_s, BLOCK_S_MAX)
         if block_s <= 0:
             return
-        client = await self._open()
-        async with self._bounded(block_s + CALL_TIMEOUT_S):
+        client = await self._server.open()
+        async with self._server.bounded(block_s + CALL_TIMEOUT_S):
             await client.xread({STREAM: after or START}, count=1, block=max(1, int(block_s * 1000)))
 
     async def purge(self, now_s: float) -> int:
-        client = await self._open()
+        client = await self._server.open()
         total, after, more = 0, START, True
         while more:
-            async with self._bounded(CALL_TIMEOUT_S):
+            async with self._server.bounded(CALL_TIMEOUT_S):
                 found = await _page(client, after, PURGE_PAGE)
                 dead = [identifier for identifier, fields in found if _is_over(fields, now_s)]
                 if dead:
@@ -112,66 +99,15 @@ class RedisRevocationStore:
         return total
 
     async def close(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            with suppress(Exception):
-                async with asyncio.timeout(CALL_TIMEOUT_S):
-                    await client.aclose()
-
-    @asynccontextmanager
-    async def _bounded(self, timeout_s: float) -> AsyncIterator[None]:
-        """Hold a hard deadline over everything inside, and let no error of the driver pass."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                yield
-        except TimeoutError as error:
-            self._suspect = True
-            raise StoreUnavailable(f"`{self._place_name}` did not answer within {timeout_s:g} s") from error
-        except Exception as error:  # redis-py lets AttributeError and others out of a connection that breaks
-            self._suspect = True
-            raise StoreUnavailable(f"`{self._place_name}` failed: {type(error).__name__}") from error
-
-    async def _open(self) -> Redis:
-        """Return the client, made on first use; no server is asked."""
-        async with self._opening, self._bounded(OPEN_TIMEOUT_S):
-            if self._client is None:
-                # The import takes 200 ms; the loop has requests to answer meanwhile.
-                await asyncio.to_thread(importlib.import_module, "redis.asyncio")
-                self._client = _new_client(self._url)
-            return self._client
+        await self._server.close()
 
     async def _log(self, client: Redis) -> str:
         """Return the log's name, giving it one when it is new: a server that was emptied has another."""
-        name = await _answer(client.get(LOG))
+        name = await answer(client.get(LOG))
         if name is None:
-            await _answer(client.set(LOG, secrets.token_hex(8), nx=True))
-            name = await _answer(client.get(LOG))
+            await answer(client.set(LOG, secrets.token_hex(8), nx=True))
+            name = await answer(client.get(LOG))
         return cast(bytes, name).decode()
-
-
-def _new_client(url: str) -> Redis:
-    from redis.asyncio import Redis
-    from redis.asyncio.retry import Retry
-    from redis.backoff import NoBackoff
-    from redis.maint_notifications import MaintNotificationsConfig
-
-    return Redis.from_url(
-        url,
-        # `_bounded` holds the deadline. With a socket_timeout, redis-py 8.1 writes through asyncio.wait_for, which on
-        # Python 3.11 swallows a cancellation that comes when the write is done: ours, and that of asyncio.timeout.
-        socket_timeout=None,
-        socket_connect_timeout=CONNECT_TIMEOUT_S,
-        socket_keepalive=True,
-        max_connections=CONNECTIONS_MAX,
-        retry=Retry(NoBackoff(), 0),  # whoever calls knows better when to come again
-        decode_responses=False,
-        maint_notifications_config=MaintNotificationsConfig(enabled=False),
-    )
-
-
-async def _answer(value: Any) -> Any:
-    """Await an answer; redis-py's types say that some may be there already."""
-    return await cast(Awaitable[Any], value)
 
 
 async def _page(client: Redis, after: str, limit: int) -> list[tuple[bytes, Fields]]:
@@ -181,7 +117,7 @@ async def _page(client: Redis, after: str, limit: int) -> list[tuple[bytes, Fiel
 
 async def _last_id(client: Redis) -> str:
     """Return the highest id ever given; entries that were removed count."""
-    if not await _answer(client.exists(STREAM)):
+    if not await answer(client.exists(STREAM)):
         return START
     information = await client.xinfo_stream(STREAM)
     return cast(bytes, information["last-generated-id"]).decode()

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import secrets
 import sqlite3
-import stat
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
 
-from gateway.errors import StoreUnavailable
 from gateway.stores.base import ORIGIN, PURGE_SLACK_S, Revision, RevocationBatch, RevocationKind, RevocationRow
+from gateway.stores.sqlite_file import SQLiteFile, Watch
 
-T = TypeVar("T")
-
-CALL_TIMEOUT_S = 2.0  # of one call, the wait for another worker's write included
-BUSY_TIMEOUT_MS = 1000  # SQLite's own share of it
 PURGE_ROWS_MAX = 10_000  # deleted in one transaction, so that no append waits long
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS log (name TEXT PRIMARY KEY, id TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS revocations (
   number INTEGER PRIMARY KEY AUTOINCREMENT, -- never given twice, also after a purge
   kind TEXT NOT NULL,
@@ -38,116 +26,40 @@ CREATE INDEX IF NOT EXISTS revocations_until ON revocations (until_s);
 
 
 class SQLiteRevocationStore:
-    """A log in a table. Readers look for news every `poll_ms`; one look costs some tens of microseconds.
+    """A log in a table; the number of a row is its place.
 
-    All of SQLite runs in one thread of the store's own: the event loop never waits for a disk. The number of a row is
-    its place: SQLite lets one writer in at a time, so that rows become visible in the order of their numbers.
+    Readers look for news every `poll_ms`; one look costs some tens of microseconds.
     """
 
     shared = "machine"
 
     def __init__(self, path: Path, *, poll_ms: int = 200) -> None:
-        self._path = path
-        self._poll_s = poll_ms / 1000
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite-revocations")
-        self._connection: sqlite3.Connection | None = None  # used and closed by the thread only
-        self._log = ""  # which file it is; known once connected
-        self._inode = (0, 0)  # which file is open
-        self._quiet: tuple[int, int] | None = None  # SQLite's data_version at which nothing followed this number
-        self._appended = asyncio.Event()
+        self._file = SQLiteFile(path, _SCHEMA, "revocations")
+        self._watch = Watch(self._file, poll_ms / 1000, self._has_news)
 
     async def append(self, rows: Sequence[RevocationRow]) -> Revision:
-        revision = await self._call(lambda db: self._append(db, rows))
-        self._appended.set()
-        self._appended = asyncio.Event()
+        revision = await self._file.call(lambda db: self._append(db, rows))
+        self._watch.wrote()
         return revision
 
     async def read_after(self, revision: Revision, limit: int) -> RevocationBatch:
-        return await self._call(lambda db: self._read_after(db, revision, limit))
+        return await self._file.call(lambda db: self._read_after(db, revision, limit))
 
     async def wait(self, revision: Revision, timeout_s: float) -> None:
-        loop = asyncio.get_running_loop()
-        deadline_s = loop.time() + timeout_s
-        appended = self._appended
-        while await self._call(lambda db: self._is_quiet(db, revision)):
-            rest_s = deadline_s - loop.time()
-            if rest_s <= 0:
-                return
-            with suppress(TimeoutError):
-                async with asyncio.timeout(min(self._poll_s, rest_s)):
-                    await appended.wait()
-                    return
+        await self._watch.wait(revision, timeout_s)
 
     async def purge(self, now_s: float) -> int:
         total = 0
         while True:
-            count = await self._call(lambda db: self._purge(db, int(now_s - PURGE_SLACK_S)))
+            count = await self._file.call(lambda db: self._purge(db, int(now_s - PURGE_SLACK_S)))
             total += count
             if count < PURGE_ROWS_MAX:
                 return total
 
     async def close(self) -> None:
-        with suppress(RuntimeError, TimeoutError):
-            async with asyncio.timeout(CALL_TIMEOUT_S):
-                await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
-        self._thread.shutdown(wait=False)
-
-    async def _call(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `work` in the store's thread. A thread that hangs in the disk costs callers their deadline, no more."""
-        try:
-            async with asyncio.timeout(CALL_TIMEOUT_S):
-                return await asyncio.get_running_loop().run_in_executor(self._thread, self._work, work)
-        except TimeoutError as error:
-            raise StoreUnavailable(f"`{self._path}` did not answer within {CALL_TIMEOUT_S:g} s") from error
-        except (sqlite3.Error, OSError, RuntimeError) as error:
-            raise StoreUnavailable(f"`{self._path}` cannot be used: {error}") from error
+        await self._file.close()
 
     # -- in the thread
-
-    def _work(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        try:
-            return work(self._connect())
-        except BaseException:
-            self._disconnect()
-            raise
-
-    def _connect(self) -> sqlite3.Connection:
-        if self._connection is not None and self._is_our_file():
-            return self._connection
-        self._disconnect()
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # SQLite would create the file with the process's umask; its -wal and -shm take the mode of the file.
-        handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        try:
-            self._inode = _check(handle, self._path)
-        finally:
-            os.close(handle)
-        connection = sqlite3.connect(
-            self._path, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=True
-        )
-        try:
-            _enter_wal(connection)
-            connection.execute("PRAGMA synchronous = FULL")  # what was acknowledged survives a power cut
-            connection.executescript(_SCHEMA)
-            self._log = _log_id(connection)
-        except BaseException:
-            connection.close()
-            raise
-        self._connection, self._quiet = connection, None
-        return connection
-
-    def _is_our_file(self) -> bool:
-        """Say whether the path still names the file that is open: a deleted log would swallow what is appended."""
-        try:
-            status = self._path.stat()
-        except OSError:
-            return False
-        return (status.st_dev, status.st_ino) == self._inode
-
-    def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
 
     def _append(self, db: sqlite3.Connection, rows: Sequence[RevocationRow]) -> Revision:
         db.execute("BEGIN IMMEDIATE")
@@ -160,17 +72,16 @@ class SQLiteRevocationStore:
                 )
                 number = cursor.lastrowid or 0
             db.execute("COMMIT")
-            self._quiet = None  # our own commits do not change data_version
         except BaseException:
             with suppress(sqlite3.Error):
                 db.execute("ROLLBACK")
             raise
-        return self._revision(number or _last_number(db))
+        return self._revision(number or self._file.last_number(db))
 
     def _read_after(self, db: sqlite3.Connection, revision: Revision, limit: int) -> RevocationBatch:
         after, restarted = self._place(revision)
         found = _page(db, after, limit)
-        if not found and after > _last_number(db):
+        if not found and after > self._file.last_number(db):
             # The log is one that we know, with less in it than we saw: a copy of earlier days was put in its place.
             after, restarted = 0, True
             found = _page(db, after, limit)
@@ -188,18 +99,9 @@ class SQLiteRevocationStore:
             damaged=len(page) - len(rows),
         )
 
-    def _is_quiet(self, db: sqlite3.Connection, revision: Revision) -> bool:
-        """Say that nothing follows `revision`; without a look at tables while nobody else wrote (`data_version`)."""
+    def _has_news(self, db: sqlite3.Connection, revision: Revision) -> bool:
         after, restarted = self._place(revision)
-        if restarted:
-            return False
-        (version,) = db.execute("PRAGMA data_version").fetchone()
-        if self._quiet == (version, after):
-            return True
-        if after > _last_number(db) or _page(db, after, 0):
-            return False
-        self._quiet = (version, after)
-        return True
+        return restarted or after > self._file.last_number(db) or bool(_page(db, after, 0))
 
     def _purge(self, db: sqlite3.Connection, before_s: int) -> int:
         cursor = db.execute(
@@ -209,31 +111,14 @@ class SQLiteRevocationStore:
         return cursor.rowcount
 
     def _revision(self, number: int) -> Revision:
-        return f"{self._log}:{number}"
+        return f"{self._file.log_id}:{number}"
 
     def _place(self, revision: Revision) -> tuple[int, bool]:
         """Return the number that `revision` stands for, and whether it belongs to another log."""
         log, _, number = revision.partition(":")
         if revision == ORIGIN:
             return 0, False
-        return (int(number), False) if log == self._log else (0, True)
-
-
-def _log_id(db: sqlite3.Connection) -> str:
-    """Return the log's name, giving it one when it is new."""
-    query = "SELECT id FROM log WHERE name = 'revocations'"
-    row = db.execute(query).fetchone()
-    if row is None:
-        db.execute("INSERT OR IGNORE INTO log VALUES ('revocations', ?)", (secrets.token_hex(8),))
-        row = db.execute(query).fetchone()
-    found: str = row[0]
-    return found
-
-
-def _last_number(db: sqlite3.Connection) -> int:
-    """Return the highest number ever given; rows that were purged count."""
-    row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'revocations'").fetchone()
-    return int(row[0]) if row else 0
+        return (int(number), False) if log == self._file.log_id else (0, True)
 
 
 def _page(db: sqlite3.Connection, after: int, limit: int) -> list[tuple[int, RevocationKind, bytes, bytes, int, int]]:
@@ -243,24 +128,3 @@ def _page(db: sqlite3.Connection, after: int, limit: int) -> list[tuple[int, Rev
         " WHERE number > ? ORDER BY number LIMIT ?"
     )
     return db.execute(query, (after, limit + 1)).fetchall()
-
-
-def _enter_wal(connection: sqlite3.Connection) -> None:
-    """Switch the journal. SQLite's busy timeout does not hold here: where two processes do it at once, one fails."""
-    deadline_s = time.monotonic() + BUSY_TIMEOUT_MS / 1000
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline_s:
-                raise
-            time.sleep(0.005)
-
-
-def _check(handle: int, path: Path) -> tuple[int, int]:
-    """Return which file it is. Raises OSError where others than this user may write it."""
-    status = os.fstat(handle)
-    if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
-        raise PermissionError(f"`{path}` is not a file of this user alone")
-    return status.st_dev, status.st_ino

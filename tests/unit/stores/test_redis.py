@@ -11,7 +11,8 @@ import pytest
 
 from gateway.errors import StoreUnavailable
 from gateway.stores import ORIGIN, RevocationRow
-from gateway.stores.redis import BLOCK_S_MAX, CALL_TIMEOUT_S, LOG, STREAM, RedisRevocationStore
+from gateway.stores.redis import LOG, STREAM, RedisRevocationStore
+from gateway.stores.redis_server import BLOCK_S_MAX, CALL_TIMEOUT_S
 from tests.real.redis import RealRedis
 
 FAR_S = 2_000_000_000

@@ -16,7 +16,7 @@ import pytest
 
 from gateway.errors import StoreUnavailable
 from gateway.stores import ORIGIN, RevocationRow
-from gateway.stores import sqlite as module
+from gateway.stores import sqlite_file as module
 from gateway.stores.sqlite import SQLiteRevocationStore
 
 ROOT = Path(__file__).parents[3]
@@ -179,7 +179,7 @@ async def test_a_thread_that_hangs_in_the_disk_costs_the_deadline(
 ) -> None:
     monkeypatch.setattr(module, "CALL_TIMEOUT_S", 0.2)
     await store.append([row("a")])
-    store._thread.submit(time.sleep, 0.6)
+    store._file.thread.submit(time.sleep, 0.6)
     started = time.monotonic()
     with pytest.raises(StoreUnavailable):
         await store.read_after(ORIGIN, 10)
@@ -216,7 +216,7 @@ async def test_the_event_loop_never_waits_for_the_disk(store: SQLiteRevocationSt
             longest_s = max(longest_s, time.perf_counter() - before)
 
     watcher = asyncio.create_task(watch())
-    store._thread.submit(time.sleep, 0.5)  # a disk that takes its time
+    store._file.thread.submit(time.sleep, 0.5)  # a disk that takes its time
     await store.append([row("b")])
     done.set()
     await watcher

@@ -1,0 +1,191 @@
+"""One PostgreSQL server, asked within hard deadlines. Its driver, psycopg, is an extra of this package: `postgres`.
+
+Neither the driver nor the kernel ends a call to a server that is frozen, and cancelling one politely asks that same
+server to help. So each call runs in a task of its own; when its time is over the socket is shut down, which ends the
+task at once, and the connection is never used again. What the call did by then is unknown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+from gateway.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    from psycopg import AsyncConnection
+
+T = TypeVar("T")
+
+OPEN_TIMEOUT_S = 30.0  # the import of the driver, on a machine that has just started
+CONNECT_TIMEOUT_S = 1.0  # TCP, TLS and the log-in
+CALL_TIMEOUT_S = 2.0  # one call in all, the wait for a connection included
+CONNECTIONS_MAX = 4  # besides one that listens
+
+Work = Callable[["AsyncConnection[Any]"], Awaitable[T]]
+
+
+class PostgresServer:
+    """A few connections to one database, made when they are needed, in autocommit mode."""
+
+    def __init__(self, url: str, prepare: Work[None]) -> None:
+        """`prepare` is run once, on the first connection: it makes the tables."""
+        parts = urlsplit(url)
+        self._name = f"{parts.scheme}://{parts.hostname or ''}:{parts.port or 5432}{parts.path}"  # no password
+        self._url = url
+        self._prepare = prepare
+        self._prepared = False  # anew after each fault: the tables may be gone
+        self._loaded = False
+        self._preparing = asyncio.Lock()
+        self._idle: list[AsyncConnection[Any]] = []
+        self._places = asyncio.Semaphore(CONNECTIONS_MAX)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closed = False
+
+    async def call(self, work: Work[T], timeout_s: float = CALL_TIMEOUT_S) -> T:
+        """Run `work` on a connection, for `timeout_s` at most. Raises StoreUnavailable for whatever goes wrong."""
+        await self._load_driver()
+        try:
+            async with asyncio.timeout(timeout_s):
+                async with self._places:
+                    return await self._run(work)
+        except TimeoutError as error:
+            raise StoreUnavailable(f"`{self._name}` did not answer within {timeout_s:g} s") from error
+        except StoreUnavailable:
+            raise
+        except Exception as error:
+            self._prepared = False
+            raise StoreUnavailable(f"`{self._name}` failed: {_reason(error)}") from error
+
+    async def listen(self, channel: str, heard: Callable[[], None]) -> None:
+        """Call `heard` when listening has begun and at each notification; on a connection of its own, until it fails.
+
+        A server that is frozen is not noticed here. Raises StoreUnavailable.
+        """
+        await self._load_driver()
+        connection: AsyncConnection[Any] | None = None
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                connection = await self._connect()
+                await self._watched(connection, lambda db: db.execute(f"LISTEN {channel}"))
+            heard()
+            async for _ in connection.notifies():
+                heard()
+            raise ConnectionError("the connection has ended")
+        except Exception as error:
+            raise StoreUnavailable(f"`{self._name}` failed: {_reason(error)}") from error
+        finally:
+            if connection is not None:
+                _abandon(connection)
+
+    async def close(self) -> None:
+        """Close all connections; never raises."""
+        self._closed = True
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            _abandon(connection)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CALL_TIMEOUT_S)
+
+    async def _load_driver(self) -> None:
+        if self._loaded:
+            return
+        try:
+            # The import takes 200 ms; the loop has requests to answer meanwhile.
+            await asyncio.wait_for(asyncio.to_thread(importlib.import_module, "psycopg"), OPEN_TIMEOUT_S)
+        except TimeoutError as error:
+            raise StoreUnavailable("the driver of PostgreSQL could not be loaded in time") from error
+        except ImportError as error:
+            raise StoreUnavailable(
+                "PostgreSQL needs psycopg, which is not installed; remedy: pip install 'portcullis-gateway[postgres]'"
+            ) from error
+        self._loaded = True
+
+    async def _run(self, work: Work[T]) -> T:
+        connection: AsyncConnection[Any] | None = None
+        while self._idle and (connection is None or connection.closed):
+            connection = self._idle.pop()
+        if connection is None or connection.closed:
+            connection = await self._connect()
+        try:
+            if not self._prepared:
+                async with self._preparing:
+                    if not self._prepared:
+                        await self._watched(connection, self._prepare)
+                        self._prepared = True
+            result = await self._watched(connection, work)
+        except BaseException:
+            _abandon(connection)
+            raise
+        if self._closed or connection.closed:
+            _abandon(connection)
+        else:
+            self._idle.append(connection)
+        return result
+
+    async def _watched(self, connection: AsyncConnection[Any], work: Work[T]) -> T:
+        """Await `work` in a task of its own; who cancels this ends it by its socket."""
+
+        async def run() -> T:
+            try:
+                return await work(connection)
+            except BaseException:
+                connection.pgconn.finish()  # here nobody waits for its socket any more
+                raise
+
+        task = asyncio.create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._forget)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            _shut(connection)
+            raise
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever waited has been told; an abandoned call has nobody to tell
+
+    async def _connect(self) -> AsyncConnection[Any]:
+        from psycopg import AsyncConnection
+
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            return await AsyncConnection.connect(
+                self._url,
+                autocommit=True,
+                connect_timeout=2,  # the smallest there is; the deadline above is the one that counts
+                application_name="portcullis",
+                prepare_threshold=None,  # poolers between us and the server may not know them
+            )
+
+
+def _shut(connection: AsyncConnection[Any]) -> None:
+    """Shut the socket down, whatever the peer does: whoever waits for it wakes with an error."""
+    with suppress(Exception):
+        held = socket.fromfd(connection.fileno(), socket.AF_UNIX, socket.SOCK_STREAM)  # the family does not matter here
+        try:
+            held.shutdown(socket.SHUT_RDWR)
+        finally:
+            held.close()
+
+
+def _abandon(connection: AsyncConnection[Any]) -> None:
+    """Be done with a connection. One that is still in use is closed by whoever uses it, woken by its socket's end."""
+    from psycopg.pq import TransactionStatus
+
+    _shut(connection)
+    with suppress(Exception):
+        if connection.info.transaction_status != TransactionStatus.ACTIVE:
+            connection.pgconn.finish()
+
+
+def _reason(error: Exception) -> str:
+    """Name a fault by its class and SQLSTATE; the driver's text may hold the connection's parameters."""
+    code = getattr(error, "sqlstate", None)
+    return f"{type(error).__name__} {code}" if code else type(error).__name__

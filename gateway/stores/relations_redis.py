@@ -1,0 +1,226 @@
+"""Relations in Redis, shared by all gateways. See `redis_server.py` for how Redis has to be run. Redis 7 or newer."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, cast
+
+from gateway.errors import StoreUnavailable
+from gateway.stores.base import ORIGIN, PURGE_SLACK_S, Revision
+from gateway.stores.redis_server import BLOCK_S_MAX, CALL_TIMEOUT_S, RedisServer, answer
+from gateway.stores.relations import (
+    LOG_KEPT_S,
+    Relation,
+    RelationBatch,
+    RelationChange,
+    RelationPage,
+    check_size,
+    relation_of,
+    texts_of,
+)
+
+PURGE_PAGE = 1000  # relations or changes in one call
+START = "0-0"
+
+# One hash tag, so that a cluster keeps all in one slot.
+LOG = "portcullis:{relations}:log"  # a name: a server that was emptied gets another
+HELD = "portcullis:{relations}:held"  # hash: key as JSON -> time of expiry or ""
+EXPIRY = "portcullis:{relations}:expiry"  # sorted set of the keys that expire, by when
+CHANGES = "portcullis:{relations}:changes"  # stream
+FLOOR = "portcullis:{relations}:floor"  # the last change that was purged
+KEYS = (LOG, HELD, EXPIRY, CHANGES)
+
+# ARGV: a name for a new log, then for each change: "+" or "-", key, expiry or "".
+_WRITE = """
+redis.call('SET', KEYS[1], ARGV[1], 'NX')
+local last = ''
+for i = 2, #ARGV, 3 do
+  local key, expiry = ARGV[i + 1], ARGV[i + 2]
+  redis.call('ZREM', KEYS[3], key)
+  if ARGV[i] == '+' then
+    redis.call('HSET', KEYS[2], key, expiry)
+    if expiry ~= '' then redis.call('ZADD', KEYS[3], expiry, key) end
+  else
+    redis.call('HDEL', KEYS[2], key)
+  end
+  last = redis.call('XADD', KEYS[4], '*', 'do', ARGV[i], 'key', key, 'expiry', expiry)
+end
+return {redis.call('GET', KEYS[1]), last}
+"""
+# ARGV: what expired before this goes; how many at most.
+_PURGE = """
+local dead = redis.call('ZRANGE', KEYS[2], '-inf', '(' .. ARGV[1], 'BYSCORE', 'LIMIT', 0, ARGV[2])
+for _, key in ipairs(dead) do
+  redis.call('HDEL', KEYS[1], key)
+  redis.call('ZREM', KEYS[2], key)
+end
+return #dead
+"""
+# ARGV: what was logged before this millisecond goes; how many at most.
+_PURGE_LOG = """
+local old = redis.call('XRANGE', KEYS[1], '-', '(' .. ARGV[1] .. '-0', 'COUNT', ARGV[2])
+if #old == 0 then return 0 end
+local last = old[#old][1]
+redis.call('SET', KEYS[2], last)
+for _, entry in ipairs(old) do redis.call('XDEL', KEYS[1], entry[1]) end
+return #old
+"""
+
+
+class RedisRelationStore:
+    """A hash of what holds and a stream of what changed; one script writes both.
+
+    A revision is the log's name, the replication id of the server, and the id of an entry. The replication id changes
+    when another server takes over, or the same one comes back from a crash: either may have lost what was acknowledged
+    last, so that everything is read anew.
+    """
+
+    shared = "network"
+
+    def __init__(self, url: str) -> None:
+        self._server = RedisServer(url)
+
+    async def write(self, adds: Sequence[Relation], removes: Sequence[Relation] = ()) -> Revision:
+        check_size(adds, removes)
+        arguments: list[str | int] = [secrets.token_hex(8)]
+        for relation in removes:
+            arguments += ["-", _key(relation), ""]
+        for relation in adds:
+            arguments += ["+", _key(relation), "" if relation.expires_at_s is None else relation.expires_at_s]
+        client = await self._server.open()
+        async with self._server.bounded(CALL_TIMEOUT_S):
+            async with client.pipeline(transaction=True) as pipe:
+                pipe.eval(_WRITE, len(KEYS), *KEYS, *arguments)
+                pipe.info("replication")
+                (log, last), information = await pipe.execute()
+            if not last:
+                last = await self._last_id(client)
+            return _revision(log, information, last)
+
+    async def read_after(self, revision: Revision, limit: int) -> RelationBatch:
+        client = await self._server.open()
+        after = START if revision == ORIGIN else revision.rpartition(":")[2]
+        async with self._server.bounded(CALL_TIMEOUT_S):
+            async with client.pipeline(transaction=True) as pipe:
+                pipe.get(LOG)
+                pipe.info("replication")
+                pipe.get(FLOOR)
+                pipe.xrange(CHANGES, min=f"({after}", max="+", count=limit + 1)
+                log, information, floor, found = await pipe.execute()
+            if log is None:
+                log = await self._name_log(client)
+            last = found[-1][0].decode() if found else await self._last_id(client)
+        here = _revision(log, information, after)
+        if (revision not in (ORIGIN, here)) or not _order(floor or START) <= _order(after) <= _order(last):
+            return RelationBatch((), revision, lost=True)
+        page = found[:limit]
+        changes = []
+        for _, fields in page:
+            with suppress(ValueError, KeyError):
+                changes.append(_change(fields))
+        return RelationBatch(
+            changes=tuple(changes),
+            revision=_revision(log, information, page[-1][0]) if page else here,
+            more=len(found) > limit,
+            damaged=len(page) - len(changes),
+        )
+
+    async def read_all(self, cursor: str, limit: int) -> RelationPage:
+        client = await self._server.open()
+        async with self._server.bounded(CALL_TIMEOUT_S):
+            if cursor:
+                begun, at = json.loads(cursor)
+                last = begun.rpartition(":")[2]
+            else:
+                await self._name_log(client)
+                begun, at, last = "", 0, await self._last_id(client)  # before the first page: what comes then is logged
+            async with client.pipeline(transaction=True) as pipe:
+                pipe.get(LOG)
+                pipe.info("replication")
+                pipe.hscan(HELD, at, count=limit)
+                log, information, (following, found) = await pipe.execute()
+        here = "" if log is None else _revision(log, information, last)
+        if here != (begun or here) or not here:
+            raise StoreUnavailable("the relations are others than those that were begun to be read")
+        relations = []
+        for key, expiry in found.items():
+            with suppress(ValueError):
+                relations.append(_relation(key, expiry))
+        return RelationPage(
+            relations=tuple(relations),
+            revision=here,
+            cursor=json.dumps([here, following]) if following else "",
+            damaged=len(found) - len(relations),
+        )
+
+    async def wait(self, revision: Revision, timeout_s: float) -> None:
+        block_s = min(timeout_s, BLOCK_S_MAX)
+        if block_s <= 0:
+            return
+        after = revision.rpartition(":")[2] or START
+        client = await self._server.open()
+        async with self._server.bounded(block_s + CALL_TIMEOUT_S):
+            await client.xread({CHANGES: after}, count=1, block=max(1, int(block_s * 1000)))
+
+    async def purge(self, now_s: float, log_kept_s: float = LOG_KEPT_S) -> int:
+        over_s, old_ms = now_s - PURGE_SLACK_S, max(0, int((now_s - log_kept_s) * 1000))
+        total = await self._repeat(_PURGE, (HELD, EXPIRY), str(over_s))
+        await self._repeat(_PURGE_LOG, (CHANGES, FLOOR), str(old_ms))
+        return total
+
+    async def close(self) -> None:
+        await self._server.close()
+
+    async def _repeat(self, script: str, keys: Sequence[str], argument: str) -> int:
+        """Run a script that works off PURGE_PAGE things until it finds no more; return how many there were."""
+        client = await self._server.open()
+        total, count = 0, PURGE_PAGE
+        while count == PURGE_PAGE:
+            async with self._server.bounded(CALL_TIMEOUT_S):
+                count = int(await answer(client.eval(script, len(keys), *keys, argument, str(PURGE_PAGE))))
+            total += count
+        return total
+
+    async def _name_log(self, client: Any) -> bytes:
+        await answer(client.set(LOG, secrets.token_hex(8), nx=True))
+        return cast(bytes, await answer(client.get(LOG)))
+
+    async def _last_id(self, client: Any) -> str:
+        """Return the highest id ever given; entries that were purged count."""
+        if not await answer(client.exists(CHANGES)):
+            return START
+        information = await client.xinfo_stream(CHANGES)
+        return cast(bytes, information["last-generated-id"]).decode()
+
+
+def _key(relation: Relation) -> str:
+    return json.dumps(texts_of(relation), ensure_ascii=False, separators=(",", ":"))
+
+
+def _relation(key: bytes, expiry: bytes) -> Relation:
+    """Read an entry. Raises ValueError for one that is none."""
+    texts = json.loads(key)
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise ValueError("not a key")
+    return relation_of(cast(Iterable[str], texts), int(expiry) if expiry else None)
+
+
+def _change(fields: Mapping[bytes, bytes]) -> RelationChange:
+    """Read an entry of the stream. Raises KeyError and ValueError for one that is none."""
+    if fields[b"do"] not in (b"+", b"-"):
+        raise ValueError("neither added nor removed")
+    return RelationChange(_relation(fields[b"key"], fields[b"expiry"]), fields[b"do"] == b"-")
+
+
+def _revision(log: bytes, information: Mapping[str, Any], identifier: bytes | str) -> Revision:
+    place = identifier.decode() if isinstance(identifier, bytes) else identifier
+    return f"{log.decode()}:{information['master_replid']}:{place}"
+
+
+def _order(identifier: bytes | str) -> tuple[int, int]:
+    text = identifier.decode() if isinstance(identifier, bytes) else identifier
+    milliseconds, _, sequence = text.partition("-")
+    return int(milliseconds), int(sequence)
