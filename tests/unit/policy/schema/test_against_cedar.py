@@ -187,6 +187,8 @@ def ordered(value: Any) -> Any:
 # What Cedar takes and is refused here: it would change, silently, what policies see.
 SLIPS: list[Any] = [
     [{**entity(), "tag": {}}],
+    [entity({"type": "A", "id": "x", "name": "y"})],
+    holding({"__extn": {"fn": "ip", "arg": "1.1.1.1", "args": ["2.2.2.2"]}}),
     holding({"__entity": {"type": "B"}}),
     holding({"__entity": {"type": "B", "id": "y"}, "z": 1}),
     holding({"__extn": {"fn": "ip", "arg": "1.1.1.1"}, "z": 1}),
