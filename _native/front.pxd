@@ -6,6 +6,7 @@ listener's own scratch. ASGI is one such listener; nothing in the engine knows o
 
 from libc.stdint cimport int64_t, uint64_t
 
+from gateway._native.entities cimport EntityStore
 from gateway._native.metrics cimport MetricsBlock
 from gateway._native.route_policy cimport DeciderCell, RoutePolicy
 from gateway._native.routes cimport PATH_BYTES_MAX, Route, RouteMatch, RouteSnapshot
@@ -119,6 +120,7 @@ cdef class Judgement:
     cdef Identity identity                 # or None
     cdef RouteMatch match
     cdef dict asked                        # Identity -> Request: its part of a policy request; at most ASKED_MAX
+    cdef EntityStore asked_store           # what all of `asked` was prepared for, so that no former store stays
     cdef bytes body                        # of the answer, where the adapter made one
     cdef int64_t started_ns
     cdef char host_buffer[HOST_BYTES_MAX + 1]

@@ -574,9 +574,12 @@ cdef class Engine:
             return FRONT_POLICY_UNAVAILABLE
         if j.identity is None:
             return FRONT_POLICY_INCOMPLETE
+        if j.asked_store is not decider.store:
+            j.asked.clear()
+            j.asked_store = decider.store
         like = j.asked.get(j.identity)
         try:
-            if like is None or like.store is not decider.store:
+            if like is None:
                 like = policy.principal_of(decider, j.identity.subject)
                 if len(j.asked) >= ASKED_MAX:
                     j.asked.clear()

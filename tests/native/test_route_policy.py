@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import sys
+
 import pytest
 
 from gateway._native.route_policy import DeciderCell, Piece
@@ -108,6 +111,18 @@ def test_policies_are_swapped_under_known_tokens() -> None:
     assert door.door.judge_scope(scope).reason == "ok"
     door.cell.decider = None
     assert door.door.judge_scope(scope).reason == "policy_unavailable"
+
+
+def test_a_store_that_is_not_in_force_any_more_is_let_go() -> None:
+    door = Asking(OWN)
+    assert door.cell.decider is not None
+    store = door.cell.decider.store
+    for subject in ("alice", "bob"):
+        door.call("GET", "/orders/1", [bearer(mint(sub=subject))])
+    door.cell.decider = engine_of(OWN)
+    assert door.call("GET", "/orders/1", [bearer(mint(sub="bob"))]).status == 403
+    gc.collect()
+    assert sys.getrefcount(store) == 2  # the name here, and the argument
 
 
 def test_entities_change_under_known_tokens() -> None:
