@@ -140,9 +140,9 @@ class Decider:
         """Return a Request that `decide` and `answer` take: its entities looked up, its context converted.
 
         `overlays` defines principal, action or resource for this request alone: by uid, (attributes, parents). What is
-        given goes before what the store has of the entity. It is seen through the request's own variables: a policy that
-        reaches the same entity otherwise (a literal, an attribute such as `resource.owner`) reads the store. `context` is
-        kept, and must not change.
+        given goes before what the store has of the entity. It is seen through the request's own variables: a policy
+        that reaches the same entity otherwise (a literal, an attribute such as `resource.owner`) reads the store.
+        `context` is kept, and must not change.
         """
 
     def decide(self, request: Request) -> bool:
