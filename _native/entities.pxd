@@ -129,6 +129,7 @@ cdef class EntityStore:
     cdef Store c                           # owned
     cdef dict type_numbers                 # str -> number
     cdef Py_ssize_t readers                # deciders that read it without the GIL; changed under the GIL
+    cdef Py_ssize_t writers                # changes that wait for them; changed under the GIL
 
     # For whoever decides. What is pinned lives as long as the store.
     cdef const Text* pinned_text(self, const char* bytes, uint32_t length) except NULL
@@ -153,6 +154,9 @@ cdef class EntityStore:
 
     cdef const Text* _arena_text(self, str text, Arena* arena) except NULL
     cdef int _wait(self) except -1
+    cdef int give_way(self) except -1
+    """Let changes that wait go first. Whoever will `hold` the store for long calls this before: else deciders that
+    overlap could keep a change waiting for ever."""
     cdef int _unmention(self, const uint32_t* places, uint32_t count) noexcept
     cdef int _prepare(self, Change* change, EntityUid uid, attributes, parents, tags) except -1
     cdef int _refuse_cycles(self, Change* changes, Py_ssize_t count) except -1

@@ -104,6 +104,7 @@ cdef class EntityStore:
             raise MemoryError()
         self.type_numbers = {}
         self.readers = 0
+        self.writers = 0
 
     def __dealloc__(self):
         store_close(&self.c)
@@ -569,7 +570,17 @@ cdef class EntityStore:
 
     cdef int _wait(self) except -1:
         """Wait for deciders that read without the GIL."""
-        while self.readers:
+        if self.readers:
+            self.writers += 1
+            try:
+                while self.readers:
+                    threading.Event().wait(0.0001)
+            finally:
+                self.writers -= 1
+        return 0
+
+    cdef int give_way(self) except -1:
+        while self.writers:
             threading.Event().wait(0.0001)
         return 0
 

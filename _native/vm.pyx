@@ -752,6 +752,7 @@ cdef class Decider:
             if pointers is NULL or allowed is NULL:
                 raise MemoryError()
             scratch = scratch_take()
+            self.store.give_way()
             self.store.hold()               # from here on nothing changes
             try:
                 for at in range(count):
