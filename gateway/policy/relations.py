@@ -23,7 +23,7 @@ Upsert = tuple[EntityUid, Mapping[str, Any], Iterable[EntityUid], Mapping[str, A
 Key = tuple[EntityUid, str, Subject]
 Edge = tuple[EntityUid, EntityUid]  # child, parent
 
-RETAIN_BATCH: Final = 500  # relations that are found to be gone, at once
+BATCH: Final = 500  # entities that are adopted, or relations that are found to be gone, at once
 
 
 class RelationGraph:
@@ -59,6 +59,13 @@ class RelationGraph:
         for uid in removals:
             draft.undefine(uid)
         return draft.commit(cycles="refuse")
+
+    def adopt(self) -> None:
+        """Define what the store has already, as if it had come through here. Raises ValueError as `define` does."""
+        uids = [uid for uid in self.store.uids() if self.rules.of_node(uid.type) is None]
+        for first in range(0, len(uids), BATCH):
+            found = ((uid, self.store.get(uid)) for uid in uids[first : first + BATCH])
+            self.define([(uid, *held) for uid, held in found if held is not None])
 
     def apply(self, changes: Iterable[RelationChange], revision: Revision | None = None) -> int:
         """Make changes of relations, all at once; of several of one relation the last counts.
@@ -116,7 +123,7 @@ class RelationGraph:
         for count, relation in enumerate(self.relations(), 1):
             if digest(relation) not in seen:
                 batch.append(RelationChange(relation, removed=True))
-            if len(batch) == RETAIN_BATCH or count % RETAIN_BATCH == 0:
+            if len(batch) == BATCH or count % BATCH == 0:
                 yield batch
                 batch = []
         yield batch
@@ -362,8 +369,10 @@ class _Draft:
     def _ensure(self, object: EntityUid) -> None:
         """Let an object be an entity whose attributes hold its nodes."""
         rules = self._rules.of_type(object.type)
+        if not rules:
+            return
         entity = self._entity(object)
-        if not rules or (entity.exists and rules.keys() <= entity.attributes.keys()):
+        if entity.exists and rules.keys() <= entity.attributes.keys():
             return
         entity.attributes = {**entity.attributes, **{name: rule.node(object.id) for name, rule in rules.items()}}
         entity.exists = entity.changed = True

@@ -153,6 +153,25 @@ def test_whoever_is_in_a_subject_stands_in_its_relations() -> None:
     assert not stands(graph, "User:bob", "Folder:a#viewers")
 
 
+@given(
+    st.integers(min_value=0, max_value=40),
+    st.lists(st.sampled_from("abcdefgh"), unique=True),
+    st.lists(st.sampled_from("abcdefgh"), unique=True),
+)
+def test_whoever_has_few_groups_is_found_among_many_viewers(crowd: int, groups: list[str], granted: list[str]) -> None:
+    """The store asks from the side that has fewer to look at: the viewers of a folder, or the groups of a user."""
+    graph = new_graph()
+    graph.apply(
+        added(*(f"Folder:a#viewers@User:{number}" for number in range(crowd)), "Folder:b#viewers@Folder:a#viewers")
+    )
+    graph.apply(added(*(f"Group:{name}#members@User:alice" for name in groups)))
+    graph.apply(added(*(f"Folder:a#viewers@Group:{name}#members" for name in granted)))
+    for target in ("Folder:a#viewers", "Folder:b#viewers"):
+        assert stands(graph, "User:alice", target) is bool(set(groups) & set(granted))
+        assert not stands(graph, "User:bob", target)
+        assert all(stands(graph, f"User:{number}", target) for number in range(crowd))
+
+
 def test_relations_expire_on_time_and_their_last_expiry_counts() -> None:
     clock = ManualClock()
     graph = new_graph(clock)
