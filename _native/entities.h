@@ -213,6 +213,26 @@ static inline int below_directly(const EntityNode *a, uint32_t place) {
     return a->index == place || index_find(a->ancestors, a->ancestor_count, place);
 }
 
+/* Is `a`, or one of its ancestors, directly below `node` by a closed type? Asked from the side that has fewer to look at:
+   a node may have very many children (all who may see a folder), and so may `a` have ancestors. */
+static inline int closed_below(const Store *store, const EntityNode *a, const EntityNode *node) {
+    uint32_t i;
+    if (node->child_count - node->walked_child_count <= a->ancestor_count + 4u) {
+        for (i = node->walked_child_count; i < node->child_count; i++)
+            if (below_directly(a, node->children[i])) return 1;
+        return 0;
+    }
+    if (a->index != NODE_INDEX_NONE) { /* by what the store says, also where a request says more of it */
+        const EntityNode *stored = store_node(store, a->index);
+        if (index_find(stored->parents, stored->parent_count, node->index)) return 1;
+    }
+    for (i = 0; i < a->ancestor_count; i++) {
+        const EntityNode *above = store_node(store, a->ancestors[i]);
+        if (index_find(above->parents, above->parent_count, node->index)) return 1;
+    }
+    return 0;
+}
+
 /* Walk down from a walked node that has more than WALK_LOCAL walked ones below it. */
 static int walk_far(Store *store, const EntityNode *a, const EntityNode *b) {
     uint32_t head = 0, tail = 0, i;
@@ -226,8 +246,7 @@ static int walk_far(Store *store, const EntityNode *a, const EntityNode *b) {
     store->stamps[b->index] = store->stamp;
     while (head < tail && !found) {
         const EntityNode *node = store_node(store, store->queue[head++]);
-        for (i = node->walked_child_count; i < node->child_count && !found; i++)
-            found = below_directly(a, node->children[i]);
+        found = closed_below(store, a, node);
         for (i = 0; i < node->walked_child_count && !found; i++) {
             uint32_t child = node->children[i];
             if (child == a->index) found = 1;
@@ -247,8 +266,7 @@ static int walk_down(Store *store, const EntityNode *a, const EntityNode *b) {
     seen[tail++] = b->index;
     while (head < tail) {
         const EntityNode *node = store_node(store, seen[head++]);
-        for (i = node->walked_child_count; i < node->child_count; i++)
-            if (below_directly(a, node->children[i])) return 1;
+        if (closed_below(store, a, node)) return 1;
         for (i = 0; i < node->walked_child_count; i++) {
             uint32_t child = node->children[i];
             if (child == a->index) return 1;
