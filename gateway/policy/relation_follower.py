@@ -81,7 +81,7 @@ class RelationFollower:
         self._uniform = uniform
         self._reading = asyncio.Lock()
         self._whole = False  # all was read; what followed is in the graph
-        self._read_at_s: float | None = None  # monotonic, when a look began that found the end of the log
+        self._read_at_s: float | None = None  # monotonic, when the store was asked and had no more
         self._error = ""
         self._failures = 0
         self._changes = self._expired = self._damaged = self._resyncs = 0
@@ -147,9 +147,8 @@ class RelationFollower:
     async def follow(self) -> None:
         """Read to the end of the log once, and take note of how that went."""
         async with self._reading:
-            began_s = self._clock.monotonic_s()
             if await self._attempt(self._read_to_end()):
-                self._read_at_s, self._error, self._failures = began_s, "", 0
+                self._error, self._failures = "", 0
         self._tell()
         self._attempted.set()
 
@@ -269,6 +268,7 @@ class RelationFollower:
         changes: list[RelationChange] = []
         revision, more = self._graph.revision, True
         while more:
+            asked_at_s = self._clock.monotonic_s()
             batch = await self._store.read_after(revision, PAGE)
             if batch.lost:
                 return False
@@ -281,6 +281,7 @@ class RelationFollower:
                 changes = []
                 self._on_change()
             await asyncio.sleep(0)
+        self._read_at_s = asked_at_s
         return True
 
     def _note_damage(self, count: int) -> None:

@@ -118,6 +118,18 @@ async def test_the_lease_is_lost_when_the_log_was_not_seen_for_too_long(watched:
     assert watched.trust == [True, False, True]
 
 
+async def test_a_reading_of_everything_may_take_longer_than_the_lease(watched: Watched) -> None:
+    """The last look at the log counts: all that was read before is brought up to it."""
+    await watched.store.write([relation(f"Doc:{number}#viewers@User:alice") for number in range(1000)])
+    following = asyncio.create_task(watched.follower.follow())
+    while not following.done():
+        await asyncio.sleep(0)
+        if watched.graph.revision == "":  # not read whole yet
+            watched.clock.move(0.9)
+    assert watched.clock.now_s > NOW_S + 1.5
+    assert watched.follower.trusted
+
+
 async def test_a_log_that_is_lost_is_read_whole_and_what_went_meanwhile_goes(watched: Watched) -> None:
     kept = [relation(f"Doc:{number}#viewers@User:alice") for number in range(700)]
     await watched.store.write(kept)
