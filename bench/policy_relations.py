@@ -11,7 +11,6 @@ from __future__ import annotations
 import gc
 import itertools
 import random
-import resource
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -130,8 +129,7 @@ class RelationFigures:
     entities: int
     tuples: int
     load_s: float
-    store_bytes_per_tuple: float
-    resident_bytes_per_tuple: float
+    store_bytes_per_tuple: float  # all of the store: entities, their attributes and nodes
     allowed_share: float
     p50_us: float
     p99_us: float
@@ -150,12 +148,10 @@ def measure(data: RelationSet, *, asks: int = 100_000, changes: int = 1000) -> R
     """Load the data set, ask it and change it."""
     # As a store's pages come: by object, so that one subject is met again and again.
     tuples = sorted(dict.fromkeys(data.tuples()), key=lambda each: (each.object, each.relation))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     gc.freeze()  # the tuples themselves: a store of relations does not keep them in this process
     started = time.perf_counter()
     graph = load(tuples)
     load_s = time.perf_counter() - started
-    resident = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     nodes = [(who, graph.node(doc, "viewers")) for who, doc in data.asks(asks)]
     is_in, clock = graph.store.is_in, time.perf_counter_ns
     allowed = sum(is_in(who, node) for who, node in nodes)  # the answers, and the first touch of each
@@ -181,7 +177,6 @@ def measure(data: RelationSet, *, asks: int = 100_000, changes: int = 1000) -> R
         tuples=len(tuples),
         load_s=load_s,
         store_bytes_per_tuple=graph.store.memory_bytes / len(tuples),
-        resident_bytes_per_tuple=resident / len(tuples),
         allowed_share=allowed / len(nodes),
         p50_us=(spent[len(spent) // 2] - timer) / 1000,
         p99_us=(spent[len(spent) * 99 // 100] - timer) / 1000,
