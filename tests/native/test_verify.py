@@ -580,11 +580,16 @@ SHOW = "from gateway._native import verify as v; print(v.BACKEND, repr(v.LIBCRYP
 
 @needs_libcrypto
 def test_the_library_is_the_one_that_python_itself_uses() -> None:
-    maps = Path("/proc/self/maps")
-    if not maps.exists():
+    if not Path("/proc/self/maps").exists():
         pytest.skip("no /proc/self/maps here")
-    loaded = {line.split()[-1] for line in maps.read_text().splitlines() if "libcrypto" in line}
-    assert {os.path.realpath(verify.LIBCRYPTO_PATH)} == {os.path.realpath(path) for path in loaded}
+    # In a process of its own: packages that other tests load (psycopg) bring copies of libcrypto along.
+    show = (
+        "import ssl; from gateway._native import verify; from pathlib import Path; print(verify.LIBCRYPTO_PATH);"
+        "print(*{line.split()[-1] for line in Path('/proc/self/maps').read_text().splitlines() if 'libcrypto' in line})"
+    )
+    chosen, loaded = run_python(show).stdout.splitlines()
+    assert {os.path.realpath(chosen)} == {os.path.realpath(path) for path in loaded.split()}
+    assert os.path.realpath(verify.LIBCRYPTO_PATH) == os.path.realpath(chosen)
     assert ssl.OPENSSL_VERSION == verify.LIBCRYPTO_VERSION
 
 
