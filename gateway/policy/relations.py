@@ -343,19 +343,25 @@ class _Draft:
         if self.bare.get(uid, uid in self._graph._bare):
             return
         nodes = {rule.node(uid.id) for rule in rules.values()}
-        if any(self._has_child(node, but=nodes) for node in nodes):
+        if any(self._has_child(node, nodes) for node in nodes):
             return
         self._link_itself(uid, self._unlink)
         entity.attributes = {}
         entity.exists, entity.changed = False, True
 
-    def _has_child(self, node: EntityUid, but: set[EntityUid]) -> bool:
-        """Tell whether anything is in a node, apart from the nodes of the same object."""
-        near = set(self._graph.store.children(node)) - but
-        if any(child not in self._entities or node in self._entities[child].parents for child in near):
-            return True
+    def _has_child(self, node: EntityUid, own: set[EntityUid]) -> bool:
+        """Tell whether anything is in a node, apart from what the nodes of one object inherit from each other."""
+
+        def counts(child: EntityUid) -> bool:
+            return (
+                child not in own or not self._rules.is_mixed(child.type, node.type) or self._is_explicit((child, node))
+            )
+
+        for child in self._graph.store.children(node):
+            if counts(child) and (child not in self._entities or node in self._entities[child].parents):
+                return True
         return node in self._filled and any(
-            node in entity.parents for uid, entity in self._entities.items() if uid not in but
+            node in entity.parents and counts(uid) for uid, entity in self._entities.items()
         )
 
     # --- edges

@@ -413,7 +413,16 @@ class GraphMachine(RuleBasedStateMachine):
                     object,
                     name,
                 )
-        assert set(self.graph.relations()) == set(self.plain.holds(now_s))
+        held = self.plain.holds(now_s)
+        assert set(self.graph.relations()) == set(held)
+        for object in {each.object for each in held} | set(self.plain.attributes):
+            found = self.graph.store.get(object)  # what a policy begins with
+            assert found is not None
+            own = self.plain.attributes.get(object, {})
+            assert found[0].get("parent") == own.get("parent")
+            assert set(found[0].get("shared", ())) == set(own.get("shared", ()))
+            nodes = {name: self.graph.node(object, name) for name in self.graph.rules.of_type(object.type)}
+            assert {name: found[0].get(name) for name in nodes} == nodes
 
 
 TestGraphMachine = GraphMachine.TestCase
