@@ -208,7 +208,6 @@ class _Draft:
         self.expiry[relation.key] = relation.expires_at_s
         self._ensure(relation.object)
         if isinstance(relation.subject, Userset):
-            self._ensure(relation.subject.object)
             if self._rules.is_mixed(child.type, parent.type):
                 if self._is_explicit((child, parent)):
                     return
@@ -232,7 +231,6 @@ class _Draft:
         if parent not in self._entity(child).parents:
             return
         if isinstance(subject, Userset):
-            self._loose[subject.object] = None
             if self._rules.is_mixed(child.type, parent.type):
                 if not self._is_explicit((child, parent)):
                     return

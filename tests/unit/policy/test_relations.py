@@ -415,7 +415,10 @@ class GraphMachine(RuleBasedStateMachine):
                 )
         held = self.plain.holds(now_s)
         assert set(self.graph.relations()) == set(held)
-        for object in {each.object for each in held} | set(self.plain.attributes):
+        spoken_of = {each.object for each in held} | {
+            each.subject for each in held if isinstance(each.subject, EntityUid)
+        }
+        for object in spoken_of | set(self.plain.attributes):
             found = self.graph.store.get(object)  # what a policy begins with
             assert found is not None
             own = self.plain.attributes.get(object, {})
