@@ -131,12 +131,17 @@ class PostgresServer:
     async def _watched(self, connection: AsyncConnection[Any], work: Work[T]) -> T:
         """Await `work` in a task of its own; who cancels this ends it by its socket."""
 
+        abandoned = False
+
         async def run() -> T:
+            done = False
             try:
-                return await work(connection)
-            except BaseException:
-                connection.pgconn.finish()  # here nobody waits for its socket any more
-                raise
+                result = await work(connection)
+                done = True
+                return result
+            finally:
+                if abandoned or not done:
+                    connection.pgconn.finish()  # here nobody waits for its socket any more
 
         task = asyncio.create_task(run())
         self._tasks.add(task)
@@ -144,6 +149,7 @@ class PostgresServer:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
+            abandoned = True  # the answer may be there already, and the task succeed
             _shut(connection)
             raise
 
