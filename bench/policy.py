@@ -104,7 +104,7 @@ class PolicyBench:
             contestants[name] = Contestant(name, calling(peer.decide, questions), count // 3)
         race(list(contestants.values()), self.effort.rounds)
         core_us = statistics.mean(reference.core_us(each) for each in asked)
-        mine, single = contestants[OURS], contestants[OURS_ARGUMENTS]
+        single = contestants[OURS_ARGUMENTS]
         name = workload.name
         self.bars[f"{name}: cedarpy / ours"] = ratio(contestants[CEDARPY], single)
         self.bars[f"{name}: core / ours"] = core_us / single.median_us
@@ -116,7 +116,6 @@ class PolicyBench:
             **{each.name: each.per_op_ns for each in contestants.values()},
             CORE: core_us * 1000,
         }
-        assert mine.per_op_ns
 
     @staticmethod
     def _batch(ours: OurDecider, prepared: list[Any]) -> Callable[[int], int]:
@@ -150,11 +149,10 @@ class PolicyBench:
             policies = PolicySet.parse(text)
             engine = Engine(policies, entities)
             cold_ms = (time.perf_counter() - started_s) * 1000
-            changed = text.replace('"role5"', '"role5x"', 1)
             started_s = time.perf_counter()
             other = engine.with_policies(policies.with_policy("policy5", _policy(5, "x")))
             one_ms = (time.perf_counter() - started_s) * 1000
-            assert len(other.policies) == count and changed != text
+            assert len(other.policies) == count
             key = bundle_key([text.encode()])
             image = engine.to_bytes(key)
             started_s = time.perf_counter()
