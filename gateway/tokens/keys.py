@@ -440,7 +440,16 @@ def _public_verify(key: PublicKey, algorithm: str) -> Verify:
         return _checked(verify_ecdsa)
     # RFC 7518 §3.5: the salt is as long as the digest, MGF1 uses the same hash.
     fill = padding.PSS(padding.MGF1(digest), digest.digest_size) if algorithm.startswith("PS") else padding.PKCS1v15()
-    return _checked(lambda signature, signed: key.verify(signature, signed, fill, digest))
+    signature_bytes = (key.key_size + 7) // 8
+
+    def verify_rsa(signature: bytes, signed: bytes) -> None:
+        # RFC 8017 §8.1.2, step 1. For PSS the library takes a signature without its leading zeros as well, which would
+        # give one token many spellings.
+        if len(signature) != signature_bytes:
+            raise InvalidSignature
+        key.verify(signature, signed, fill, digest)
+
+    return _checked(verify_rsa)
 
 
 def _checked(verify: Callable[[bytes, bytes], None]) -> Verify:

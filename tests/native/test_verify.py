@@ -102,6 +102,16 @@ def test_a_signature_of_any_other_length_is_refused(algorithm: str, backend: str
         assert handle.verify(TEXT, wrong) is False
 
 
+@each_backend
+@pytest.mark.parametrize("algorithm", ["PS256", "PS384", "PS512"])
+def test_a_signature_without_its_leading_zero_is_refused(algorithm: str, backend: str) -> None:
+    # RFC 8017 §8.1.2, step 1. The salt makes each signature another number: one in 256 begins with a zero octet.
+    signed = (signer(algorithm).sign(TEXT) for _ in range(10_000))
+    signature = next(candidate for candidate in signed if candidate[0] == 0)
+    assert handle_of(algorithm, backend).verify(TEXT, signature) is True
+    assert handle_of(algorithm, backend).verify(TEXT, signature[1:]) is False
+
+
 @given(data=st.data(), text=st.binary(max_size=300))
 @settings(max_examples=120)
 def test_both_backends_and_the_oracle_agree(data: st.DataObject, text: bytes) -> None:
