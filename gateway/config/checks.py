@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path as FilePath
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from gateway.config.knobs import Config, IssuerConfig, RouteConfig, ServerConfig
 from gateway.config.secrets import SecretUnresolved, resolve_secret, resolve_store_url, secret_file_mode
@@ -46,6 +46,8 @@ _OWN_HEADERS = frozenset(
 )
 _DOOR_PATHS = ("/auth/forward", "/auth/request", "/auth/envoy/", "/oauth2/introspect")
 _DECISION_PATHS = ("/access/v1/", "/.well-known/authzen-configuration")
+_SHARED_STORES = ("redis://", "rediss://", "unix://", "sqlite:")  # of revocations and of relations alike
+_WHOLE_ADDRESS_HINT = "put the whole address into a variable: `env:NAME`"
 _CEDAR_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(::[A-Za-z_][A-Za-z0-9_]*)*")
 
 
@@ -74,6 +76,7 @@ def find_complaints(config: Config, base_dir: FilePath, env: Mapping[str, str]) 
     found += _identity(config.identity.headers)
     found += _clients(config, base_dir, env)
     found += _policy(config, base_dir)
+    found += _relations(config, base_dir, env)
     found += _authzen(config, base_dir, env)
     for index, route in enumerate(config.routes):
         found += _route(route, ("routes", index))
@@ -311,34 +314,73 @@ def _cache(config: Config) -> Iterator[Complaint]:
 
 def _store(config: Config, base_dir: FilePath, env: Mapping[str, str]) -> Iterator[Complaint]:
     url, path = config.store.url, ("store", "url")
+    address = yield from _store_address(url, path, base_dir, env)
+    if address == "memory:":
+        if config.server.workers != 1:
+            yield Complaint(
+                path, "each worker would keep revocations of its own", "leave it empty, or use sqlite or redis"
+            )
+    elif address and not address.startswith(_SHARED_STORES):
+        yield Complaint(path, "no store of ours", 'write "", `memory:`, `sqlite:PATH`, `redis://…` or `rediss://…`')
+
+
+def _relations(config: Config, base_dir: FilePath, env: Mapping[str, str]) -> Iterator[Complaint]:
+    url, path = config.policy.relations.url, ("policy", "relations", "url")
+    if url and not config.policy.path:
+        yield Complaint(path, "there are no policies that relations could serve", "say where they are: `policy.path`")
+    address = yield from _store_address(url, path, base_dir, env)
+    if address is None or address in {"", "embedded"}:
+        return
+    if address == "memory:":
+        if config.server.workers != 1:
+            yield Complaint(path, "each worker would keep relations of its own", "use `embedded` or a server")
+    elif address.startswith(("postgresql://", "postgres://")):
+        yield from _postgres_address(address, url, path)
+    elif not address.startswith(_SHARED_STORES):
+        hint = "write `embedded`, `memory:`, `sqlite:PATH`, `redis://…` or `postgresql://…`"
+        yield Complaint(path, "no store of relations", hint)
+
+
+def _store_address(
+    url: str, path: Path, base_dir: FilePath, env: Mapping[str, str]
+) -> Generator[Complaint, None, str | None]:
+    """Return the address that `url` stands for, None where it stands for none; complain of what all stores share."""
     try:
         address = resolve_store_url(url, base_dir, env).reveal().decode()
     except (SecretUnresolved, UnicodeDecodeError) as error:
         yield Complaint(path, str(error) if isinstance(error, SecretUnresolved) else "not UTF-8")
-        return
+        return None
     parts = _split_url(address)
     if address.startswith(("redis://", "rediss://")):
         if parts is None or not parts.hostname:
             yield Complaint(path, "no address of a Redis server", "write `redis://host:6379/0`")
         elif parts.password is not None and address == url:
-            yield Complaint(
-                path, "a password stands in the config", "put the whole address into a variable: `env:NAME`"
-            )
+            yield Complaint(path, "a password stands in the config", _WHOLE_ADDRESS_HINT)
         elif parts.scheme == "redis" and not is_loopback(parts.hostname):
             yield Complaint(path, "an unencrypted connection to another machine", "use `rediss://`")
     elif address.startswith("unix://"):
         if not address.removeprefix("unix://").startswith("/"):
             yield Complaint(path, "no path of a Redis server's socket", "write `unix:///run/redis/redis.sock`")
     elif address.startswith("sqlite:"):
-        if not address.removeprefix("sqlite:") or not _parent_exists(base_dir, address.removeprefix("sqlite:")):
+        file = address.removeprefix("sqlite:")
+        if not file or not _parent_exists(base_dir, file):
             yield Complaint(path, "its folder does not exist", "write `sqlite:PATH`")
-    elif address == "memory:":
-        if config.server.workers != 1:
-            yield Complaint(
-                path, "each worker would keep revocations of its own", "leave it empty, or use sqlite or redis"
-            )
-    elif address:
-        yield Complaint(path, "no store of ours", 'write "", `memory:`, `sqlite:PATH`, `redis://…` or `rediss://…`')
+    return address
+
+
+def _postgres_address(address: str, url: str, path: Path) -> Iterator[Complaint]:
+    """Without `sslmode` libpq would also go on in plain text, where the server asks for that."""
+    parts = _split_url(address)
+    if parts is None:
+        yield Complaint(path, "no address of a PostgreSQL server", "write `postgresql://user@host:5432/database`")
+        return
+    options = parse_qs(parts.query)
+    if (parts.password is not None or "password" in options) and address == url:
+        yield Complaint(path, "a password stands in the config", _WHOLE_ADDRESS_HINT)
+    host = options.get("host", [parts.hostname or ""])[-1]
+    is_local = not host or host.startswith("/") or is_loopback(host)
+    if not is_local and options.get("sslmode", [""])[-1] not in {"require", "verify-ca", "verify-full"}:
+        yield Complaint(path, "an unencrypted connection to another machine", "add `?sslmode=verify-full`")
 
 
 def _forward_auth(config: Config) -> Iterator[Complaint]:

@@ -138,6 +138,17 @@ class IntrospectionConfig(Chapter, frozen=True):
     clients: tuple[IntrospectionClientConfig, ...] = ()  # who may ask; none = the endpoint is off
 
 
+class RelationsConfig(Chapter, frozen=True):
+    """Where relations are kept: who stands in which relation to what, as the schema's `@relation` attributes say.
+
+    Decisions that can read relations are refused as long as those in memory may be older than `lease_s`.
+    """
+
+    url: str = ""  # "" none | "embedded" | "memory:" | "sqlite:PATH" | "redis://…" | "postgresql://…"; `env:`, `file:`
+    lease_s: Annotated[float, msgspec.Meta(ge=0.5)] = 1.0  # without news of the store for this long nothing is decided
+    poll_ms: Count = 50  # how soon another process's change is seen in SQLite
+
+
 class PolicyConfig(Chapter, frozen=True):
     """Where Cedar policies come from. What cannot be read or does not fit the schema is not taken; the former stays."""
 
@@ -149,6 +160,7 @@ class PolicyConfig(Chapter, frozen=True):
     watch_s: SecondsOrNone = 0.0  # look for changed files this often, every second at most; 0 = on reload only
     policy_bytes_max: Count = 64 * MIB  # all policy and schema texts
     entity_bytes_max: Count = 1024 * MIB  # the entity file
+    relations: RelationsConfig = RelationsConfig()  # see below
 
 
 class AuthzenClientConfig(Chapter, frozen=True):

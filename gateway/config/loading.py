@@ -297,6 +297,9 @@ def _absolute(config: Config, base_dir: Path) -> Config:
     def reference(text: str, prefix: str) -> str:
         return prefix + path_of(text.removeprefix(prefix)) if text.startswith(prefix) else text
 
+    def store_url(text: str) -> str:
+        return reference(reference(text, "sqlite:"), "file:")
+
     def log(text: str) -> str:
         return text if text in {"off", "-"} else path_of(text)
 
@@ -314,7 +317,7 @@ def _absolute(config: Config, base_dir: Path) -> Config:
             )
             for issuer in config.issuers
         ),
-        store=replace(config.store, url=reference(reference(config.store.url, "sqlite:"), "file:")),
+        store=replace(config.store, url=store_url(config.store.url)),
         # `unix://` is `unix:` to many; as a path it would begin with two slashes.
         routes=tuple(
             replace(route, upstream=reference(route.upstream.replace("unix://", "unix:", 1), "unix:"))
@@ -329,6 +332,7 @@ def _absolute(config: Config, base_dir: Path) -> Config:
             path=path_of(config.policy.path) if config.policy.path else "",
             schema=path_of(config.policy.schema) if config.policy.schema else "",
             entities=path_of(config.policy.entities) if config.policy.entities else "",
+            relations=replace(config.policy.relations, url=store_url(config.policy.relations.url)),
         ),
         authzen=replace(
             config.authzen,

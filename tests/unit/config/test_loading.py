@@ -524,6 +524,68 @@ def test_a_store_in_memory_serves_one_worker_only(load: Load, faults: Faults) ->
     assert fault.problem == "each worker would keep revocations of its own"
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('url = "mysql://h"', "no store of relations"),
+        ('url = "sqlite:/no/such/folder/a.db"', "its folder does not exist"),
+        ('url = "redis://redis.example:6379/0"', "an unencrypted connection to another machine"),
+        ('url = "postgresql://db.example/app"', "an unencrypted connection to another machine"),
+        ('url = "postgres://db.example/app?sslmode=prefer"', "an unencrypted connection to another machine"),
+        ('url = "postgresql:///app?host=db.example"', "an unencrypted connection to another machine"),
+        ('url = "postgresql://me:pw@localhost/app"', "a password stands in the config"),
+        ('url = "postgresql://localhost/app?password=pw"', "a password stands in the config"),
+        ('url = "postgresql://h:port/app"', "no address of a PostgreSQL server"),
+        ('url = "env:NO_SUCH_STORE"', "the environment has no `NO_SUCH_STORE`"),
+    ],
+)
+def test_stores_of_relations_that_cannot_be_opened_are_faults(
+    text: str, problem: str, faults: Faults, tmp_path: Path
+) -> None:
+    (tmp_path / "policies").mkdir()
+    fault = one(faults(f'[policy]\npath = "policies"\n[policy.relations]\n{text}\n'))
+    assert (fault.key, fault.problem) == ("policy.relations.url", problem)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "embedded",
+        "memory:",
+        "sqlite:relations.db",
+        "redis://localhost:6379/0",
+        "unix:///run/redis.sock",
+        "postgresql://localhost/app",
+        "postgresql:///app?host=/run/postgresql",
+        "postgresql://db.example/app?sslmode=verify-full",
+        "env:STORE",
+    ],
+)
+def test_relations_are_kept_where_the_config_says(url: str, load: Load, tmp_path: Path) -> None:
+    (tmp_path / "policies").mkdir()
+    text = f'[policy]\npath = "policies"\n[policy.relations]\nurl = "{url}"\n'
+    loaded = load(text, env={"STORE": "postgresql://me:pw@db.example/app?sslmode=require"})
+    shown = f"sqlite:{tmp_path / 'relations.db'}" if url.startswith("sqlite:") else url
+    assert loaded.config.policy.relations.url == shown
+
+
+def test_relations_need_policies_and_in_memory_one_worker(faults: Faults, tmp_path: Path) -> None:
+    (tmp_path / "policies").mkdir()
+    fault = one(faults('[policy.relations]\nurl = "embedded"\n'))
+    assert (fault.key, fault.hint) == ("policy.relations.url", "say where they are: `policy.path`")
+    fault = one(faults('[server]\nworkers = 2\n[policy]\npath = "policies"\nrelations = { url = "memory:" }\n'))
+    assert (fault.line, fault.problem) == (5, "each worker would keep relations of its own")
+    fault = one(faults('[policy]\npath = "policies"\nrelations = { lease_s = 0.1 }\n'))
+    assert fault.key == "policy.relations.lease_s"
+
+
+def test_relations_can_be_configured_by_variables(load: Load, tmp_path: Path) -> None:
+    (tmp_path / "policies").mkdir()
+    env = {"PORTCULLIS_POLICY__RELATIONS__URL": "embedded", "PORTCULLIS_POLICY__RELATIONS__LEASE_S": "2.5"}
+    relations = load('[policy]\npath = "policies"\n', env=env).config.policy.relations
+    assert (relations.url, relations.lease_s) == ("embedded", 2.5)
+
+
 def test_a_store_with_a_password_comes_from_a_variable(load: Load) -> None:
     loaded = load('[store]\nurl = "env:STORE"', env={"STORE": "rediss://:hunter2@redis.example:6379/0"})
     assert loaded.config.store.url == "env:STORE"
