@@ -8,7 +8,11 @@
    types are for nodes with very many descendants' ways through them (relations such as `Doc::"1"#viewers`, which would
    make each user's list as long as all documents that they can see): whether something is in a walked node is found by
    walking down from it. INVARIANT: the parents of a walked node are walked, so that no way leads through a walked node
-   to a closed one. */
+   to a closed one.
+
+   Sourced types. What entities of a sourced type are is kept elsewhere, and here only of those that were asked for. A
+   node of one that is not here is away (NODE_AWAY): whatever reads it finds out, instead of taking it for an entity
+   without attributes and parents. */
 #ifndef PORTCULLIS_ENTITIES_H
 #define PORTCULLIS_ENTITIES_H
 
@@ -53,10 +57,11 @@ typedef struct {
     uint32_t key_mask;
 
     const Text **types; /* owned array; types[0] is NULL: TYPE_OF_REQUEST */
-    uint8_t *type_flags; /* owned; NODE_WALKED */
+    uint8_t *type_flags; /* owned; NODE_WALKED, or NODE_AWAY for a sourced type: what a new node of the type has */
     uint32_t *type_counts; /* owned; nodes of the type that exist */
     uint32_t type_count;
     uint32_t type_capacity;
+    uint32_t sourced_count; /* types whose entities are kept elsewhere */
 
     uint32_t *stamps; /* owned; by place: the last walk that came by. Guarded by `lock`. */
     uint32_t *queue;  /* owned; room for every place. Guarded by `lock`. */
@@ -154,15 +159,18 @@ static inline const Text *arena_text(Arena *arena, const char *bytes, uint32_t l
     return text;
 }
 
-/* Make a node of the arena: an entity that only the request knows. `type_name` outlives the arena. NULL when it is full. */
-static inline EntityNode *arena_node(Arena *arena, uint32_t type, const Text *type_name, const char *id, uint32_t length) {
+/* Make a node of the arena: an entity that only the request knows. `type_name` outlives the arena; `type_flags` are the
+   store's. NULL when it is full. */
+static inline EntityNode *arena_node(
+    Arena *arena, uint32_t type, const Text *type_name, uint8_t type_flags, const char *id, uint32_t length
+) {
     EntityNode *node = (EntityNode *)arena_take(arena, sizeof(EntityNode));
     if (node == NULL) return NULL;
     memset(node, 0, sizeof(EntityNode));
     node->type_name = type_name;
     node->type = type;
     node->index = NODE_INDEX_NONE;
-    node->flags = NODE_REQUEST;
+    node->flags = NODE_REQUEST | (type_flags & NODE_AWAY);
     node->id = arena_text(arena, id, length);
     return node->id == NULL ? NULL : node;
 }
@@ -172,7 +180,7 @@ static inline const EntityNode *request_node(
     const Store *store, Arena *arena, uint32_t type, const char *id, uint32_t length
 ) {
     const EntityNode *node = store_find(store, type, id, length);
-    return node != NULL ? node : arena_node(arena, type, store->types[type], id, length);
+    return node != NULL ? node : arena_node(arena, type, store->types[type], store->type_flags[type], id, length);
 }
 
 enum { REQUEST_NAMES_MAX = 1024 }; /* attribute names of one request that nobody else has */
@@ -304,6 +312,25 @@ static inline int entity_in(const Store *store, const EntityNode *a, const Entit
         for (i = 0; i < a->child_count; i++)
             if (node_in(store, request_parents(a)[i], b)) return 1;
     return 0;
+}
+
+static const EntityNode *away_above(const Store *store, const EntityNode *a) {
+    uint32_t i;
+    if (a->flags & NODE_AWAY) return a;
+    for (i = 0; i < a->ancestor_count; i++)
+        if (store_node(store, a->ancestors[i])->flags & NODE_AWAY) return store_node(store, a->ancestors[i]);
+    return NULL;
+}
+
+/* What must be fetched before it is known that `a` is not in something: `a` or an entity above it, or NULL. */
+static inline const EntityNode *entity_away(const Store *store, const EntityNode *a) {
+    const EntityNode *away;
+    uint32_t i;
+    if (store->sourced_count == 0) return NULL;
+    away = away_above(store, a);
+    if (a->flags & NODE_REQUEST)
+        for (i = 0; i < a->child_count && away == NULL; i++) away = away_above(store, request_parents(a)[i]);
+    return away;
 }
 
 #endif

@@ -27,6 +27,8 @@ cdef extern from "values.h" nogil:
         NODE_EXISTS
         NODE_REQUEST
         NODE_WALKED
+        NODE_AWAY
+        NODE_SETTLED
         NODE_INDEX_NONE
         TYPE_OF_REQUEST
         KEY_OF_REQUEST
@@ -101,6 +103,7 @@ cdef extern from "entities.h" nogil:
         const Text** types
         uint8_t* type_flags
         uint32_t* type_counts
+        uint32_t sourced_count
         uint32_t* queue
         uint32_t* stamps
         pthread_mutex_t lock
@@ -109,8 +112,11 @@ cdef extern from "entities.h" nogil:
     uint32_t store_key(const Store* store, const char* bytes, uint32_t length)
     EntityNode* store_find(const Store* store, uint32_t type, const char* id, uint32_t length)
     int entity_in(const Store* store, const EntityNode* a, const EntityNode* b)
+    const EntityNode* entity_away(const Store* store, const EntityNode* a)
     const Text* arena_text(Arena* arena, const char* bytes, uint32_t length)
-    EntityNode* arena_node(Arena* arena, uint32_t type, const Text* type_name, const char* id, uint32_t length)
+    EntityNode* arena_node(
+        Arena* arena, uint32_t type, const Text* type_name, uint8_t type_flags, const char* id, uint32_t length
+    )
     const EntityNode* request_node(const Store* store, Arena* arena, uint32_t type, const char* id, uint32_t length)
     uint32_t request_key(const Store* store, Arena* arena, const char* bytes, uint32_t length)
     const Text* key_name(const Store* store, const Arena* arena, uint32_t key)
@@ -171,5 +177,6 @@ cdef class EntityStore:
     cdef int _convert(self, object item, Value* out, Arena* arena, int depth) except -1
     cdef int _convert_set(self, object items, Value* out, Arena* arena, int depth) except -1
     cdef int _convert_record(self, object fields, Value* out, Arena* arena, int depth) except -1
+    cdef int _unsettle(self, EntityNode* node) noexcept
     cdef EntityNode* _intern(self, EntityUid uid) except NULL
     cdef object _uid(self, const EntityNode* node)

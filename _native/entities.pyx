@@ -36,6 +36,7 @@ cdef extern from "entities_change.h" nogil:
     void node_release(Store* store, EntityNode* node)
     void node_pin(const EntityNode* node)
     void node_mention(EntityNode* node)
+    void node_unsettle(Store* store, EntityNode* node)
     size_t set_bytes(uint32_t count)
     size_t record_bytes(uint32_t count)
     void value_free(Store* store, const Value* value)
@@ -195,7 +196,7 @@ cdef class EntityStore:
             type_name = self.c.types[<uint32_t>number]
         bytes = utf8(uid.id, &length)
         if type_name is not NULL:
-            node = arena_node(arena, number, type_name, bytes, length)
+            node = arena_node(arena, number, type_name, self.c.type_flags[<uint32_t>number], bytes, length)
         if node is NULL:
             raise ValueError("the request is too large")
         return node
@@ -223,7 +224,7 @@ cdef class EntityStore:
         # From here on nothing runs that could change the store.
         stored = self.node_of_request(uid, arena)
         memcpy(node, stored, sizeof(EntityNode))
-        node.flags = NODE_REQUEST | NODE_EXISTS
+        node.flags = NODE_REQUEST | NODE_EXISTS | (stored.flags & NODE_AWAY)
         node.attributes = given.record
         node.parents = NULL
         node.children = <uint32_t*>others
@@ -506,7 +507,115 @@ cdef class EntityStore:
         for i in range(self.c.place_count):
             if store_node(&self.c, i).type == number:
                 raise ValueError(f"the type `{name}` is in use already")
-        self.c.type_flags[number] = NODE_WALKED
+        self.c.type_flags[number] |= NODE_WALKED
+
+    def source_type(self, str name not None, bint sourced=True):
+        """Say that entities of this type are kept elsewhere, and here only after they were fetched; or no more.
+
+        Entities of the type that are defined stay. Raises ValueError for a type that is walked.
+        """
+        cdef uint32_t number = self.type_of(name), i
+        cdef EntityNode* node
+        if self.c.type_flags[number] & NODE_WALKED:
+            raise ValueError(f"the type `{name}` is walked, and cannot be kept elsewhere")
+        self._wait()
+        if sourced == ((self.c.type_flags[number] & NODE_AWAY) != 0):
+            return
+        self.c.type_flags[number] ^= NODE_AWAY
+        self.c.sourced_count += 1 if sourced else -1
+        self.c.revision += 1
+        for i in range(self.c.place_count):
+            node = store_node(&self.c, i)
+            if node.type != number or node.flags & NODE_EXISTS:
+                continue
+            node.version = self.c.revision
+            if sourced:
+                node.flags |= NODE_AWAY
+            else:
+                node.flags &= ~NODE_AWAY
+                self._unsettle(node)
+
+    def is_sourced(self, str name not None):
+        """Tell whether entities of this type are kept elsewhere."""
+        return name in self.type_numbers and bool(self.c.type_flags[<uint32_t>self.type_numbers[name]] & NODE_AWAY)
+
+    def resident(self, EntityUid uid not None):
+        """Tell whether decisions may rest on what is here of the entity: always, but for one that must be fetched."""
+        cdef EntityNode* node = self.find(uid)
+        return not node.flags & NODE_AWAY if node is not NULL else not self.is_sourced(uid.type)
+
+    def away(self, EntityUid uid not None):
+        """Give what must be fetched before it is known what the entity is in: itself, and what is above it."""
+        cdef EntityNode* node = self.find(uid)
+        cdef EntityNode* above
+        cdef uint32_t i
+        if node is NULL:
+            return frozenset([uid]) if self.is_sourced(uid.type) else frozenset()
+        found = []
+        self.hold()         # what is made here may wake the collector, and that other threads
+        try:
+            if node.flags & NODE_AWAY:
+                found.append(uid)
+            for i in range(node.ancestor_count):
+                above = store_node(&self.c, node.ancestors[i])
+                if above.flags & NODE_AWAY:
+                    found.append(self._uid(above))
+        finally:
+            self.release()
+        return frozenset(found)
+
+    def settle(self, uids):
+        """Say of entities that their source does not know them: they are here, and undefined; give the new revision.
+
+        Those that are defined are undefined first. Raises ValueError for one whose type is kept nowhere else.
+        """
+        cdef EntityNode* node
+        cdef EntityUid uid
+        cdef list named = list(uids)
+        for uid in named:
+            if not self.is_sourced(uid.type):
+                raise ValueError(f"{uid} is kept nowhere else")
+        self.apply((), [uid for uid in named if uid in self])
+        for uid in named:
+            self._wait()
+            node = self._intern(uid)
+            if node.flags & NODE_EXISTS:    # others defined it meanwhile: they know more
+                continue
+            if not node.flags & NODE_SETTLED:
+                node_mention(node)
+                node.flags |= NODE_SETTLED
+            node.flags &= ~NODE_AWAY
+            self.c.revision += 1
+            node.version = self.c.revision
+        return self.c.revision
+
+    def evict(self, uids):
+        """Let go what is here of entities that are kept elsewhere; give the new revision.
+
+        Raises ValueError for one whose type is kept nowhere else.
+        """
+        cdef EntityNode* node
+        cdef EntityUid uid
+        cdef list named = list(uids)
+        for uid in named:
+            if not self.is_sourced(uid.type):
+                raise ValueError(f"{uid} is kept nowhere else")
+        self.apply((), [uid for uid in named if uid in self])
+        for uid in named:
+            self._wait()
+            node = self.find(uid)
+            if node is NULL or not node.flags & NODE_SETTLED:
+                continue
+            node.flags |= NODE_AWAY
+            self.c.revision += 1
+            node.version = self.c.revision
+            self._unsettle(node)
+        return self.c.revision
+
+    cdef int _unsettle(self, EntityNode* node) noexcept:
+        """Take back that a source does not know an entity; where nothing else names it, its place is given back."""
+        node_unsettle(&self.c, node)
+        return 0
 
     def put(self, EntityUid uid not None, attributes, parents=(), tags=None, *, str cycles="refuse"):
         """Define one entity, in place of what it was; give the new revision. See `apply`."""

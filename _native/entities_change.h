@@ -341,6 +341,13 @@ static void node_forget(Store *store, EntityNode *node) {
     node_release(store, node);
 }
 
+/* Undo what says that the node's source does not know it. The caller mentions the node meanwhile, or defines it. */
+static void node_unsettle(Store *store, EntityNode *node) {
+    if (!(node->flags & NODE_SETTLED)) return;
+    node->flags &= ~NODE_SETTLED;
+    node_forget(store, node);
+}
+
 /* --- values ------------------------------------------------------------------------------------------------------ */
 
 static size_t set_bytes(uint32_t count) { return sizeof(ValueSet) + (size_t)count * sizeof(Value); }
@@ -697,6 +704,12 @@ static ChangeOutcome store_commit(Store *store, const Change *changes, size_t co
             node->flags ^= NODE_EXISTS;
             store->existing_count += changes[i].exists ? 1 : -1;
             store->type_counts[node->type] += changes[i].exists ? 1 : -1;
+        }
+        if (changes[i].exists) {
+            node->flags &= ~NODE_AWAY;
+            node_unsettle(store, node);
+        } else if (!(node->flags & NODE_SETTLED)) {
+            node->flags |= store->type_flags[node->type] & NODE_AWAY;
         }
         record_free(store, node->attributes);
         record_free(store, node->tags);

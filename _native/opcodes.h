@@ -87,7 +87,8 @@ enum { VM_OPCODES(VM_OPCODE_ENUM) OP_COUNT };
     X(EXTENSION, "extension_error", "an extension function refused its arguments") \
     X(STEPS, "steps_limit", "evaluating took more steps than a decision may take") \
     X(MEMORY, "memory_limit", "evaluating took more memory than a decision may take") \
-    X(INTERNAL, "internal_fault", "the machine met a state that cannot be")
+    X(INTERNAL, "internal_fault", "the machine met a state that cannot be") \
+    X(NOT_RESIDENT, "entity_not_resident", "an entity is kept elsewhere, and was not fetched")
 
 #define VM_ERROR_ENUM(name, code, meaning) VM_ERROR_##name,
 enum { VM_ERRORS(VM_ERROR_ENUM) VM_ERROR_COUNT };

@@ -91,7 +91,9 @@ typedef struct Record {
 enum {
     NODE_EXISTS = 1,  /* defined, by the store or by the request; else only mentioned */
     NODE_REQUEST = 2, /* lives in a request's arena; `index` is NODE_INDEX_NONE */
-    NODE_WALKED = 4   /* its ancestors are walked, not stored: see `entity_in` */
+    NODE_WALKED = 4,  /* its ancestors are walked, not stored: see `entity_in` */
+    NODE_AWAY = 8,    /* of a sourced type, and not here: what it is must be fetched before anything rests on it */
+    NODE_SETTLED = 16 /* of a sourced type, and its source does not know it; holds one of the node's references */
 };
 #define NODE_INDEX_NONE 0xFFFFFFFFu
 #define TYPE_OF_REQUEST 0u /* a type that the store does not know: compare `type_name` */

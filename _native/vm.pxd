@@ -30,6 +30,7 @@ cdef extern from "opcodes.h" nogil:
         VM_STEPS_MAX
         VM_MEMORY_MAX
         VM_ERROR_COUNT
+        VM_ERROR_NOT_RESIDENT
     ctypedef struct Instruction:
         uint8_t op
         uint8_t a
@@ -96,6 +97,9 @@ cdef extern from "vm_machine.h" nogil:
         uint32_t error
         uint32_t pc
         Value result
+        const EntityNode* missing
+        int64_t turn_ms
+        int overlaid
     const Record vm_empty_record
     int arena_fix(Arena* arena, size_t size)
     const ValueSet* machine_set(Arena* arena, Value* values, uint32_t count)
@@ -152,6 +156,7 @@ cdef extern from "vm_rules.h" nogil:
     bint bound_holds(const Store* store, const Bound* bound, const EntityNode* entity)
     bint rule_action_holds(const Store* store, const RuleC* rule, const EntityNode* action)
     int walk_effect(Walk* walk, int permits)
+    bint heads_unknown(const RuleIndex* index, RequestC* request)
     int rules_allow(const RuleIndex* index, RequestC* request, int* fault)
     int rules_allow_strictly(const RuleIndex* index, RequestC* request, int* fault)
 
@@ -204,6 +209,8 @@ cdef class Answer:
     cdef readonly frozenset reasons
     cdef readonly frozenset errors
     cdef readonly tuple faults
+    cdef readonly EntityUid missing
+    cdef readonly object flip_ms  # int or None
 
 cdef class Decider:
     """Policies bound to a store."""
@@ -212,6 +219,7 @@ cdef class Decider:
     cdef RuleIndex index        # owned
     cdef int64_t steps_max
     cdef void start(self, Run* run, Arena* arena, Scratch* scratch) noexcept nogil
+    """Make a run ready. Afterwards `run.missing` is what must be fetched, where a decision failed for want of it."""
     cdef Answer collect(self, RequestC* request, Scratch* scratch)
     cdef int check_request(self, Request request) except -1
 

@@ -5,16 +5,17 @@ from collections import namedtuple
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeUTF8
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memmove, memset
 
 cimport cython
 
 from gateway._native.entities cimport (
+    NODE_EXISTS, NODE_REQUEST,
     VALUE_BOOL, VALUE_ENTITY, VALUE_IP, VALUE_LONG, VALUE_NONE, VALUE_RECORD, VALUE_SET, VALUE_STRING,
     Arena, EntityNode, EntityStore, Field, IpAddress, Record, Store, Text, Value, ValueSet,
-    arena_free, arena_reset, arena_take, key_name, request_node, arena_text,
+    arena_free, arena_reset, arena_take, entity_away, key_name, request_node, arena_text,
 )
 from gateway._native.slice cimport Slice, slice_of
 from gateway._native.uid cimport EntityUid
@@ -418,6 +419,26 @@ cdef inline void scratch_give(Scratch* scratch) noexcept:
     spare_scratch = scratch
 
 
+cdef inline bint is_defined_here(const Value* variable) noexcept nogil:
+    """Tell whether a variable is an entity that its request defines."""
+    return variable.tag == VALUE_ENTITY and variable.entity.flags & (NODE_REQUEST | NODE_EXISTS) == (
+        NODE_REQUEST | NODE_EXISTS
+    )
+
+
+cdef inline void run_start(Run* run, const Store* store, Arena* arena, Scratch* scratch, int64_t steps) noexcept nogil:
+    """Make a run ready, whose variables are set already."""
+    run.stack = scratch.stack
+    run.arena = arena
+    run.store = store
+    run.steps_left = steps
+    run.missing = NULL
+    run.turn_ms = INT64_MAX
+    run.overlaid = (
+        is_defined_here(&run.variables[0]) or is_defined_here(&run.variables[1]) or is_defined_here(&run.variables[2])
+    )
+
+
 cdef enum:
     FILL_TRIES = 100     # times that a request is read anew because entities changed meanwhile
 
@@ -540,8 +561,9 @@ cdef class Answer:
     """What was decided: `allowed`, and which policies decided (`reasons`), erred (`errors`) or hit a limit (`faults`).
 
     `reasons` are the satisfied forbids if there is one, else the satisfied permits. `errors` are policies that could
-    not be evaluated, and so counted as not satisfied. `faults` are codes of limits that were hit: then the request is
-    denied, whatever the policies say.
+    not be evaluated, and so counted as not satisfied. `faults` are codes of limits that were hit, or
+    `entity_not_resident`: then the request is denied, whatever the policies say. See vm.pyi for `missing` and `flip_ms`,
+    which say how it was decided and are no part of what the answer is.
     """
 
     __match_args__ = ("allowed", "reasons", "errors", "faults")
@@ -627,10 +649,7 @@ cdef class Decider:
             scratch_give(scratch)
 
     cdef inline void start(self, Run* run, Arena* arena, Scratch* scratch) noexcept nogil:
-        run.stack = scratch.stack
-        run.arena = arena
-        run.store = &self.store.c
-        run.steps_left = self.steps_max
+        run_start(run, &self.store.c, arena, scratch, self.steps_max)
 
     def authorize(
         self, EntityUid principal not None, EntityUid action not None, EntityUid resource not None, context=None
@@ -650,6 +669,7 @@ cdef class Decider:
         cdef Walk walk
         cdef Finding* finding
         cdef uint32_t number, forbids_end
+        cdef Answer answer
         cdef list permits = [], forbids = [], errors = []
         cdef tuple faults = ()
         if scratch.finding_capacity <= self.index.entry_count:
@@ -666,7 +686,9 @@ cdef class Decider:
         walk.finding_capacity = scratch.finding_capacity
         walk.faulted = 0
         walk.strict = 0
-        if not walk_effect(&walk, 0):
+        if heads_unknown(&self.index, request):
+            walk.faulted = VM_ERROR_NOT_RESIDENT
+        elif not walk_effect(&walk, 0):
             walk_effect(&walk, 1)
         for number in range(walk.finding_count):
             finding = &walk.findings[number]
@@ -679,10 +701,16 @@ cdef class Decider:
                 errors.append(self.ids[finding.rule])
         if walk.faulted:
             faults = (vm_error_codes[walk.faulted].decode(),)
-            return Answer(False, frozenset(), frozenset(errors), faults)
-        if forbids:
-            return Answer(False, frozenset(forbids), frozenset(errors))
-        return Answer(bool(permits), frozenset(permits), frozenset(errors))
+            answer = Answer(False, frozenset(), frozenset(errors), faults)
+            if request.run.missing is not NULL:
+                answer.missing = self.store._uid(request.run.missing)
+        elif forbids:
+            answer = Answer(False, frozenset(forbids), frozenset(errors))
+        else:
+            answer = Answer(bool(permits), frozenset(permits), frozenset(errors))
+        if request.run.turn_ms != INT64_MAX:
+            answer.flip_ms = request.run.turn_ms
+        return answer
 
     def prepare(
         self, EntityUid principal not None, EntityUid action not None, EntityUid resource not None, context=None,
@@ -909,7 +937,11 @@ cdef class Decider:
             for number in range(self.index.rule_count):
                 rule = self.index.rules[number]
                 self.start(&request.c.run, &scratch.arena, scratch)
-                if not bound_holds(request.c.run.store, &rule.principal, request.c.principal.node):
+                if bound_unknown(request.c.run.store, &rule.principal, request.c.principal.node) or bound_unknown(
+                    request.c.run.store, &rule.resource, request.c.resource.node
+                ):
+                    found.append((None, vm_error_codes[VM_ERROR_NOT_RESIDENT].decode(), False, 0))
+                elif not bound_holds(request.c.run.store, &rule.principal, request.c.principal.node):
                     found.append(("principal", None, False, 0))
                 elif not rule_action_holds(request.c.run.store, rule, request.c.action.node):
                     found.append(("action", None, False, 0))
@@ -942,6 +974,13 @@ cdef class Decider:
 
     def __len__(self):
         return self.index.rule_count
+
+
+cdef inline bint bound_unknown(const Store* store, const Bound* bound, const EntityNode* node) noexcept nogil:
+    """Tell whether a head asks what an entity is in, and that must be fetched first."""
+    return bound.op in (BOUND_IN, BOUND_IS_IN) and not bound_holds(store, bound, node) and (
+        entity_away(store, node) is not NULL
+    )
 
 
 cdef ProgramC* bind_expression(Program program, EntityStore store) except NULL:
@@ -980,10 +1019,7 @@ def run_expression(
                 subject_set(&subject, &run.variables[number], store.node_of_request(uid, &scratch.arena))
         if context is not None:
             context_fill(store, &scratch.arena, context, &run.variables[3])
-        run.stack = scratch.stack
-        run.arena = &scratch.arena
-        run.store = &store.c
-        run.steps_left = VM_STEPS_MAX
+        run_start(&run, &store.c, &scratch.arena, scratch, VM_STEPS_MAX)
         return run_value(store, bound, &run, &scratch.arena)
     finally:
         program_release(bound)
@@ -1020,10 +1056,7 @@ def fold(bytes image not None):
         for number in range(4):
             run.variables[number].tag = VALUE_NONE
             run.variables[number].number = 0
-        run.stack = scratch.stack
-        run.arena = &scratch.arena
-        run.store = &fold_store.c
-        run.steps_left = VM_STEPS_MAX
+        run_start(&run, &fold_store.c, &scratch.arena, scratch, VM_STEPS_MAX)
         if machine_run(&run, bound, 0) != RUN_SATISFIED:
             return None
         out = bytearray()

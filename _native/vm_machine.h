@@ -55,6 +55,9 @@ typedef struct {
     uint32_t error; /* VM_ERROR_…, of the last run */
     uint32_t pc;    /* the instruction that failed, or the clause that did not hold */
     Value result;   /* of RESULT */
+    const EntityNode *missing; /* what must be fetched, where that is why the run failed; else NULL */
+    int64_t turn_ms; /* no comparison of two datetimes can come out otherwise before one moved so far; INT64_MAX: none was made */
+    int overlaid;    /* whether the request defines one of its entities itself */
 } Run;
 
 static const Record vm_empty_record; /* of a context that was not given */
@@ -136,21 +139,54 @@ static int machine_like(const Text *text, const Pattern *pattern) {
     return 1;
 }
 
-/* `entity in right`: 0 or 1, or -1 for a right side that is neither an entity nor a set of entities. */
+static const EntityNode *machine_defined(const Run *run, const EntityNode *entity) {
+    uint32_t i;
+    for (i = 0; i < 3; i++) {
+        const EntityNode *own = run->variables[i].entity;
+        if (run->variables[i].tag == VALUE_ENTITY && own->flags & NODE_REQUEST && own->flags & NODE_EXISTS &&
+            node_equal(own, entity))
+            return own;
+    }
+    return entity;
+}
+
+/* Give the entity as the request defines it, by whatever way it was reached. */
+static inline const EntityNode *machine_entity(const Run *run, const EntityNode *entity) {
+    return run->overlaid ? machine_defined(run, entity) : entity;
+}
+
+/* Why an entity has no such attribute or tag: `code`, or that it must be fetched first. */
+static uint32_t machine_lacks(Run *run, const EntityNode *entity, uint32_t code) {
+    if (!(entity->flags & NODE_AWAY)) return code;
+    run->missing = entity;
+    return VM_ERROR_NOT_RESIDENT;
+}
+
+/* An entity that was not found in something: 0, or VM_ERROR_NOT_RESIDENT where that is not known. */
+static inline int machine_outside(Run *run, const EntityNode *entity) {
+    const EntityNode *away = entity_away(run->store, entity);
+    if (away == NULL) return 0;
+    run->missing = away;
+    return -VM_ERROR_NOT_RESIDENT;
+}
+
+/* `entity in right`: 0 or 1, or an error's negative: of a right side that is neither an entity nor a set of entities,
+   of an entity that must be fetched. */
 static int machine_in(Run *run, const EntityNode *entity, const Value *right) {
     const ValueSet *set;
     uint32_t i;
-    if (right->tag == VALUE_ENTITY) return entity_in(run->store, entity, right->entity);
-    if (right->tag != VALUE_SET) return -1;
+    entity = machine_entity(run, entity);
+    if (right->tag == VALUE_ENTITY) return entity_in(run->store, entity, right->entity) ? 1 : machine_outside(run, entity);
+    if (right->tag != VALUE_SET) return -VM_ERROR_TYPE;
     set = right->set;
     if (set->count == 0) return 0;
     /* Sets are ordered by kind: the ends tell of all elements, before any is looked at (an element that is no entity
        is an error even when another one matches). */
-    if (set->items[0].tag != VALUE_ENTITY || set->items[set->count - 1].tag != VALUE_ENTITY) return -1;
+    if (set->items[0].tag != VALUE_ENTITY || set->items[set->count - 1].tag != VALUE_ENTITY) return -VM_ERROR_TYPE;
     run->steps_left -= set->count; /* looked at by the next instruction that charges */
     for (i = 0; i < set->count; i++)
         if (entity_in(run->store, entity, set->items[i].entity)) return 1;
-    return 0;
+    return machine_outside(run, entity);
 }
 
 static int machine_order(const void *a, const void *b) { return value_compare((const Value *)a, (const Value *)b); }
@@ -191,10 +227,18 @@ static const Record *machine_record(Arena *arena, const Value *values, const Sha
     return record;
 }
 
+/* Note how far one of two datetimes must move before they compare otherwise. */
+static inline void machine_turns(Run *run, int64_t a, int64_t b) {
+    uint64_t apart = a > b ? (uint64_t)a - (uint64_t)b : (uint64_t)b - (uint64_t)a;
+    if (apart == 0) apart = 1;
+    if (apart < (uint64_t)run->turn_ms) run->turn_ms = (int64_t)apart;
+}
+
 /* -1, 0 or 1; 2 where the values have no order (Cedar orders numbers, datetimes and durations, each among its own). */
-static inline int machine_compare(const Value *a, const Value *b) {
+static inline int machine_compare(Run *run, const Value *a, const Value *b) {
     if (a->tag != b->tag) return 2;
-    if (a->tag != VALUE_LONG && a->tag != VALUE_DATETIME && a->tag != VALUE_DURATION) return 2;
+    if (a->tag == VALUE_DATETIME) machine_turns(run, a->number, b->number);
+    else if (a->tag != VALUE_LONG && a->tag != VALUE_DURATION) return 2;
     return (a->number > b->number) - (a->number < b->number);
 }
 
@@ -209,7 +253,7 @@ static inline int machine_compare(const Value *a, const Value *b) {
     } while (0)
 #define MACHINE_COMPARE(condition) \
     do { \
-        int order = machine_compare(top - 2, top - 1); \
+        int order = machine_compare(run, top - 2, top - 1); \
         if (order == 2) MACHINE_FAIL(VM_ERROR_TYPE); \
         top--; \
         MACHINE_BOOL(top - 1, condition); \
@@ -273,9 +317,10 @@ op_VAR_ATTR:
 op_ATTR: {
     const Value *found;
     if (top[-1].tag == VALUE_ENTITY) {
-        const EntityNode *entity = top[-1].entity;
+        const EntityNode *entity = machine_entity(run, top[-1].entity);
         found = machine_find(entity->attributes, at->c, at);
-        if (found == NULL) MACHINE_FAIL(entity->flags & NODE_EXISTS ? VM_ERROR_NO_ATTRIBUTE : VM_ERROR_NO_ENTITY);
+        if (found == NULL)
+            MACHINE_FAIL(machine_lacks(run, entity, entity->flags & NODE_EXISTS ? VM_ERROR_NO_ATTRIBUTE : VM_ERROR_NO_ENTITY));
     } else if (top[-1].tag == VALUE_RECORD) {
         found = machine_find(top[-1].record, at->c, at);
         if (found == NULL) MACHINE_FAIL(VM_ERROR_NO_ATTRIBUTE);
@@ -290,21 +335,31 @@ op_VAR_HAS:
     *top++ = run->variables[at->a];
     /* fall through */
 op_HAS: {
-    const Record *record;
-    if (top[-1].tag == VALUE_ENTITY) record = top[-1].entity->attributes;
-    else if (top[-1].tag == VALUE_RECORD) record = top[-1].record;
-    else MACHINE_FAIL(top[-1].tag == VALUE_NONE ? VM_ERROR_INTERNAL : VM_ERROR_TYPE);
-    MACHINE_BOOL(top - 1, machine_find(record, at->c, at) != NULL);
+    const Value *found;
+    if (top[-1].tag == VALUE_ENTITY) {
+        const EntityNode *entity = machine_entity(run, top[-1].entity);
+        found = machine_find(entity->attributes, at->c, at);
+        if (found == NULL && entity->flags & NODE_AWAY) MACHINE_FAIL(machine_lacks(run, entity, VM_ERROR_INTERNAL));
+    } else if (top[-1].tag == VALUE_RECORD) {
+        found = machine_find(top[-1].record, at->c, at);
+    } else {
+        MACHINE_FAIL(top[-1].tag == VALUE_NONE ? VM_ERROR_INTERNAL : VM_ERROR_TYPE);
+    }
+    MACHINE_BOOL(top - 1, found != NULL);
     MACHINE_NEXT();
 }
 
 op_HAS_STEP: {
-    const Record *record;
     const Value *found;
-    if (top[-1].tag == VALUE_ENTITY) record = top[-1].entity->attributes;
-    else if (top[-1].tag == VALUE_RECORD) record = top[-1].record;
-    else MACHINE_FAIL(VM_ERROR_TYPE);
-    found = record_find(record, at->c, 0);
+    if (top[-1].tag == VALUE_ENTITY) {
+        const EntityNode *entity = machine_entity(run, top[-1].entity);
+        found = record_find(entity->attributes, at->c, 0);
+        if (found == NULL && entity->flags & NODE_AWAY) MACHINE_FAIL(machine_lacks(run, entity, VM_ERROR_INTERNAL));
+    } else if (top[-1].tag == VALUE_RECORD) {
+        found = record_find(top[-1].record, at->c, 0);
+    } else {
+        MACHINE_FAIL(VM_ERROR_TYPE);
+    }
     if (found == NULL) {
         MACHINE_BOOL(top - 1, 0);
         at += at->b;
@@ -315,24 +370,29 @@ op_HAS_STEP: {
 }
 
 op_GET_TAG: {
+    const EntityNode *entity;
     const Value *found;
     Key key;
     if (top[-2].tag != VALUE_ENTITY || top[-1].tag != VALUE_STRING) MACHINE_FAIL(VM_ERROR_TYPE);
-    if (!(top[-2].entity->flags & NODE_EXISTS)) MACHINE_FAIL(VM_ERROR_NO_ENTITY);
+    entity = machine_entity(run, top[-2].entity);
+    if (!(entity->flags & NODE_EXISTS)) MACHINE_FAIL(machine_lacks(run, entity, VM_ERROR_NO_ENTITY));
     key = store_key_of(run->store, top[-1].text);
-    found = record_find(top[-2].entity->tags, key, 0);
-    if (found == NULL) MACHINE_FAIL(VM_ERROR_NO_TAG);
+    found = record_find(entity->tags, key, 0);
+    if (found == NULL) MACHINE_FAIL(machine_lacks(run, entity, VM_ERROR_NO_TAG));
     top--;
     top[-1] = *found;
     MACHINE_NEXT();
 }
 
 op_HAS_TAG: {
-    Key key;
+    const EntityNode *entity;
+    const Value *found;
     if (top[-2].tag != VALUE_ENTITY || top[-1].tag != VALUE_STRING) MACHINE_FAIL(VM_ERROR_TYPE);
-    key = store_key_of(run->store, top[-1].text);
+    entity = machine_entity(run, top[-2].entity);
+    found = record_find(entity->tags, store_key_of(run->store, top[-1].text), 0);
+    if (found == NULL && entity->flags & NODE_AWAY) MACHINE_FAIL(machine_lacks(run, entity, VM_ERROR_INTERNAL));
     top--;
-    MACHINE_BOOL(top - 1, record_find(top[-1].entity->tags, key, 0) != NULL);
+    MACHINE_BOOL(top - 1, found != NULL);
     MACHINE_NEXT();
 }
 
@@ -377,7 +437,7 @@ op_VAR_IN: {
     int inside;
     if (run->variables[at->a].tag != VALUE_ENTITY) MACHINE_FAIL(VM_ERROR_TYPE);
     inside = machine_in(run, run->variables[at->a].entity, &program->constants[at->c]);
-    if (inside < 0) MACHINE_FAIL(VM_ERROR_TYPE);
+    if (inside < 0) MACHINE_FAIL((uint32_t)-inside);
     MACHINE_BOOL(top, inside);
     top++;
     MACHINE_NEXT();
@@ -387,7 +447,7 @@ op_IN: {
     int inside;
     if (top[-2].tag != VALUE_ENTITY) MACHINE_FAIL(VM_ERROR_TYPE);
     inside = machine_in(run, top[-2].entity, top - 1);
-    if (inside < 0) MACHINE_FAIL(VM_ERROR_TYPE);
+    if (inside < 0) MACHINE_FAIL((uint32_t)-inside);
     top--;
     MACHINE_BOOL(top - 1, inside);
     MACHINE_NEXT();
@@ -520,9 +580,10 @@ op_VAR_ATTR_EQ: {
     const Value *found;
     const Value *held = &run->variables[at->a];
     if (held->tag == VALUE_ENTITY) {
-        found = record_find(held->entity->attributes, at->c, 0);
+        const EntityNode *entity = held->entity;
+        found = record_find(entity->attributes, at->c, 0);
         if (found == NULL)
-            MACHINE_FAIL(held->entity->flags & NODE_EXISTS ? VM_ERROR_NO_ATTRIBUTE : VM_ERROR_NO_ENTITY);
+            MACHINE_FAIL(machine_lacks(run, entity, entity->flags & NODE_EXISTS ? VM_ERROR_NO_ATTRIBUTE : VM_ERROR_NO_ENTITY));
     } else if (held->tag == VALUE_RECORD) {
         found = record_find(held->record, at->c, 0);
         if (found == NULL) MACHINE_FAIL(VM_ERROR_NO_ATTRIBUTE);

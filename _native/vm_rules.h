@@ -113,6 +113,7 @@ typedef struct {
     uint32_t slot_mask;
     uint32_t any[2];       /* by effect: range of the policies for any action, or INDEX_NONE */
     uint32_t has_named[2]; /* by effect: whether some policy names an action */
+    uint8_t asks_in[3];    /* whether some head asks what principal, action or resource is in */
 } RuleIndex;
 
 static inline uint64_t index_hash(uint32_t outer, uint64_t key) {
@@ -231,6 +232,9 @@ static int index_build(RuleIndex *index) {
     for (i = 0; i < index->rule_count; i++) {
         const BoundRule *rule = index->rules[i];
         total += rule->action_op == BOUND_ANY ? 1 : rule->action_count;
+        index->asks_in[0] |= rule->principal.op == BOUND_IN || rule->principal.op == BOUND_IS_IN;
+        index->asks_in[1] |= rule->action_op == BOUND_IN;
+        index->asks_in[2] |= rule->resource.op == BOUND_IN || rule->resource.op == BOUND_IS_IN;
     }
     index->entry_count = total;
     index->entries = (Entry *)malloc((total + 1) * sizeof(Entry));
@@ -408,9 +412,26 @@ static int walk_effect(Walk *walk, int permits) {
     return 0;
 }
 
+static int away_of_heads(const RuleIndex *index, DecisionRequest *request) {
+    const Subject *subjects[3] = {&request->principal, &request->action, &request->resource};
+    int i;
+    for (i = 0; i < 3 && request->run.missing == NULL; i++)
+        if (index->asks_in[i]) request->run.missing = entity_away(request->run.store, subjects[i]->node);
+    return request->run.missing != NULL;
+}
+
+/* Whether what the request's entities are in must be fetched before policies can be found by it. */
+static inline int heads_unknown(const RuleIndex *index, DecisionRequest *request) {
+    return request->run.store->sourced_count > 0 && away_of_heads(index, request);
+}
+
 /* Whether the request is allowed: no forbid is satisfied, and some permit is. A fault denies. */
 static inline int rules_decide(const RuleIndex *index, DecisionRequest *request, int strict, int *fault) {
     Walk walk;
+    if (heads_unknown(index, request)) {
+        *fault = VM_ERROR_NOT_RESIDENT;
+        return 0;
+    }
     walk.index = index;
     walk.request = request;
     walk.findings = NULL;

@@ -1,6 +1,6 @@
 """Entities, laid out for the policy machine (`_native/entities.pyx`)."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, final
 
 from gateway._native.uid import EntityUid
@@ -29,6 +29,35 @@ class EntityStore:
     def __new__(cls) -> EntityStore: ...
     def walk_type(self, name: str) -> None:
         """Let entities of this type be found by walking down from them; see `entities.h`. Before the first of them."""
+
+    def source_type(self, name: str, sourced: bool = True) -> None:
+        """Say that entities of this type are kept elsewhere, and here only after they were fetched; or no more so.
+
+        A decision that would rest on one that is not here ends with the fault `entity_not_resident`. Entities of the
+        type that are defined stay; `remove` makes one go, and nothing is known of it then. Raises ValueError for a type
+        that is walked.
+        """
+
+    def is_sourced(self, name: str) -> bool:
+        """Tell whether entities of this type are kept elsewhere."""
+
+    def resident(self, uid: EntityUid) -> bool:
+        """Tell whether decisions may rest on what is here of the entity: always, but for one that must be fetched."""
+
+    def away(self, uid: EntityUid) -> frozenset[EntityUid]:
+        """Give what must be fetched before it is known what the entity is in: itself, and what is above it."""
+
+    def settle(self, uids: Iterable[EntityUid]) -> int:
+        """Say of entities that their source does not know them: they are here, and undefined; give the new revision.
+
+        Those that are defined are undefined first. Raises ValueError for one whose type is kept nowhere else.
+        """
+
+    def evict(self, uids: Iterable[EntityUid]) -> int:
+        """Let go what is here of entities that are kept elsewhere; give the new revision.
+
+        Raises ValueError for one whose type is kept nowhere else.
+        """
 
     def put(
         self,

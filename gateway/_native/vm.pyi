@@ -79,8 +79,10 @@ class Answer:
     """What was decided: `allowed`, and which policies decided (`reasons`), erred (`errors`) or hit a limit (`faults`).
 
     `reasons` are the satisfied forbids if there is one, else the satisfied permits. `errors` are policies that could
-    not be evaluated, and so counted as not satisfied. `faults` are codes of limits that were hit: then the request is
-    denied, whatever the policies say.
+    not be evaluated, and so counted as not satisfied. `faults` are codes of limits that were hit, or
+    `entity_not_resident`: then the request is denied, whatever the policies say.
+
+    `missing` and `flip_ms` say how it was decided, and are no part of what the answer is: equal answers may differ in them.
     """
 
     __match_args__: Final = ("allowed", "reasons", "errors", "faults")
@@ -95,6 +97,18 @@ class Answer:
     def errors(self) -> frozenset[str]: ...
     @property
     def faults(self) -> tuple[str, ...]: ...
+    @property
+    def missing(self) -> EntityUid | None:
+        """With the fault `entity_not_resident`: the entity to fetch first. The next answer may name another one."""
+
+    @property
+    def flip_ms(self) -> int | None:
+        """How long the comparisons by `<`, `<=`, `>`, `>=` that were made between datetimes hold, in ms.
+
+        One of the two may move on by less than this, and each comparison comes out as it did. At least 1; None where
+        no such comparison was made. What else a policy does with a datetime is not in it.
+        """
+
     def __eq__(self, value: object, /) -> bool: ...
     def __hash__(self) -> int: ...
     def __reduce__(self) -> tuple[object, tuple[bool, frozenset[str], frozenset[str], tuple[str, ...]]]: ...
@@ -140,8 +154,8 @@ class Decider:
         """Return a Request that `decide` and `answer` take: its entities looked up, its context converted.
 
         `overlays` defines principal, action or resource for this request alone: by uid, (attributes, parents). What is
-        given goes before what the store has of the entity. It is seen through the request's own variables: a policy
-        that reaches the same entity otherwise (a literal, an attribute such as `resource.owner`) reads the store.
+        given goes before what the store has of the entity, by whatever way a policy reaches it. What the store has
+        below the entity stays where it is.
         `context` is kept, and must not change.
         """
 

@@ -74,13 +74,12 @@ def test_an_expression_has_the_value_and_the_error_of_the_slow_twin(chooser: ran
 
 @pytest.mark.parametrize("seed", range(60))
 def test_entities_that_a_request_defines_are_as_if_the_store_had_them(seed: int) -> None:
-    """Overlays are seen through the request's variables, so no policy names these two entities."""
+    """By whatever way they are reached. Nothing is in these two: what the store has below an entity stays there."""
     chooser = random.Random(f"overlay {seed}")
     case = generate.case(chooser, policies_max=10, requests=10)
-    principal, resource = EntityUid("User", "claims"), EntityUid("Doc", "route")
-    for uid in (principal, resource):
-        if generate.chance(chooser, 50):
-            case.entities[uid] = case.entities.get(chooser.choice(generate.USERS), oracle.Entity())
+    principal, resource = chooser.choice(generate.USERS), chooser.choice(generate.DOCS)
+    for uid, entity in case.entities.items():
+        case.entities[uid] = oracle.Entity(entity.attributes, entity.parents - {principal, resource}, entity.tags)
     policies = differential.read_policies(case)
     decider = differential.decider_of(policies, case.entities)
     containers = [*generate.GROUPS, *generate.FOLDERS, EntityUid("Group", "new")]
@@ -98,6 +97,46 @@ def test_entities_that_a_request_defines_are_as_if_the_store_had_them(seed: int)
         answer = decider.answer(ready)
         slow = oracle.authorize(policies.policies, request, merged)
         assert (answer.allowed, answer.reasons, answer.errors) == (slow.allowed, slow.reasons, slow.errors)
+
+
+SOURCED = ["User", "Group", "Doc", "Folder"]
+ROUNDS_MAX = 100
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_decision_over_entities_that_are_fetched_when_they_are_missed_is_the_right_one(seed: int) -> None:
+    chooser = random.Random(f"sourced {seed}")
+    case = generate.case(chooser, policies_max=10, requests=10)
+    sourced = [name for name in SOURCED if generate.chance(chooser, 70)]
+    policies = differential.read_policies(case)
+    decider = differential.decider_of(
+        policies, {uid: entity for uid, entity in case.entities.items() if uid.type not in sourced}
+    )
+    for name in sourced:
+        decider.store.source_type(name)
+    for request in case.requests:
+        asked = request.principal, request.action, request.resource, dict(request.context)
+        slow = oracle.authorize(policies.policies, request, case.entities)
+        fetched: set[EntityUid] = set()
+        for _ in range(ROUNDS_MAX):
+            assert slow.allowed or not decider.allows(*asked)
+            answer = decider.authorize(*asked)
+            uid = answer.missing
+            if uid is None:
+                break
+            assert (answer.allowed, answer.faults) == (False, ("entity_not_resident",))
+            assert uid.type in sourced
+            assert uid not in fetched
+            fetched.add(uid)
+            entity = case.entities.get(uid)
+            if entity is None:
+                decider.store.settle([uid])
+            else:
+                decider.store.put(uid, entity.attributes, list(entity.parents), entity.tags)
+        assert (answer.allowed, answer.reasons, answer.errors) == (slow.allowed, slow.reasons, slow.errors)
+        if generate.chance(chooser, 30):
+            decider.store.evict(fetched)
+            assert not any(decider.store.resident(uid) for uid in fetched)
 
 
 @pytest.mark.parametrize("seed", range(20))
