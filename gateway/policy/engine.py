@@ -46,6 +46,8 @@ class Engine(Decider):
         """
         if schema is not None and (like is None or like.schema is not schema or like.entities is not entities):
             _declare_actions(entities.store, schema)
+        if like is not None and callable(like._policies):
+            like._read_policies()  # what a bundle's rules were compiled from tells which of them stay
         compiled = _compile(policies.policies, {} if like is None else like._compiled)
         return cls._bind(compiled, policies, entities, schema)
 
@@ -95,9 +97,19 @@ class Engine(Decider):
     @property
     def policies(self) -> PolicySet:
         """What this engine was compiled from."""
-        if callable(self._policies):
-            self._policies = self._policies()
-        return self._policies
+        return self._read_policies() if callable(self._policies) else self._policies
+
+    def _read_policies(self) -> PolicySet:
+        """Read the sources of a bundle. Two threads may both do it: the second one gets what the first one did."""
+        read = self._policies
+        if not callable(read):
+            return read
+        policies = read()
+        if list(policies.policies) != list(self._compiled):
+            raise BundleError("it was compiled from other policies")
+        self._compiled = {each: (policy, self._compiled[each][1]) for each, policy in policies.policies.items()}
+        self._policies = policies
+        return policies
 
     def with_policies(self, policies: PolicySet) -> Self:
         """Give an engine for other policies over the same entities and schema."""

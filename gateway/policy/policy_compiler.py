@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -42,6 +43,7 @@ class PolicyCompiler:
         self.reused = 0
         self.compiled = 0
         self.cache_fault: OSError | BundleError | None = None
+        self._unsaved: tuple[bytes, Engine] | None = None
 
     def engine(
         self,
@@ -51,27 +53,43 @@ class PolicyCompiler:
         schema: Schema | None = None,
         *,
         schema_source: bytes = b"",
+        check: Callable[[PolicySet], None] | None = None,
+        passed: Callable[[PolicySet], None] | None = None,
+        like: Engine | None = None,
     ) -> Engine:
-        """Give the engine for `sources`, compiled now or before.
+        """Give the engine for `sources`, compiled now or before; `save` writes it where it is new.
 
-        `policies` reads, and validates, what the sources say; it is called where the set must be compiled, or later
-        when somebody asks for an explanation. `schema_source` is the text that `schema` was read from. Raises what
-        `policies` raises, and PolicySyntaxError for a policy beyond the machine's limits.
+        `policies` reads what the sources say; it is called where the set must be compiled, or later when somebody asks
+        for an explanation. `check` is asked before anything is compiled, and raises for policies that must not serve:
+        what is in the cache passed it, and `passed` is told of those policies once they are read. `schema_source` is
+        what `schema` was read from, or a hash of it. `like` is an engine for the same entities and schema: what did not
+        change since is not compiled again, which is quicker than the cache.
+        Raises what `policies` and `check` raise, and PolicySyntaxError for a policy beyond the machine's limits.
         """
         key = bundle_key(sources, schema_source)
-        data = self._read(key)
+        data = self._read(key) if like is None else None
         if data is not None:
             try:
-                made = Engine.from_bytes(data, key, policies, entities, schema)
+                made = Engine.from_bytes(data, key, partial(_told, policies, passed), entities, schema)
             except BundleError as error:
                 self.cache_fault = error
             else:
                 self.reused += 1
                 return made
-        made = Engine(policies(), entities, schema)
+        read = policies()
+        if check is not None:
+            check(read)
+        made = Engine(read, entities, schema, like=like)
         self.compiled += 1
-        self._write(key, made)
+        if self.folder is not None:
+            self._unsaved = key, made
         return made
+
+    def save(self) -> None:
+        """Write the engine that was compiled last, so that another process need not compile it."""
+        unsaved, self._unsaved = self._unsaved, None
+        if unsaved is not None and self.folder is not None:
+            self._write(self.folder, *unsaved)
 
     def _path(self, folder: Path, key: bytes) -> Path:
         return folder / (key.hex() + SUFFIX)
@@ -92,21 +110,19 @@ class PolicyCompiler:
             return None
         return data
 
-    def _write(self, key: bytes, made: Engine) -> None:
+    def _write(self, folder: Path, key: bytes, made: Engine) -> None:
         """Write beside and rename, so that nobody reads half a file."""
-        if self.folder is None:
-            return
         try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor, name = tempfile.mkstemp(dir=self.folder, prefix=".writing-")
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor, name = tempfile.mkstemp(dir=folder, prefix=".writing-")
             try:
                 with os.fdopen(descriptor, "wb") as file:
                     file.write(made.to_bytes(key))
-                os.replace(name, self._path(self.folder, key))
+                os.replace(name, self._path(folder, key))
             except BaseException:
                 os.unlink(name)
                 raise
-            self._drop_old(self.folder)
+            self._drop_old(folder)
         except OSError as error:
             self.cache_fault = error
 
@@ -114,3 +130,10 @@ class PolicyCompiler:
         files = sorted(folder.glob(f"*{SUFFIX}"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
         for path in files[self.files_max :]:
             path.unlink(missing_ok=True)
+
+
+def _told(policies: Callable[[], PolicySet], passed: Callable[[PolicySet], None] | None) -> PolicySet:
+    read = policies()
+    if passed is not None:
+        passed(read)
+    return read

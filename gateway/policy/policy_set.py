@@ -274,12 +274,20 @@ class PolicySet:
     @classmethod
     def merge(cls, sets: Iterable[PolicySet]) -> Self:
         """Join sets. Raises PolicySyntaxError for an id that two of them have."""
-        policies: list[Policy] = []
-        templates: list[Template] = []
-        for each in sets:
-            policies.extend(each.policies.values())
-            templates.extend(each.templates.values())
-        return cls(policies, templates)
+        parts = list(sets)
+        policies: dict[str, Policy] = {}
+        templates: dict[str, Template] = {}
+        for each in parts:
+            policies |= each._policies
+            templates |= each._templates
+        ids = sum([len(each._policies) + len(each._templates) for each in parts])
+        if ids == len(policies) + len(templates) and policies.keys().isdisjoint(templates):
+            return cls._of(policies, templates)
+        # Say which: the parts are each right in themselves, so one of their ids is there twice.
+        return cls(
+            [policy for each in parts for policy in each._policies.values()],
+            [template for each in parts for template in each._templates.values()],
+        )
 
     def renamed(self, prefix: str) -> Self:
         """Give a set whose ids all begin with `prefix`."""

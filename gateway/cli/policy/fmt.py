@@ -21,12 +21,12 @@ from gateway.cli.policy.input import fail_policy, many, path_argument
 def command(path: Path, only_check: bool, diff: bool, width: int, as_json: bool) -> None:
     """Format the policy files under PATH; comments stay."""
     from gateway.policy.faults import PolicyFault
-    from gateway.policy.folder import policy_files
     from gateway.policy.language.format import format_policies
+    from gateway.policy.policy_files import policy_paths
 
     changed: list[Path] = []
-    files = policy_files(path)
     try:
+        files = policy_paths(path)
         for file in files:
             text = file.read_text(encoding="utf-8")
             formatted = format_policies(text, width=width, file=str(file))

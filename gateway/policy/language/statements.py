@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway._native.policy_text import shared_ends, split_statements
+from gateway.policy.collection import without_collection
 from gateway.policy.faults import Fault, PolicySyntaxError
 from gateway.policy.language import limits, tree
 from gateway.policy.language.parser import Misread, Parser
@@ -137,7 +136,7 @@ def _parse(text: str, pieces: list[tuple[int, int, int, int]], file: str | None)
     found: list[ParsedStatement] = []
     faults: list[Fault] = []
     is_torn = False  # the piece before ended too early, at a `;` in its middle: this one is the rest of it
-    with _without_collection():
+    with without_collection():
         for start, end, line, column in pieces:
             own = text[start:end]
             if is_torn and not own.startswith(("permit", "forbid", "@")):
@@ -157,23 +156,6 @@ def _parse(text: str, pieces: list[tuple[int, int, int, int]], file: str | None)
     if faults:
         raise PolicySyntaxError(faults)
     return found
-
-
-@contextmanager
-def _without_collection() -> Iterator[None]:
-    """Let the cycle collector rest: it would look through the growing trees again and again, which doubles the time.
-
-    A tree has no cycles. Other threads' garbage waits for as long as the reading takes, half a second for 10,000
-    policies.
-    """
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 def parse_expression(text: str) -> tree.Expr:

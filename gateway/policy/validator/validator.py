@@ -8,7 +8,7 @@ that a change of one policy in ten thousand costs the check of one.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping
-from typing import Final, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from gateway._native.uid import EntityUid
 from gateway.policy.faults import Fault
@@ -23,8 +23,6 @@ from gateway.policy.validator.typecheck import Checker, TooDeep
 from gateway.policy.validator.types import FALSE
 
 Mode = Literal["strict", "permissive"]
-
-_KEPT_MAX: Final = 50_000  # statements whose findings are kept
 
 
 class AnyPolicy(Protocol):
@@ -79,26 +77,29 @@ class Validator:
         self._kept: dict[int, _Checked] = {}
 
     def validate(self, policies: AnyPolicySet) -> Report:
-        """Check every policy, every template and what links fill in."""
+        """Check every policy, every template and what links fill in. What is found is kept until the next set."""
         errors: list[Fault] = []
         warnings: list[Fault] = []
+        kept: dict[int, _Checked] = {}
         for each in _statements(policies):
-            checked = self._checked(each.statement)
+            at = id(each.statement)
+            checked = kept.get(at)
+            if checked is None:
+                checked = kept[at] = self._kept.get(at) or self._check(each.statement)
+            if not checked.errors and not checked.warnings:
+                continue
             errors += [fault_of(finding, each.id, each.statement, each.place) for finding in checked.errors]
             warnings += [fault_of(finding, each.id, each.statement, each.place) for finding in checked.warnings]
         for policy in policies.policies.values():
             if policy.slots:
                 found = self._link(policy)
                 errors += [fault_of(finding, policy.id, policy.statement, policy.place) for finding in found]
+        self._kept = kept
         return Report(tuple(errors), tuple(warnings))
 
-    def _checked(self, statement: Statement) -> _Checked:
-        found = self._kept.get(id(statement))
-        if found is None:
-            if len(self._kept) >= _KEPT_MAX:
-                self._kept.clear()
-            found = self._kept[id(statement)] = self._check(statement)
-        return found
+    def suppose_valid(self, policies: AnyPolicySet) -> None:
+        """Take policies as checked, which are known to have no errors; nobody is told of their warnings."""
+        self._kept = {id(each.statement): _Checked(each.statement, (), ()) for each in _statements(policies)}
 
     def _check(self, statement: Statement) -> _Checked:
         errors, warnings = Findings(), Findings()

@@ -9,6 +9,7 @@ import pytest
 from gateway._native.extensions import IPAddr
 from gateway.policy import EntityUid, PolicySyntaxError, SchemaError
 from gateway.policy.folder import read_folder
+from gateway.policy.policy_files import RepositoryError
 
 ANY = "permit (principal, action, resource);\n"
 
@@ -57,9 +58,9 @@ def test_the_schema_beside_the_policies_guides_the_entities(tmp_path: Path) -> N
 
 def test_a_file_that_is_no_utf8_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.cedar").write_bytes(b"\xff")
-    with pytest.raises(PolicySyntaxError) as caught:
+    with pytest.raises(RepositoryError) as caught:
         read_folder(tmp_path)
-    assert (caught.value.faults[0].code, caught.value.faults[0].file) == ("unreadable", str(tmp_path / "a.cedar"))
+    assert (caught.value.faults[0].code, caught.value.faults[0].file) == ("no_utf8", str(tmp_path / "a.cedar"))
 
 
 def test_a_schema_that_is_none_is_told_with_its_file(tmp_path: Path) -> None:
@@ -68,3 +69,32 @@ def test_a_schema_that_is_none_is_told_with_its_file(tmp_path: Path) -> None:
     with pytest.raises(SchemaError) as caught:
         read_folder(tmp_path)
     assert caught.value.faults[0].file == str(tmp_path / "s.cedarschema")
+
+
+def test_a_schema_lies_beside_a_file_and_not_below_it(tmp_path: Path) -> None:
+    (tmp_path / "a.cedar").write_text(ANY)
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "s.cedarschema").write_text("entity User;")
+    assert read_folder(tmp_path / "a.cedar").schema is None
+    (tmp_path / "s.cedarschema").write_text("entity Beside;")
+    beside = read_folder(tmp_path / "a.cedar").schema
+    assert beside is not None
+    assert set(beside.entities) == {"Beside"}
+
+
+def test_a_schema_may_be_another_folder_or_one_in_json(tmp_path: Path) -> None:
+    (tmp_path / "a.cedar").write_text(ANY)
+    (tmp_path / "schema").mkdir()
+    (tmp_path / "schema" / "s.cedarschema.json").write_text('{"": {"entityTypes": {"User": {}}, "actions": {}}}')
+    for place in (tmp_path / "schema", None):
+        found = read_folder(tmp_path, schema=place).schema
+        assert found is not None
+        assert set(found.entities) == {"User"}
+
+
+def test_what_begins_with_a_dot_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "a.cedar").write_text(ANY)
+    (tmp_path / ".git").mkdir()
+    for hidden in (".b.cedar", ".s.cedarschema", ".git/c.cedar"):
+        (tmp_path / hidden).write_text("not a policy")
+    assert list(read_folder(tmp_path).files) == [tmp_path / "a.cedar"]

@@ -16,7 +16,9 @@ ASKED = EntityUid("User", "a"), EntityUid("Action", "view"), EntityUid("Doc", "d
 
 
 def allows(compiler: PolicyCompiler, text: str = TEXT) -> bool:
-    return compiler.engine([text.encode()], lambda: PolicySet.parse(text), Entities()).allows(*ASKED)
+    made = compiler.engine([text.encode()], lambda: PolicySet.parse(text), Entities())
+    compiler.save()
+    return made.allows(*ASKED)
 
 
 def files(folder: Path) -> list[Path]:
@@ -36,6 +38,7 @@ def test_other_sources_and_another_schema_are_another_set(tmp_path: Path) -> Non
     assert allows(compiler)
     assert not allows(compiler, TEXT.replace('"a"', '"b"'))
     compiler.engine([TEXT.encode()], lambda: PolicySet.parse(TEXT), Entities(), schema_source=b"entity User;")
+    compiler.save()
     assert compiler.compiled == 3
     assert len(files(tmp_path)) == 3
 
@@ -84,3 +87,48 @@ def test_policies_that_cannot_be_read_leave_no_file(tmp_path: Path) -> None:
     with pytest.raises(PolicySyntaxError):
         allows(PolicyCompiler(tmp_path), "permit(")
     assert files(tmp_path) == []
+
+
+def test_a_set_that_fails_its_check_is_neither_compiled_nor_kept(tmp_path: Path) -> None:
+    compiler = PolicyCompiler(tmp_path)
+
+    def refuse(_: PolicySet) -> None:
+        raise PolicySyntaxError([])
+
+    with pytest.raises(PolicySyntaxError):
+        compiler.engine([b"1"], lambda: PolicySet.parse(TEXT), Entities(), check=refuse)
+    compiler.save()
+    assert (compiler.compiled, files(tmp_path)) == (0, [])
+
+
+def test_policies_of_the_cache_are_read_when_asked_for_and_told_to_have_passed(tmp_path: Path) -> None:
+    allows(PolicyCompiler(tmp_path))
+    read: list[PolicySet] = []
+    passed: list[PolicySet] = []
+
+    def policies() -> PolicySet:
+        read.append(PolicySet.parse(TEXT))
+        return read[-1]
+
+    def check(_: PolicySet) -> None:
+        raise AssertionError("what is in the cache was checked")
+
+    made = PolicyCompiler(tmp_path).engine([TEXT.encode()], policies, Entities(), check=check, passed=passed.append)
+    assert made.allows(*ASKED)
+    assert read == passed == []
+    assert made.policies is made.policies is read[0] is passed[0]
+    assert len(read) == 1
+
+
+def test_a_change_compiles_only_what_changed_of_a_set_from_the_cache(tmp_path: Path) -> None:
+    allows(PolicyCompiler(tmp_path), TEXT + TEXT.replace('"a"', '"b"'))
+    compiler = PolicyCompiler(tmp_path)
+    both = TEXT + TEXT.replace('"a"', '"b"')
+    entities = Entities()
+    first = compiler.engine([both.encode()], lambda: PolicySet.parse(both), entities)
+    assert compiler.reused == 1
+    other = TEXT + TEXT.replace('"a"', '"c"')
+    second = compiler.engine([other.encode()], lambda: PolicySet.parse(other), entities, like=first)
+    assert second.program("policy0") is first.program("policy0")
+    assert second.program("policy1") is not first.program("policy1")
+    assert not second.allows(EntityUid("User", "b"), *ASKED[1:])

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gateway._native.uid import EntityUid
 from gateway.policy.faults import EntityError, PolicyFault, PolicySyntaxError, SchemaError
 from gateway.policy.handle import PolicyHandle
+from gateway.policy.policy_set import PolicySet
 from gateway.policy.repository import PolicyInvalid, PolicyRepository, RepositoryError, Sources
 
 A, READ, ONE = EntityUid("User", "a"), EntityUid("Action", "read"), EntityUid("Doc", "1")
@@ -189,3 +193,107 @@ def test_watching_tells_of_a_broken_folder_once_and_recovers(folder: Path) -> No
     touch(folder / "a.cedar", READERS + READERS.replace("readers", "others"))
     assert [repo.poll(handle) for _ in range(3)] == [False, True, False]
     assert len(handle.now.engine.policies) == 2
+
+
+def refuse_to_parse(*_: object, **__: object) -> PolicySet:
+    raise AssertionError("policies were parsed")
+
+
+def test_a_process_that_starts_takes_what_another_one_compiled(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    cache = tmp_path_factory.mktemp("run") / "compiled"
+    touch(folder / "b.cedar", READERS.replace("readers", "writers"))
+    sources = Sources(folder, entities=folder / "entities.json")
+    PolicyRepository(sources, cache=cache).load()
+    assert cache.stat().st_mode & 0o077 == 0
+    repo = PolicyRepository(sources, cache=cache)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PolicySet, "parse", refuse_to_parse)
+        first = repo.load()
+        assert first.engine.allows(A, READ, ONE)
+    repo.read_texts()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PolicySet, "parse", refuse_to_parse)
+        assert list(first.engine.policies.policies) == ["readers", "writers"]
+    touch(folder / "b.cedar", READERS.replace("readers", "others"))
+    second = repo.load()
+    assert second.engine.program("readers") is first.engine.program("readers")
+    assert list(second.engine.policies.policies) == ["readers", "others"]
+    assert repo.cache_fault is None
+
+
+def test_a_compiled_set_is_taken_only_for_the_very_same_files(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    cache = tmp_path_factory.mktemp("run") / "compiled"
+
+    def files() -> int:
+        PolicyRepository(Sources(folder), cache=cache).load()
+        return len(list(cache.iterdir()))
+
+    assert (files(), files()) == (1, 1)
+    touch(folder / "x.cedarschema", SCHEMA + "entity Later;\n")
+    assert files() == 2
+    touch(folder / "b.cedar", ANY)
+    assert files() == 3  # one more file, and ids that count carry their file now
+    (folder / "b.cedar").rename(folder / "c.cedar")
+    assert files() == 4
+    PolicyRepository(Sources(folder, validation="permissive"), cache=cache).load()
+    assert len(list(cache.iterdir())) == 5
+
+
+def test_policies_of_the_cache_are_not_validated_again_but_a_changed_one_is(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    cache = tmp_path_factory.mktemp("run") / "compiled"
+    PolicyRepository(Sources(folder), cache=cache).load()
+    repo = PolicyRepository(Sources(folder), cache=cache)
+    first = repo.load()
+    touch(folder / "b.cedar", "permit (principal, action, resource) when { principal.nothing };")
+    with pytest.raises(PolicyInvalid) as caught:
+        repo.load()
+    assert [fault.policy_id for fault in caught.value.faults] == ["b/policy0"]
+    (folder / "b.cedar").unlink()
+    assert repo.load() is first
+
+
+def test_a_cache_that_cannot_be_written_is_told_and_costs_nothing_else(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    blocked = tmp_path_factory.mktemp("run") / "file"
+    blocked.write_text("no folder")
+    repo = PolicyRepository(Sources(folder), cache=blocked / "compiled")
+    assert repo.load().engine.schema is not None
+    assert isinstance(repo.cache_fault, OSError)
+
+
+def test_one_change_among_many_reads_validates_and_compiles_that_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = Counter[str]()
+
+    def counted(target: str, name: str) -> None:
+        module, _, attribute = target.rpartition(".")
+        real = getattr(importlib.import_module(module), attribute)
+
+        def call(*args: Any, **more: Any) -> Any:
+            counts[name] += 1
+            return real(*args, **more)
+
+        monkeypatch.setattr(target, call)
+
+    counted("gateway.policy.language.statements._read", "read")
+    counted("gateway.policy.engine.compile_statement", "compiled")
+    counted("gateway.policy.validator.validator.check_lookalikes", "validated")
+    touch(tmp_path / "x.cedarschema", SCHEMA)
+    texts = [READERS.replace("readers", f"{tmp_path.name}{n}") for n in range(50)]
+    touch(tmp_path / "a.cedar", "".join(texts[:25]))
+    touch(tmp_path / "b.cedar", "".join(texts[25:]))
+    repo = PolicyRepository(Sources(tmp_path))
+    repo.load()
+    assert counts == {"read": 50, "compiled": 50, "validated": 50}
+    counts.clear()
+    touch(tmp_path / "b.cedar", "".join(texts[25:]).replace("permit", "forbid", 1))
+    repo.load()
+    assert counts == {"read": 1, "compiled": 1, "validated": 1}

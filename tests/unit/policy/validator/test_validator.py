@@ -1,10 +1,12 @@
 """Whole policy sets: templates and links, impossible policies, modes, and what is not done twice."""
 
 import time
+from typing import Any
 
 import pytest
 
 from gateway._native.uid import EntityUid
+from gateway.policy.language.tree import Statement
 from gateway.policy.policy_set import PolicySet
 from gateway.policy.schema import Schema
 from gateway.policy.validator import Validator, validate
@@ -110,12 +112,32 @@ def test_the_same_statement_twice_is_told_of_at_both_places() -> None:
     assert [(fault.policy_id, fault.line) for fault in report.errors] == [("policy0", 1), ("policy1", 2)]
 
 
-def test_what_is_kept_of_earlier_statements_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.policy.validator.validator._KEPT_MAX", 2)
+def test_only_findings_of_the_last_set_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     instance = Validator(PARSED)
-    policies = PolicySet.parse("".join(f"permit(principal, action, resource) when {{ {n} }};" for n in range(5)))
-    assert len(instance.validate(policies).errors) == 5
-    assert len(instance._kept) <= 2
+    checked: list[Statement] = []
+    check = instance._check
+
+    def counting(statement: Statement) -> Any:
+        checked.append(statement)
+        return check(statement)
+
+    monkeypatch.setattr(instance, "_check", counting)
+    texts = [f"permit(principal, action, resource) when {{ {n} }};" for n in range(5)]
+    assert len(instance.validate(PolicySet.parse("".join(texts))).errors) == 5
+    assert len(instance.validate(PolicySet.parse("".join([*texts[:4], texts[3]]))).errors) == 5
+    assert len(checked) == 5
+    assert len(instance._kept) == 4
+    instance.validate(PolicySet.parse("".join(texts)))
+    assert len(checked) == 6
+
+
+def test_policies_that_passed_elsewhere_are_not_checked_again() -> None:
+    instance = Validator(PARSED)
+    known = PolicySet.parse("permit(principal, action, resource) when { 1 };")
+    instance.suppose_valid(known)
+    assert instance.validate(known).ok
+    changed = PolicySet.parse("permit(principal, action, resource) when { 2 };")
+    assert not instance.validate(PolicySet.merge([known.renamed("a"), changed])).ok
 
 
 def test_an_unknown_mode_is_refused() -> None:
