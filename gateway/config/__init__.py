@@ -23,6 +23,7 @@ from gateway.config.knobs import (
     RelationsConfig,
     RouteConfig,
     ServerConfig,
+    SourceConfig,
     StoreConfig,
 )
 from gateway.config.loading import LoadedConfig, Origin, load_config
@@ -50,6 +51,7 @@ __all__ = [
     "RelationsConfig",
     "RouteConfig",
     "ServerConfig",
+    "SourceConfig",
     "StoreConfig",
     "json_schema",
     "load_config",

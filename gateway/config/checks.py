@@ -77,6 +77,7 @@ def find_complaints(config: Config, base_dir: FilePath, env: Mapping[str, str]) 
     found += _clients(config, base_dir, env)
     found += _policy(config, base_dir)
     found += _relations(config, base_dir, env)
+    found += _sources(config, base_dir, env)
     found += _authzen(config, base_dir, env)
     for index, route in enumerate(config.routes):
         found += _route(route, ("routes", index))
@@ -328,17 +329,85 @@ def _relations(config: Config, base_dir: FilePath, env: Mapping[str, str]) -> It
     url, path = config.policy.relations.url, ("policy", "relations", "url")
     if url and not config.policy.path:
         yield Complaint(path, "there are no policies that relations could serve", "say where they are: `policy.path`")
+    yield from _logged_store(url, path, base_dir, env, workers=config.server.workers, what="relations")
+
+
+def _logged_store(
+    url: str, path: Path, base_dir: FilePath, env: Mapping[str, str], *, workers: int, what: str
+) -> Iterator[Complaint]:
+    """Complain of the address of a store whose changes all workers follow."""
     address = yield from _store_address(url, path, base_dir, env)
     if address is None or address in {"", "embedded"}:
         return
     if address == "memory:":
-        if config.server.workers != 1:
-            yield Complaint(path, "each worker would keep relations of its own", "use `embedded` or a server")
+        if workers != 1:
+            yield Complaint(path, f"each worker would keep {what} of its own", "use `embedded` or a server")
     elif address.startswith(("postgresql://", "postgres://")):
         yield from _postgres_address(address, url, path)
     elif not address.startswith(_SHARED_STORES):
         hint = "write `embedded`, `memory:`, `sqlite:PATH`, `redis://…` or `postgresql://…`"
-        yield Complaint(path, "no store of relations", hint)
+        yield Complaint(path, f"no store of {what}", hint)
+
+
+def _sources(config: Config, base_dir: FilePath, env: Mapping[str, str]) -> Iterator[Complaint]:
+    names: dict[str, Path] = {}
+    kept: dict[str, Path] = {}
+    for index, source in enumerate(config.policy.sources):
+        path: Path = ("policy", "sources", index)
+        if not config.policy.path:
+            yield Complaint(path, "there are no policies that it could serve", "say where they are: `policy.path`")
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,31}", source.name):
+            hint = "up to 32 lower case letters, digits, `_` and `-`"
+            yield Complaint((*path, "name"), f"`{source.name}` is no name of a source", hint)
+        elif source.name in names:
+            yield Complaint(
+                (*path, "name"), "another source has this name at", "name them apart", other=names[source.name]
+            )
+        names.setdefault(source.name, (*path, "name"))
+        if not source.types:
+            yield Complaint((*path, "types"), "no types", "name the Cedar types of its entities")
+        for name in source.types:
+            if not _CEDAR_NAME.fullmatch(name):
+                yield Complaint((*path, "types"), f"`{name}` is no Cedar type", "as in `User` or `Shop::User`")
+            elif name.rpartition("::")[2] == "Action":
+                yield Complaint((*path, "types"), "actions are declared by the schema", "leave them out")
+            elif name in kept:
+                yield Complaint(
+                    (*path, "types"), f"`{name}` is kept in the source at", "leave one of them out", other=kept[name]
+                )
+            kept.setdefault(name, (*path, "types"))
+        yield from _source_address(config, index, base_dir, env)
+    yield from _shared_decisions(config, base_dir, env)
+
+
+def _source_address(config: Config, index: int, base_dir: FilePath, env: Mapping[str, str]) -> Iterator[Complaint]:
+    source, path = config.policy.sources[index], ("policy", "sources", index)
+    parts = _split_url(source.url)
+    if parts is None or parts.scheme not in {"http", "https"}:
+        if source.secret:
+            yield Complaint((*path, "secret"), "only an https source takes a bearer token", "leave it out")
+        if not source.url:
+            yield Complaint((*path, "url"), "no address", "write `embedded`, `sqlite:PATH`, `redis://…` or `https://…`")
+        workers = config.server.workers
+        yield from _logged_store(source.url, (*path, "url"), base_dir, env, workers=workers, what="entities")
+        return
+    if not parts.hostname:
+        yield Complaint((*path, "url"), "no address", "write `https://host/path`")
+    elif parts.scheme == "http" and not is_loopback(parts.hostname):
+        yield Complaint((*path, "url"), "an unencrypted connection to another machine", "use `https://`")
+    if parts.username is not None or parts.password is not None:
+        yield Complaint((*path, "url"), "a password stands in the config", "write a bearer token's place: `secret`")
+    if source.secret:
+        yield from _secret(source.secret, (*path, "secret"), base_dir, env)
+
+
+def _shared_decisions(config: Config, base_dir: FilePath, env: Mapping[str, str]) -> Iterator[Complaint]:
+    url, path = config.policy.cache.shared_url, ("policy", "cache", "shared_url")
+    if not url:
+        return
+    address = yield from _store_address(url, path, base_dir, env)
+    if address is not None and not address.startswith(("redis://", "rediss://", "unix://")):
+        yield Complaint(path, "no Redis server", "write `redis://…`, `rediss://…` or `unix://…`")
 
 
 def _store_address(

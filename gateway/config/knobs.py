@@ -21,6 +21,8 @@ Count = Annotated[int, msgspec.Meta(ge=1)]
 CountOrOff = Annotated[int, msgspec.Meta(ge=0)]  # 0 says what is meant by it in its description
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 SecondsOrNone = Annotated[float, msgspec.Meta(ge=0)]
+LeaseSeconds = Annotated[float, msgspec.Meta(ge=0.5)]
+KeepSeconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
 
 
 class Chapter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -145,8 +147,35 @@ class RelationsConfig(Chapter, frozen=True):
     """
 
     url: str = ""  # "" none | "embedded" | "memory:" | "sqlite:PATH" | "redis://…" | "postgresql://…"; `env:`, `file:`
-    lease_s: Annotated[float, msgspec.Meta(ge=0.5)] = 1.0  # without news of the store for this long nothing is decided
+    lease_s: LeaseSeconds = 1.0  # without news of the store for this long nothing is decided
     poll_ms: Count = 50  # how soon another process's change is seen in SQLite
+
+
+class SourceConfig(Chapter, frozen=True):
+    """Where the entities of some types are kept, when they are too many for a file, or somebody else's.
+
+    They are fetched when a decision needs them. A source that cannot be asked denies what would rest on it.
+    """
+
+    name: str  # in messages and metrics
+    types: tuple[str, ...]  # Cedar types; each is kept in one source
+    url: str  # "embedded" | "memory:" | "sqlite:PATH" | "redis://…" | "postgresql://…" | "https://…"; `env:`, `file:`
+    secret: str = ""  # bearer token for an https source, `env:NAME` or `file:PATH`
+    timeout_s: Seconds = 0.2  # for one batch
+    lease_s: LeaseSeconds = 1.0  # without news of its changes for this long nothing rests on it
+    ttl_s: Seconds = 60.0  # of what an https source answers, which tells no changes
+    poll_ms: Count = 50  # how soon another process's change is seen in SQLite
+
+
+class DecisionCacheConfig(Chapter, frozen=True):
+    """Which decisions are kept. Most are made anew in less time than it takes to look one up."""
+
+    decisions: Literal["auto", "always", "off"] = "auto"  # auto: dear ones, and those of sourced entities
+    entries: Count = 10_000  # in each worker
+    ttl_s: KeepSeconds = 60.0  # at most; less where the token ends, or a time in a policy comes
+    denied_ttl_s: KeepSeconds = 10.0  # of denials, at most
+    shared_url: str = ""  # Redis that all gateways share: "redis://…" | "rediss://…" | "unix://…"; "" = none
+    shared_ttl_s: KeepSeconds = 300.0  # there
 
 
 class PolicyConfig(Chapter, frozen=True):
@@ -161,6 +190,10 @@ class PolicyConfig(Chapter, frozen=True):
     policy_bytes_max: Count = 64 * MIB  # all policy and schema texts
     entity_bytes_max: Count = 1024 * MIB  # the entity file
     relations: RelationsConfig = RelationsConfig()  # see below
+    sources: tuple[SourceConfig, ...] = ()  # see below
+    fetch_s: Seconds = 0.25  # for all that one decision must fetch; then it is denied
+    resident_max: Count = 100_000  # fetched entities kept in each worker; the coldest go first
+    cache: DecisionCacheConfig = DecisionCacheConfig()  # see below
 
 
 class AuthzenClientConfig(Chapter, frozen=True):

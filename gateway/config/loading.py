@@ -333,6 +333,11 @@ def _absolute(config: Config, base_dir: Path) -> Config:
             schema=path_of(config.policy.schema) if config.policy.schema else "",
             entities=path_of(config.policy.entities) if config.policy.entities else "",
             relations=replace(config.policy.relations, url=store_url(config.policy.relations.url)),
+            sources=tuple(
+                replace(source, url=store_url(source.url), secret=reference(source.secret, "file:"))
+                for source in config.policy.sources
+            ),
+            cache=replace(config.policy.cache, shared_url=store_url(config.policy.cache.shared_url)),
         ),
         authzen=replace(
             config.authzen,

@@ -586,6 +586,84 @@ def test_relations_can_be_configured_by_variables(load: Load, tmp_path: Path) ->
     assert (relations.url, relations.lease_s) == ("embedded", 2.5)
 
 
+SOURCE = '[policy]\npath = "policies"\n[[policy.sources]]\nname = "hr"\ntypes = ["User"]\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "problem"),
+    [
+        ('url = ""', "url", "no address"),
+        ('url = "mysql://h"', "url", "no store of entities"),
+        ('url = "redis://redis.example:6379/0"', "url", "an unencrypted connection to another machine"),
+        ('url = "http://hr.example/entities"', "url", "an unencrypted connection to another machine"),
+        ('url = "https://me:pw@hr.example/entities"', "url", "a password stands in the config"),
+        ('url = "https://hr.example/"\nsecret = "env:NO_SUCH"', "secret", "the environment has no `NO_SUCH`"),
+        ('url = "embedded"\nsecret = "env:TOKEN"', "secret", "only an https source takes a bearer token"),
+        ('url = "embedded"\nlease_s = 0.1', "lease_s", "below the minimum of 0.5"),
+    ],
+)
+def test_sources_that_cannot_be_asked_are_faults(
+    text: str, key: str, problem: str, faults: Faults, tmp_path: Path
+) -> None:
+    (tmp_path / "policies").mkdir()
+    fault = one(faults(SOURCE + text + "\n"))
+    assert fault.key == f"policy.sources[0].{key}"
+    assert fault.problem == problem or key == "lease_s"
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "problem"),
+    [
+        ('name = "HR"\ntypes = ["Group"]\n', "name", "`HR` is no name of a source"),
+        ('name = "hr"\ntypes = ["Group"]\n', "name", "another source has this name at line 4"),
+        ('name = "more"\ntypes = []\n', "types", "no types"),
+        ('name = "more"\ntypes = ["a b"]\n', "types", "`a b` is no Cedar type"),
+        ('name = "more"\ntypes = ["Shop::Action"]\n', "types", "actions are declared by the schema"),
+        ('name = "more"\ntypes = ["Group", "User"]\n', "types", "`User` is kept in the source at line 5"),
+    ],
+)
+def test_sources_have_names_and_types_of_their_own(
+    text: str, key: str, problem: str, faults: Faults, tmp_path: Path
+) -> None:
+    (tmp_path / "policies").mkdir()
+    fault = one(faults(f'{SOURCE}url = "embedded"\n[[policy.sources]]\n{text}url = "https://127.0.0.1:1/x"\n'))
+    assert (fault.key, fault.problem) == (f"policy.sources[1].{key}", problem)
+
+
+def test_sources_need_policies_and_in_memory_one_worker(faults: Faults, tmp_path: Path) -> None:
+    (tmp_path / "policies").mkdir()
+    fault = one(faults('[[policy.sources]]\nname = "hr"\ntypes = ["User"]\nurl = "embedded"\n'))
+    assert fault.problem == "there are no policies that it could serve"
+    fault = one(faults(f'[server]\nworkers = 2\n{SOURCE}url = "memory:"\n'))
+    assert fault.problem == "each worker would keep entities of its own"
+
+
+def test_sources_and_shared_decisions_are_where_the_config_says(load: Load, tmp_path: Path) -> None:
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "token").write_text("secret")
+    (tmp_path / "token").chmod(0o600)
+    text = f"""{SOURCE}url = "sqlite:hr.db"
+[[policy.sources]]
+name = "orders"
+types = ["Order"]
+url = "https://orders.example/entities"
+secret = "file:token"
+[policy.cache]
+shared_url = "unix:///run/redis.sock"
+"""
+    policy = load(text).config.policy
+    assert policy.sources[0].url == f"sqlite:{tmp_path / 'hr.db'}"
+    assert policy.sources[1].secret == f"file:{tmp_path / 'token'}"
+    assert policy.cache.shared_url == "unix:///run/redis.sock"
+
+
+@pytest.mark.parametrize("url", ["sqlite:decisions.db", "memory:", "postgresql://localhost/app"])
+def test_decisions_are_shared_by_redis_alone(url: str, faults: Faults, tmp_path: Path) -> None:
+    (tmp_path / "policies").mkdir()
+    fault = one(faults(f'[policy]\npath = "policies"\n[policy.cache]\nshared_url = "{url}"\n'))
+    assert (fault.key, fault.problem) == ("policy.cache.shared_url", "no Redis server")
+
+
 def test_a_store_with_a_password_comes_from_a_variable(load: Load) -> None:
     loaded = load('[store]\nurl = "env:STORE"', env={"STORE": "rediss://:hunter2@redis.example:6379/0"})
     assert loaded.config.store.url == "env:STORE"
