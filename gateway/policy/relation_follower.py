@@ -20,8 +20,8 @@ from typing import Final, Literal
 
 from gateway.errors import StoreUnavailable
 from gateway.policy.relations import RelationGraph, digest
-from gateway.stores.base import Revision
-from gateway.stores.relations import Relation, RelationChange, RelationStore, covers
+from gateway.stores.base import Revision, covers
+from gateway.stores.relations import Relation, RelationChange, RelationStore
 from gateway.types import Clock
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from gateway.stores.base import ORIGIN, Revision, RevocationBatch, RevocationRow, RevocationStore
 
 if TYPE_CHECKING:
+    from gateway.stores.attributes import AttributeSource
     from gateway.stores.relations import RelationStore
+    from gateway.stores.rows import RowLayout, RowStore
 
 __all__ = [
     "ORIGIN",
@@ -16,12 +18,14 @@ __all__ = [
     "RevocationBatch",
     "RevocationRow",
     "RevocationStore",
+    "open_attribute_source",
     "open_relation_store",
     "open_store",
 ]
 
 REVOCATIONS_FILE = "revocations.sqlite3"
 RELATIONS_FILE = "relations.sqlite3"
+ENTITIES_FILE = "entities.sqlite3"
 
 
 def open_store(url: str, run_dir: Path, *, poll_ms: int = 200) -> RevocationStore:
@@ -49,21 +53,38 @@ def open_store(url: str, run_dir: Path, *, poll_ms: int = 200) -> RevocationStor
 
 def open_relation_store(url: str, run_dir: Path, *, poll_ms: int = 50) -> RelationStore:
     """Return the store of relations that `url` names, as `open_store` does; also "postgresql://" and "postgres://"."""
+    from gateway.stores.relations_rows import LAYOUT, RowRelationStore
+
+    return RowRelationStore(_open_rows(LAYOUT, url, run_dir / RELATIONS_FILE, poll_ms))
+
+
+def open_attribute_source(url: str, run_dir: Path, *, name: str, poll_ms: int = 50) -> AttributeSource:
+    """Return the source of attributes that `url` names, as `open_relation_store` does; `name` is what it is called.
+
+    All of these are FollowedSources.
+    """
+    from gateway.stores.attributes_rows import LAYOUT, RowAttributeSource
+
+    return RowAttributeSource(_open_rows(LAYOUT, url, run_dir / ENTITIES_FILE, poll_ms), name)
+
+
+def _open_rows(layout: RowLayout, url: str, file: Path, poll_ms: int) -> RowStore:
+    """Return the rows that `url` names; `file` is the embedded default, and other files are relative to its folder."""
     scheme, _, rest = url.partition(":")
     if url == "" or (scheme == "sqlite" and rest):
-        from gateway.stores.relations_sqlite import SQLiteRelationStore
+        from gateway.stores.rows_sqlite import SQLiteRowStore
 
-        return SQLiteRelationStore(run_dir / (rest or RELATIONS_FILE), poll_ms=poll_ms)
+        return SQLiteRowStore(layout, file.parent / rest if rest else file, poll_ms=poll_ms)
     if url == "memory:":
-        from gateway.stores.relations_memory import MemoryRelationStore
+        from gateway.stores.rows_memory import MemoryRowStore
 
-        return MemoryRelationStore()
+        return MemoryRowStore(layout)
     if url.startswith(("redis://", "rediss://", "unix://")):
-        from gateway.stores.relations_redis import RedisRelationStore
+        from gateway.stores.rows_redis import RedisRowStore
 
-        return RedisRelationStore(url)
+        return RedisRowStore(layout, url)
     if url.startswith(("postgresql://", "postgres://")):
-        from gateway.stores.relations_postgres import PostgresRelationStore
+        from gateway.stores.rows_postgres import PostgresRowStore
 
-        return PostgresRelationStore(url)
+        return PostgresRowStore(layout, url)
     raise ValueError(f"unknown kind of store `{scheme}`")

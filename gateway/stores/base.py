@@ -98,3 +98,19 @@ class RevocationStore(Protocol):
 
     async def close(self) -> None:
         """Release everything; the store is not used afterwards. Never raises."""
+
+
+def covers(have: Revision, want: Revision) -> bool:
+    """Tell whether all changes up to `want` are certainly among those up to `have`. False also means: nobody knows."""
+    log, _, place = have.rpartition(":")
+    other_log, _, other_place = want.rpartition(":")
+    if want == ORIGIN:
+        return True
+    try:
+        return log == other_log and _order(place) >= _order(other_place)
+    except ValueError:
+        return False
+
+
+def _order(place: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in place.split("-"))

@@ -6,16 +6,13 @@ The comments are laws: `tests/contract/test_relation_store.py` holds every backe
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 from gateway._native.uid import EntityUid
-from gateway.stores.base import ORIGIN, UNTIL_S_MAX, Revision
-
-TEXT_BYTES_MAX: Final = 1024  # of a type, an id or a relation's name
-CHANGES_MAX: Final = 1000  # of one write: it holds up all others for as long as it lasts
-LOG_KEPT_S: Final = 86_400.0  # changes older than this may be forgotten: who is behind by more reads everything anew
+from gateway.stores.base import UNTIL_S_MAX, Revision
+from gateway.stores.rows import LOG_KEPT_S, check_text
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -51,7 +48,7 @@ class Relation:
         subject = self.subject.object if isinstance(self.subject, Userset) else self.subject
         names = [self.relation] if isinstance(self.subject, EntityUid) else [self.relation, self.subject.relation]
         for text in (self.object.type, self.object.id, subject.type, subject.id, *names):
-            _check(text)
+            check_text(text, "a relation")
         for name in names:
             if not _NAME.fullmatch(name):
                 raise ValueError(f"`{name}` is not the name of a relation")
@@ -147,56 +144,3 @@ class RelationStore(Protocol):
 
     async def close(self) -> None:
         """Release everything; the store is not used afterwards. Never raises."""
-
-
-def covers(have: Revision, want: Revision) -> bool:
-    """Tell whether all changes up to `want` are certainly among those up to `have`. False also means: nobody knows."""
-    log, _, place = have.rpartition(":")
-    other_log, _, other_place = want.rpartition(":")
-    if want == ORIGIN:
-        return True
-    try:
-        return log == other_log and _order(place) >= _order(other_place)
-    except ValueError:
-        return False
-
-
-def check_size(adds: Sequence[Relation], removes: Sequence[Relation]) -> None:
-    """Raise ValueError for a write that is too large."""
-    if len(adds) + len(removes) > CHANGES_MAX:
-        raise ValueError(f"more than {CHANGES_MAX} changes in one write")
-
-
-def texts_of(relation: Relation) -> tuple[str, str, str, str, str, str]:
-    """Spell the key as columns: object type, object id, relation, subject type, subject id, subject relation or ""."""
-    subject, name = relation.subject, ""
-    if isinstance(subject, Userset):
-        name, subject = subject.relation, subject.object
-    return relation.object.type, relation.object.id, relation.relation, subject.type, subject.id, name
-
-
-def relation_of(texts: Iterable[str], expires_at_s: int | None) -> Relation:
-    """Read what `texts_of` spelled. Raises ValueError for what is no relation."""
-    object_type, object_id, name, subject_type, subject_id, subject_name = texts
-    subject = EntityUid(subject_type, subject_id)
-    return Relation(
-        EntityUid(object_type, object_id),
-        name,
-        Userset(subject, subject_name) if subject_name else subject,
-        expires_at_s,
-    )
-
-
-def _check(text: str) -> None:
-    if "\0" in text:
-        raise ValueError("a relation has no NUL in its texts")
-    try:
-        size = len(text.encode())
-    except UnicodeEncodeError as error:
-        raise ValueError("a relation's texts are Unicode") from error
-    if size > TEXT_BYTES_MAX:
-        raise ValueError(f"a relation's texts have at most {TEXT_BYTES_MAX} bytes each")
-
-
-def _order(place: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in place.split("-"))

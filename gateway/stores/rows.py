@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, LiteralString, Protocol
 
 from gateway.errors import StoreUnavailable
 from gateway.stores.base import Revision
@@ -34,9 +34,9 @@ class RowLayout:
     log says only which row changed: whoever wants to know how reads the row.
     """
 
-    one: str  # "relation"
-    many: str  # "relations"
-    key: tuple[str, ...]  # names of a key's texts
+    one: LiteralString  # "relation"; goes into SQL
+    many: LiteralString  # "relations"
+    key: tuple[LiteralString, ...]  # names of a key's texts
     expires: bool
 
 

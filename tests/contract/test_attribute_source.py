@@ -5,22 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from gateway._native.uid import EntityUid
 from gateway.errors import StoreUnavailable
-from gateway.stores import ORIGIN, Revision
+from gateway.stores import ORIGIN, Revision, open_attribute_source
 from gateway.stores.attributes import (
     BODY_BYTES_MAX,
     READ_MAX,
     WRITE_BYTES_MAX,
     FollowedSource,
 )
-from gateway.stores.attributes_memory import MemoryAttributeSource
 from gateway.stores.rows import CHANGES_MAX, TEXT_BYTES_MAX
+from tests.real.postgres import RealPostgres
+from tests.real.redis import RealRedis
 
 Opener = Callable[[], FollowedSource]
 
@@ -37,17 +38,37 @@ def body(level: int, *parents: str) -> bytes:
     ).encode()
 
 
-@pytest.fixture(params=["memory"])
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedis]:
+    server = RealRedis(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealPostgres]:
+    server = RealPostgres(tmp_path_factory.mktemp("postgres"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis", "postgres"])
 async def open_another(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Opener]:
     """Open one more handle to the same entities; the memory backend has but one."""
     opened: list[FollowedSource] = []
+    urls = {"memory": "memory:", "sqlite": ""}
 
     def opener() -> FollowedSource:
         if request.param == "memory" and opened:
             return opened[0]
-        opened.append(MemoryAttributeSource("people"))
-        return opened[-1]
+        url = urls[request.param] if request.param in urls else request.getfixturevalue(request.param).url
+        source = open_attribute_source(url, tmp_path, name="people", poll_ms=50)
+        assert isinstance(source, FollowedSource)
+        opened.append(source)
+        return source
 
+    if request.param not in urls:
+        request.getfixturevalue(request.param).forget()
     yield opener
     for source in opened:
         await source.close()

@@ -12,16 +12,14 @@ import pytest
 from gateway._native.uid import EntityUid
 from gateway.errors import StoreUnavailable
 from gateway.stores import ORIGIN, Revision, open_relation_store
-from gateway.stores.base import PURGE_SLACK_S, UNTIL_S_MAX
+from gateway.stores.base import PURGE_SLACK_S, UNTIL_S_MAX, covers
 from gateway.stores.relations import (
-    CHANGES_MAX,
-    TEXT_BYTES_MAX,
     Relation,
     RelationChange,
     RelationStore,
     Userset,
-    covers,
 )
+from gateway.stores.rows import CHANGES_MAX, TEXT_BYTES_MAX
 from tests.real.postgres import RealPostgres
 from tests.real.redis import RealRedis
 

@@ -97,8 +97,9 @@ class RealPostgres:
 
     def forget(self) -> None:
         """Lose all data, as a restore from nothing does."""
-        names = ", ".join(f"portcullis_{name}" for name in ("relations", "relation_changes", "relation_log"))
-        self.query(f"DROP TABLE IF EXISTS {names}")
+        names = self.query(r"SELECT tablename FROM pg_tables WHERE tablename LIKE 'portcullis\_%'")
+        if names:
+            self.query(f"DROP TABLE {', '.join(str(name) for (name,) in names)}")
 
     def stop(self) -> None:
         """End it and remove its folder."""

@@ -14,22 +14,27 @@ from gateway.errors import StoreUnavailable
 from gateway.policy import relation_follower as module
 from gateway.policy.relation_follower import HEARTBEAT_S, RelationFollower
 from gateway.policy.relations import RelationGraph
-from gateway.stores import Revision
+from gateway.stores import Revision, open_relation_store
 from gateway.stores.relations import Relation, RelationBatch, RelationPage, RelationStore
-from gateway.stores.relations_memory import MemoryRelationStore
-from gateway.stores.relations_sqlite import SQLiteRelationStore
+from gateway.stores.relations_rows import LAYOUT, RowRelationStore
+from gateway.stores.rows_memory import MemoryRowStore
+from gateway.types import Clock
 from tests.unit.policy.relation_world import NOW_S, ManualClock, new_graph, relation, uid
 
 
-class TroubledStore(MemoryRelationStore):
+class TroubledStore(RowRelationStore):
     """A store that can be made to fail, and that can lose its log."""
 
     down = False
     damaged = 0
 
+    def __init__(self, clock: Clock) -> None:
+        self.rows = MemoryRowStore(LAYOUT, clock=clock)
+        super().__init__(self.rows)
+
     def lose(self) -> None:
         """Become another log, with the same relations."""
-        self._log = f"{random.getrandbits(32):x}"
+        self.rows._log = f"{random.getrandbits(32):x}"
 
     async def read_after(self, revision: Revision, limit: int) -> RelationBatch:
         if self.down:
@@ -247,7 +252,7 @@ async def test_what_expires_ends_without_the_store(watched: Watched) -> None:
 
 @pytest.fixture
 async def running(tmp_path: Path) -> AsyncIterator[Watched]:
-    watched = Watched(SQLiteRelationStore(tmp_path / "run" / "relations.sqlite3"))
+    watched = Watched(open_relation_store("", tmp_path / "run"))
     watched.clock = ManualClock()
     await watched.follower.start()
     yield watched
@@ -258,7 +263,7 @@ async def running(tmp_path: Path) -> AsyncIterator[Watched]:
 async def test_a_change_by_another_process_counts_within_a_quarter_of_a_second(
     running: Watched, tmp_path: Path
 ) -> None:
-    other = SQLiteRelationStore(tmp_path / "run" / "relations.sqlite3")
+    other = open_relation_store("", tmp_path / "run")
     one: list[Relation] = [relation("Doc:1#viewers@User:alice")]
     await other.write(one)
     for adds, removes in (([], one), (one, []), ([], one)):

@@ -1,52 +1,60 @@
-"""Relations in Redis, shared by all gateways. See `redis_server.py` for how Redis has to be run. Redis 7 or newer."""
+"""Rows in Redis, shared by all gateways. See `redis_server.py` for how Redis has to be run. Redis 7 or newer."""
 
 from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
-from gateway.errors import StoreUnavailable
 from gateway.stores.base import ORIGIN, PURGE_SLACK_S, Revision
 from gateway.stores.redis_server import BLOCK_S_MAX, CALL_TIMEOUT_S, RedisServer, answer
-from gateway.stores.relations import (
+from gateway.stores.rows import (
     LOG_KEPT_S,
-    Relation,
-    RelationBatch,
-    RelationChange,
-    RelationPage,
+    Key,
+    Row,
+    RowBatch,
+    RowChange,
+    RowLayout,
+    RowPage,
+    RowsFound,
+    Value,
+    another_log,
     check_size,
-    relation_of,
-    texts_of,
 )
 
-PURGE_PAGE = 1000  # relations or changes in one call
+PURGE_PAGE = 1000  # rows or changes in one call
 START = "0-0"
 
-# One hash tag, so that a cluster keeps all in one slot.
-LOG = "portcullis:{relations}:log"  # a name: a server that was emptied gets another
-HELD = "portcullis:{relations}:held"  # hash: key as JSON -> time of expiry or ""
-EXPIRY = "portcullis:{relations}:expiry"  # sorted set of the keys that expire, by when
-CHANGES = "portcullis:{relations}:changes"  # stream
-FLOOR = "portcullis:{relations}:floor"  # the last change that was purged
-KEYS = (LOG, HELD, EXPIRY, CHANGES)
-
-# ARGV: a name for a new log, then for each change: "+" or "-", key, expiry or "".
-_WRITE = """
+# ARGV: a name for a new log, then for each change: "+" or "-", key, value.
+_WRITE_EXPIRING = """
 redis.call('SET', KEYS[1], ARGV[1], 'NX')
 local last = ''
 for i = 2, #ARGV, 3 do
   local key, expiry = ARGV[i + 1], ARGV[i + 2]
-  redis.call('ZREM', KEYS[3], key)
+  redis.call('ZREM', KEYS[4], key)
   if ARGV[i] == '+' then
     redis.call('HSET', KEYS[2], key, expiry)
-    if expiry ~= '' then redis.call('ZADD', KEYS[3], expiry, key) end
+    if expiry ~= '' then redis.call('ZADD', KEYS[4], expiry, key) end
   else
     redis.call('HDEL', KEYS[2], key)
   end
-  last = redis.call('XADD', KEYS[4], '*', 'do', ARGV[i], 'key', key, 'expiry', expiry)
+  last = redis.call('XADD', KEYS[3], '*', 'do', ARGV[i], 'key', key, 'expiry', expiry)
+end
+return {redis.call('GET', KEYS[1]), last}
+"""
+_WRITE = """
+redis.call('SET', KEYS[1], ARGV[1], 'NX')
+local last = ''
+for i = 2, #ARGV, 3 do
+  local key = ARGV[i + 1]
+  if ARGV[i] == '+' then
+    redis.call('HSET', KEYS[2], key, ARGV[i + 2])
+  else
+    redis.call('HDEL', KEYS[2], key)
+  end
+  last = redis.call('XADD', KEYS[3], '*', 'do', ARGV[i], 'key', key)
 end
 return {redis.call('GET', KEYS[1]), last}
 """
@@ -70,8 +78,8 @@ return #old
 """
 
 
-class RedisRelationStore:
-    """A hash of what holds and a stream of what changed; one script writes both.
+class RedisRowStore:
+    """A hash of what is there and a stream of what changed; one script writes both.
 
     A revision is the log's name, the replication id of the server, and the id of an entry. The replication id changes
     when another server takes over, or the same one comes back from a crash: either may have lost what was acknowledged
@@ -80,55 +88,82 @@ class RedisRelationStore:
 
     shared = "network"
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, layout: RowLayout, url: str) -> None:
+        self.layout = layout
         self._server = RedisServer(url)
+        tag = "portcullis:{" + layout.many + "}"  # one hash tag, so that a cluster keeps all in one slot
+        self._log = f"{tag}:log"  # a name: a server that was emptied gets another
+        self._held = f"{tag}:held"  # hash: key as JSON -> text, or time of expiry or ""
+        self._changes = f"{tag}:changes"  # stream
+        self._expiry = f"{tag}:expiry"  # sorted set of the keys that expire, by when
+        self._floor = f"{tag}:floor"  # the last change that was purged
 
-    async def write(self, adds: Sequence[Relation], removes: Sequence[Relation] = ()) -> Revision:
-        check_size(adds, removes)
+    async def write(self, puts: Sequence[Row], removes: Sequence[Key] = ()) -> Revision:
+        check_size(puts, removes)
         arguments: list[str | int] = [secrets.token_hex(8)]
-        for relation in removes:
-            arguments += ["-", _key(relation), ""]
-        for relation in adds:
-            arguments += ["+", _key(relation), "" if relation.expires_at_s is None else relation.expires_at_s]
+        for key in removes:
+            arguments += ["-", _field(key), ""]
+        for key, value in puts:
+            arguments += ["+", _field(key), "" if value is None else value]
+        script = _WRITE_EXPIRING if self.layout.expires else _WRITE
+        keys = (self._log, self._held, self._changes, self._expiry)
         client = await self._server.open()
         async with self._server.bounded(CALL_TIMEOUT_S):
             async with client.pipeline(transaction=True) as pipe:
-                pipe.eval(_WRITE, len(KEYS), *KEYS, *arguments)
+                pipe.eval(script, len(keys), *keys, *arguments)
                 pipe.info("replication")
                 (log, last), information = await pipe.execute()
             if not last:
                 last = await self._last_id(client)
             return _revision(log, information, last)
 
-    async def read_after(self, revision: Revision, limit: int) -> RelationBatch:
+    async def read(self, keys: Sequence[Key]) -> RowsFound:
+        client = await self._server.open()
+        async with self._server.bounded(CALL_TIMEOUT_S):
+            async with client.pipeline(transaction=True) as pipe:
+                pipe.get(self._log)
+                pipe.info("replication")
+                pipe.get(self._floor)
+                pipe.xrevrange(self._changes, count=1)
+                if keys:
+                    pipe.hmget(self._held, [_field(key) for key in keys])
+                log, information, floor, newest, *found = await pipe.execute()
+            if log is None:
+                log = await self._name_log(client)
+        rows = {
+            key: self._value(held) for key, held in zip(keys, found[0] if keys else (), strict=True) if held is not None
+        }
+        return RowsFound(rows, _revision(log, information, newest[0][0] if newest else floor or START))
+
+    async def read_after(self, revision: Revision, limit: int) -> RowBatch:
         client = await self._server.open()
         after = START if revision == ORIGIN else revision.rpartition(":")[2]
         async with self._server.bounded(CALL_TIMEOUT_S):
             async with client.pipeline(transaction=True) as pipe:
-                pipe.get(LOG)
+                pipe.get(self._log)
                 pipe.info("replication")
-                pipe.get(FLOOR)
-                pipe.xrange(CHANGES, min=f"({after}", max="+", count=limit + 1)
+                pipe.get(self._floor)
+                pipe.xrange(self._changes, min=f"({after}", max="+", count=limit + 1)
                 log, information, floor, found = await pipe.execute()
             if log is None:
                 log = await self._name_log(client)
             last = found[-1][0].decode() if found else await self._last_id(client)
         here = _revision(log, information, after)
         if (revision not in (ORIGIN, here)) or not _order(floor or START) <= _order(after) <= _order(last):
-            return RelationBatch((), revision, lost=True)
+            return RowBatch((), revision, lost=True)
         page = found[:limit]
         changes = []
         for _, fields in page:
             with suppress(ValueError, KeyError):
-                changes.append(_change(fields))
-        return RelationBatch(
+                changes.append(self._change(fields))
+        return RowBatch(
             changes=tuple(changes),
             revision=_revision(log, information, page[-1][0]) if page else here,
             more=len(found) > limit,
             damaged=len(page) - len(changes),
         )
 
-    async def read_all(self, cursor: str, limit: int) -> RelationPage:
+    async def read_all(self, cursor: str, limit: int) -> RowPage:
         client = await self._server.open()
         async with self._server.bounded(CALL_TIMEOUT_S):
             if cursor:
@@ -138,22 +173,22 @@ class RedisRelationStore:
                 await self._name_log(client)
                 begun, at, last = "", 0, await self._last_id(client)  # before the first page: what comes then is logged
             async with client.pipeline(transaction=True) as pipe:
-                pipe.get(LOG)
+                pipe.get(self._log)
                 pipe.info("replication")
-                pipe.hscan(HELD, at, count=limit)
+                pipe.hscan(self._held, at, count=limit)
                 log, information, (following, found) = await pipe.execute()
         here = "" if log is None else _revision(log, information, last)
         if here != (begun or here) or not here:
-            raise StoreUnavailable("the relations are others than those that were begun to be read")
-        relations = []
-        for key, expiry in found.items():
+            raise another_log(self.layout)
+        rows = []
+        for field, held in found.items():
             with suppress(ValueError):
-                relations.append(_relation(key, expiry))
-        return RelationPage(
-            relations=tuple(relations),
+                rows.append((_key(field), self._value(held)))
+        return RowPage(
+            rows=tuple(rows),
             revision=here,
             cursor=json.dumps([here, following]) if following else "",
-            damaged=len(found) - len(relations),
+            damaged=len(found) - len(rows),
         )
 
     async def wait(self, revision: Revision, timeout_s: float) -> None:
@@ -163,12 +198,12 @@ class RedisRelationStore:
         after = revision.rpartition(":")[2] or START
         client = await self._server.open()
         async with self._server.bounded(block_s + CALL_TIMEOUT_S):
-            await client.xread({CHANGES: after}, count=1, block=max(1, int(block_s * 1000)))
+            await client.xread({self._changes: after}, count=1, block=max(1, int(block_s * 1000)))
 
     async def purge(self, now_s: float, log_kept_s: float = LOG_KEPT_S) -> int:
         over_s, old_ms = now_s - PURGE_SLACK_S, max(0, int((now_s - log_kept_s) * 1000))
-        total = await self._repeat(_PURGE, (HELD, EXPIRY), str(over_s))
-        await self._repeat(_PURGE_LOG, (CHANGES, FLOOR), str(old_ms))
+        total = await self._repeat(_PURGE, (self._held, self._expiry), str(over_s)) if self.layout.expires else 0
+        await self._repeat(_PURGE_LOG, (self._changes, self._floor), str(old_ms))
         return total
 
     async def close(self) -> None:
@@ -185,34 +220,40 @@ class RedisRelationStore:
         return total
 
     async def _name_log(self, client: Any) -> bytes:
-        await answer(client.set(LOG, secrets.token_hex(8), nx=True))
-        return cast(bytes, await answer(client.get(LOG)))
+        await answer(client.set(self._log, secrets.token_hex(8), nx=True))
+        return cast(bytes, await answer(client.get(self._log)))
 
     async def _last_id(self, client: Any) -> str:
         """Return the highest id ever given; entries that were purged count."""
-        if not await answer(client.exists(CHANGES)):
+        if not await answer(client.exists(self._changes)):
             return START
-        information = await client.xinfo_stream(CHANGES)
+        information = await client.xinfo_stream(self._changes)
         return cast(bytes, information["last-generated-id"]).decode()
 
+    def _change(self, fields: Mapping[bytes, bytes]) -> RowChange:
+        """Read an entry of the stream. Raises KeyError and ValueError for one that is none."""
+        if fields[b"do"] not in (b"+", b"-"):
+            raise ValueError("neither put nor removed")
+        value = self._value(fields[b"expiry"]) if self.layout.expires else None
+        return RowChange(_key(fields[b"key"]), fields[b"do"] == b"-", value)
 
-def _key(relation: Relation) -> str:
-    return json.dumps(texts_of(relation), ensure_ascii=False, separators=(",", ":"))
+    def _value(self, held: bytes) -> Value:
+        """Read what a row holds. Raises ValueError for what is none."""
+        if not self.layout.expires:
+            return held.decode()
+        return int(held) if held else None
 
 
-def _relation(key: bytes, expiry: bytes) -> Relation:
-    """Read an entry. Raises ValueError for one that is none."""
-    texts = json.loads(key)
+def _field(key: Key) -> str:
+    return json.dumps(key, ensure_ascii=False, separators=(",", ":"))
+
+
+def _key(field: bytes) -> Key:
+    """Read what `_field` spelled. Raises ValueError for what is no key."""
+    texts = json.loads(field)
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise ValueError("not a key")
-    return relation_of(cast(Iterable[str], texts), int(expiry) if expiry else None)
-
-
-def _change(fields: Mapping[bytes, bytes]) -> RelationChange:
-    """Read an entry of the stream. Raises KeyError and ValueError for one that is none."""
-    if fields[b"do"] not in (b"+", b"-"):
-        raise ValueError("neither added nor removed")
-    return RelationChange(_relation(fields[b"key"], fields[b"expiry"]), fields[b"do"] == b"-")
+    return tuple(texts)
 
 
 def _revision(log: bytes, information: Mapping[str, Any], identifier: bytes | str) -> Revision:
