@@ -2,19 +2,22 @@
 
 from libc.stdint cimport int64_t, uint8_t
 
-cdef class Decimal:
-    cdef readonly int64_t number           # units of 0.0001
+cdef class Number:
+    cdef readonly int64_t number           # what one counts, the classes below say
+
+cdef class Decimal(Number):                # units of 0.0001
+    pass
 
 cdef class IPAddr:
     cdef readonly uint8_t version          # 4 or 6
     cdef readonly uint8_t prefix           # 0 … 32 or 128
     cdef uint8_t bytes[16]                 # network order; IPv4 in the first four
 
-cdef class Datetime:
-    cdef readonly int64_t number           # milliseconds since 1970-01-01T00:00:00Z
+cdef class Datetime(Number):               # milliseconds since 1970-01-01T00:00:00Z
+    pass
 
-cdef class Duration:
-    cdef readonly int64_t number           # milliseconds
+cdef class Duration(Number):               # milliseconds
+    pass
 
 cdef object decimal_value(int64_t number)
 cdef object datetime_value(int64_t number)

@@ -11,35 +11,41 @@ cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
 
 cdef extern from "extensions.h" nogil:
-    int decimal_parse(const char* bytes, size_t length, int64_t* out)
+    int decimal_parse(const char* bytes, size_t length, int64_t* out) noexcept
     int address_parse(const char* bytes, size_t length, uint8_t* version, uint8_t* prefix, uint8_t* out)
-    int datetime_parse(const char* bytes, size_t length, int64_t* out)
-    int duration_parse(const char* bytes, size_t length, int64_t* out)
+    int datetime_parse(const char* bytes, size_t length, int64_t* out) noexcept
+    int duration_parse(const char* bytes, size_t length, int64_t* out) noexcept
     void date_of_days(int64_t days, int64_t* year, int64_t* month, int64_t* day)
 
 
-cdef int64_t checked(object number) except? -1:
-    if not INT64_MIN <= number <= INT64_MAX:
-        raise ValueError("a number beyond 64 bits")
-    return number
+ctypedef int (*parser)(const char* bytes, size_t length, int64_t* out) noexcept nogil
+
+
+cdef object valued(type kind, int64_t number):
+    cdef Number made = kind.__new__(kind, 0)
+    made.number = number
+    return made
 
 
 cdef object decimal_value(int64_t number):
-    cdef Decimal made = Decimal.__new__(Decimal, 0)
-    made.number = number
-    return made
+    return valued(Decimal, number)
 
 
 cdef object datetime_value(int64_t number):
-    cdef Datetime made = Datetime.__new__(Datetime, 0)
-    made.number = number
-    return made
+    return valued(Datetime, number)
 
 
 cdef object duration_value(int64_t number):
-    cdef Duration made = Duration.__new__(Duration, 0)
-    made.number = number
-    return made
+    return valued(Duration, number)
+
+
+cdef object parsed(type kind, parser parse, str text, str wanted):
+    cdef Py_ssize_t size = 0
+    cdef const char* bytes = PyUnicode_AsUTF8AndSize(text, &size)
+    cdef int64_t number = 0
+    if not parse(bytes, <size_t>size, &number):
+        raise ValueError(wanted)
+    return valued(kind, number)
 
 
 cdef object address_value(uint8_t version, uint8_t prefix, const uint8_t* bytes):
@@ -50,20 +56,37 @@ cdef object address_value(uint8_t version, uint8_t prefix, const uint8_t* bytes)
     return made
 
 
-@cython.final
-cdef class Decimal:
-    def __cinit__(self, number):
-        self.number = checked(number)
+cdef class Number:
+    """What the types that are a number of 64 bits have in common; of itself it is no value."""
 
+    def __cinit__(self, number):
+        if type(self) is Number:
+            raise TypeError("no value is only a number")
+        if not INT64_MIN <= number <= INT64_MAX:
+            raise ValueError("a number beyond 64 bits")
+        self.number = number
+
+    def __repr__(self):
+        return f"{type(self).__name__}({self.number})"
+
+    def __eq__(self, other):
+        return self.number == (<Number>other).number if type(other) is type(self) else NotImplemented
+
+    def __hash__(self):
+        return hash((type(self), self.number))
+
+    def __reduce__(self):
+        return type(self), (self.number,)
+
+
+@cython.final
+cdef class Decimal(Number):
     @staticmethod
     def parse(str text not None):
         """Read `-12.3`: one to four digits after the point. Raises ValueError."""
-        cdef Py_ssize_t size = 0
-        cdef const char* bytes = PyUnicode_AsUTF8AndSize(text, &size)
-        cdef int64_t number = 0
-        if not decimal_parse(bytes, <size_t>size, &number):
-            raise ValueError("no decimal: digits, a point, one to four digits, within 64 bits")
-        return decimal_value(number)
+        return parsed(
+            Decimal, decimal_parse, text, "no decimal: digits, a point, one to four digits, within 64 bits"
+        )
 
     def __str__(self):
         sign = "-" if self.number < 0 else ""
@@ -71,33 +94,15 @@ cdef class Decimal:
         text = f"{rest:04}".rstrip("0") or "0"
         return f"{sign}{whole}.{text}"
 
-    def __repr__(self):
-        return f"Decimal({self.number})"
-
-    def __eq__(self, other):
-        return self.number == (<Decimal>other).number if isinstance(other, Decimal) else NotImplemented
-
-    def __hash__(self):
-        return hash(("decimal", self.number))
-
-    def __reduce__(self):
-        return Decimal, (self.number,)
-
 
 @cython.final
-cdef class Datetime:
-    def __cinit__(self, number):
-        self.number = checked(number)
-
+cdef class Datetime(Number):
     @staticmethod
     def parse(str text not None):
         """Read `2024-05-01` or `2024-05-01T12:00:00.000+0200`. Raises ValueError."""
-        cdef Py_ssize_t size = 0
-        cdef const char* bytes = PyUnicode_AsUTF8AndSize(text, &size)
-        cdef int64_t number = 0
-        if not datetime_parse(bytes, <size_t>size, &number):
-            raise ValueError("no datetime: YYYY-MM-DD, or YYYY-MM-DDThh:mm:ss[.SSS] with Z or +hhmm")
-        return datetime_value(number)
+        return parsed(
+            Datetime, datetime_parse, text, "no datetime: YYYY-MM-DD, or YYYY-MM-DDThh:mm:ss[.SSS] with Z or +hhmm"
+        )
 
     @property
     def is_spellable(self):
@@ -116,48 +121,18 @@ cdef class Datetime:
             f"{year:04}-{month:02}-{day:02}T{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}.{ms:03}Z"
         )
 
-    def __repr__(self):
-        return f"Datetime({self.number})"
-
-    def __eq__(self, other):
-        return self.number == (<Datetime>other).number if isinstance(other, Datetime) else NotImplemented
-
-    def __hash__(self):
-        return hash(("datetime", self.number))
-
-    def __reduce__(self):
-        return Datetime, (self.number,)
-
 
 @cython.final
-cdef class Duration:
-    def __cinit__(self, number):
-        self.number = checked(number)
-
+cdef class Duration(Number):
     @staticmethod
     def parse(str text not None):
         """Read `-1d2h3m4s5ms`: at least one part, in this order. Raises ValueError."""
-        cdef Py_ssize_t size = 0
-        cdef const char* bytes = PyUnicode_AsUTF8AndSize(text, &size)
-        cdef int64_t number = 0
-        if not duration_parse(bytes, <size_t>size, &number):
-            raise ValueError("no duration: parts such as 1d2h3m4s5ms in this order, within 64 bits")
-        return duration_value(number)
+        return parsed(
+            Duration, duration_parse, text, "no duration: parts such as 1d2h3m4s5ms in this order, within 64 bits"
+        )
 
     def __str__(self):
         return f"{self.number}ms"
-
-    def __repr__(self):
-        return f"Duration({self.number})"
-
-    def __eq__(self, other):
-        return self.number == (<Duration>other).number if isinstance(other, Duration) else NotImplemented
-
-    def __hash__(self):
-        return hash(("duration", self.number))
-
-    def __reduce__(self):
-        return Duration, (self.number,)
 
 
 @cython.final

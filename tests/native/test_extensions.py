@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway._native.extensions import Datetime, Decimal, Duration, IPAddr
+from gateway._native.extensions import Datetime, Decimal, Duration, IPAddr, Number
 from tests.oracle import extensions as oracle
 
 Parse = Callable[[str], Any]
@@ -253,3 +253,8 @@ def test_a_long_text_is_refused_in_linear_time(kind: str) -> None:
         KINDS[kind][0]("1" * 1_000_000)
     with pytest.raises(ValueError, match="no "):
         KINDS[kind][0]("1d" * 1_000_000)
+
+
+def test_what_numbers_have_in_common_is_no_value() -> None:
+    with pytest.raises(TypeError, match="no value is only a number"):
+        Number(5)
