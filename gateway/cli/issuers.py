@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.config import IssuerConfig, resolve_secret
-from gateway.tokens.fetch import Fetcher
+from gateway.stores.fetch import Fetcher
 from gateway.tokens.jwks import IssuerState, JWKSCache, PublishedKeys
 from gateway.types import SystemClock
 

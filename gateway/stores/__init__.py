@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from gateway.stores.attributes import AttributeSource
     from gateway.stores.relations import RelationStore
     from gateway.stores.rows import RowLayout, RowStore
+    from gateway.types import Secret
 
 __all__ = [
     "ORIGIN",
@@ -58,11 +59,26 @@ def open_relation_store(url: str, run_dir: Path, *, poll_ms: int = 50) -> Relati
     return RowRelationStore(_open_rows(LAYOUT, url, run_dir / RELATIONS_FILE, poll_ms))
 
 
-def open_attribute_source(url: str, run_dir: Path, *, name: str, poll_ms: int = 50) -> AttributeSource:
-    """Return the source of attributes that `url` names, as `open_relation_store` does; `name` is what it is called.
+def open_attribute_source(
+    url: str,
+    run_dir: Path,
+    *,
+    name: str,
+    secret: Secret | None = None,
+    timeout_s: float | None = None,
+    poll_ms: int = 50,
+) -> AttributeSource:
+    """Return the source of attributes that `url` names, as `open_relation_store` does: these are all FollowedSources.
 
-    All of these are FollowedSources.
+    "https://", and "http://" to loopback, is a service that is asked with `secret` as a bearer token, for `timeout_s`
+    at most; it is not followed. `name` is what the source is called.
     """
+    if url.startswith(("https://", "http://")):
+        from gateway.stores.attributes_http import CALL_TIMEOUT_S, HTTPAttributeSource
+
+        return HTTPAttributeSource(url, name, secret=secret, timeout_s=timeout_s or CALL_TIMEOUT_S)
+    if secret is not None or timeout_s is not None:
+        raise ValueError("only a source over HTTP has a secret and a deadline of its own")
     from gateway.stores.attributes_rows import LAYOUT, RowAttributeSource
 
     return RowAttributeSource(_open_rows(LAYOUT, url, run_dir / ENTITIES_FILE, poll_ms), name)

@@ -18,7 +18,7 @@ READ_MAX: Final = 1000  # entities asked for at once
 BODY_BYTES_MAX: Final = 256 * 1024  # of one entity: some thousand parents
 WRITE_BYTES_MAX: Final = 4 * 1024 * 1024  # of all bodies in one write: it holds up all others for as long as it lasts
 
-_MEMBERS: Final = frozenset(("attrs", "parents", "tags"))
+MEMBERS: Final = frozenset(("attrs", "parents", "tags"))  # of a body
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +148,15 @@ def check_uid(uid: EntityUid) -> None:
         check_text(text, "an entity")
 
 
+def can_be_kept(uid: EntityUid) -> bool:
+    """Tell whether a uid can be anywhere: a backend might fail at others, which anybody may ask for."""
+    try:
+        check_uid(uid)
+    except ValueError:
+        return False
+    return True
+
+
 def check_entity(uid: EntityUid, body: bytes) -> None:
     """Raise ValueError for what is certainly no entity. Whether it fits a schema is for whoever has one."""
     check_uid(uid)
@@ -157,5 +166,5 @@ def check_entity(uid: EntityUid, body: bytes) -> None:
         value = json.loads(body.decode())
     except (ValueError, RecursionError) as error:
         raise ValueError(f"the body of `{uid}` is no JSON") from error
-    if not isinstance(value, dict) or not _MEMBERS.issuperset(value):
+    if not isinstance(value, dict) or not MEMBERS.issuperset(value):
         raise ValueError(f"the body of `{uid}` is no object of `attrs`, `parents` and `tags`")

@@ -11,8 +11,8 @@ from gateway.stores.attributes import (
     AttributeBatch,
     AttributeChanges,
     AttributePage,
+    can_be_kept,
     check_read,
-    check_uid,
     check_write,
 )
 from gateway.stores.base import Revision
@@ -34,7 +34,7 @@ class RowAttributeSource:
 
     async def read(self, uids: Sequence[EntityUid]) -> AttributeBatch:
         check_read(uids)
-        found = await self._rows.read([_key(uid) for uid in dict.fromkeys(uids) if _can_be_kept(uid)])
+        found = await self._rows.read([_key(uid) for uid in dict.fromkeys(uids) if can_be_kept(uid)])
         return AttributeBatch({_uid(key): _body(value) for key, value in found.rows.items()}, found.revision)
 
     async def write(self, upserts: Sequence[tuple[EntityUid, bytes]], removals: Sequence[EntityUid] = ()) -> Revision:
@@ -68,15 +68,6 @@ class RowAttributeSource:
 
     async def close(self) -> None:
         await self._rows.close()
-
-
-def _can_be_kept(uid: EntityUid) -> bool:
-    """Tell whether a uid can be anywhere: a backend would fail at others, which anybody may ask for."""
-    try:
-        check_uid(uid)
-    except ValueError:
-        return False
-    return True
 
 
 def _key(uid: EntityUid) -> Key:

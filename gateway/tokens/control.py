@@ -19,7 +19,7 @@ from gateway.config import Config, IssuerConfig, StoreConfig, resolve_secret, re
 from gateway.errors import StoreUnavailable
 from gateway.stores import RevocationStore, open_store
 from gateway.stores.base import Revision, RevocationKind
-from gateway.tokens.fetch import Fetcher
+from gateway.stores.fetch import Fetcher
 from gateway.tokens.introspection import ActiveToken, OpaqueIntrospector, Outcome
 from gateway.tokens.jwks import IssuerState, JWKSCache, PublishedKeys
 from gateway.tokens.revocation import RevocationList, RevocationState

@@ -6,7 +6,7 @@ import ipaddress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from gateway.tokens.fetch import Fetcher, FetchFailed, check_address, is_loopback, origin
+from gateway.stores.fetch import Fetcher, FetchFailed, check_address, is_loopback, origin
 
 METADATA_BYTES_MAX = 256 * 1024
 OPENID_SUFFIX = "/.well-known/openid-configuration"

@@ -23,7 +23,7 @@ from typing import Any, Literal
 from urllib.parse import quote_plus
 
 from gateway.config import IssuerConfig
-from gateway.tokens.fetch import Fetcher, FetchFailed
+from gateway.stores.fetch import Fetcher, FetchFailed
 from gateway.types import Clock, Secret
 
 logger = logging.getLogger(__name__)

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gateway.config import IssuerConfig
-from gateway.tokens.fetch import Fetcher, FetchFailed
+from gateway.stores.fetch import Fetcher, FetchFailed
 from gateway.tokens.keys import JWKS_KEYS_MAX, LoadedKeys, load_jwks
 from gateway.tokens.snapshots import KeySetSnapshots, public_keys
 from gateway.tokens.sources import FileKeys, KeySource, RemoteKeys, SecretKey

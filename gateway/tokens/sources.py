@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import orjson
 
 from gateway.config import IssuerConfig
+from gateway.stores.fetch import Fetcher, FetchFailed
 from gateway.tokens.discovery import discover
-from gateway.tokens.fetch import Fetcher, FetchFailed
 from gateway.types import Secret
 
 FILE_WATCH_S = 2.0  # how often a key file is looked at

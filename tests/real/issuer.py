@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from types import TracebackType
-from typing import Literal
+from typing import Literal, Self
 from urllib.parse import parse_qs, unquote_plus
 
 Mode = Literal[
@@ -72,7 +72,7 @@ class RealIssuer:
     def total(self) -> int:
         return sum(self.fetches.values())
 
-    async def __aenter__(self) -> RealIssuer:
+    async def __aenter__(self) -> Self:
         _bomb()
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
         self.issuer = f"http{'s' if self._tls else ''}://127.0.0.1:{self.port}"
@@ -181,7 +181,7 @@ class RealIssuer:
             await _send(writer, status, answer)
         return True
 
-    def _document(self, path: str, headers: dict[str, str], body: bytes) -> tuple[int, dict[str, object]]:
+    def _document(self, path: str, headers: dict[str, str], body: bytes) -> tuple[int, object]:
         if path.endswith("/jwks"):
             return 200, {"keys": self.keys}
         if "/.well-known/" in path:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, cast
 
 from gateway._native.verify import KeyHandle
-from gateway.tokens.fetch import Fetcher, FetchFailed, Problem
+from gateway.stores.fetch import Fetcher, FetchFailed, Problem
 from gateway.tokens.keys import KeyFault, LoadedKeys
 
 

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from gateway.stores.fetch import Fetcher, FetchFailed, Problem
 from gateway.tokens.discovery import check_named_address, discover, metadata_addresses
-from gateway.tokens.fetch import Fetcher, FetchFailed, Problem
 from tests.real.issuer import RealIssuer
 
 

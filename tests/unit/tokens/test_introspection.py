@@ -9,8 +9,8 @@ from typing import Any, cast
 import pytest
 
 from gateway.config import IssuerConfig
+from gateway.stores.fetch import Fetcher, FetchFailed
 from gateway.tokens import introspection
-from gateway.tokens.fetch import Fetcher, FetchFailed
 from gateway.tokens.introspection import ActiveToken, AnswerRefused, OpaqueIntrospector, read_answer
 from gateway.types import Secret
 from tests.unit.tokens.fakes import MovedClock

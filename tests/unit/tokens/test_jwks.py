@@ -14,8 +14,8 @@ import orjson
 import pytest
 
 from gateway.config import IssuerConfig
+from gateway.stores.fetch import Problem
 from gateway.tokens import jwks
-from gateway.tokens.fetch import Problem
 from gateway.tokens.jwks import FOREVER_S, JWKSCache, PublishedKeys
 from gateway.tokens.keys import JWKS_KEYS_MAX, load_jwks
 from gateway.tokens.snapshots import KeySetSnapshots

@@ -1,4 +1,4 @@
-"""Every way in which an identity provider can misbehave, against a real server on loopback."""
+"""Every way in which a peer can misbehave, against a real server on loopback."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from gateway.tokens.fetch import Fetcher, FetchFailed, Problem, check_address
+from gateway.stores.fetch import Fetcher, FetchFailed, Problem, check_address
 from tests.real.issuer import Mode, RealIssuer
 
 DEADLINE_S = 0.3

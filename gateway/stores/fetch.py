@@ -1,7 +1,7 @@
-"""One bounded request to an identity provider: every way in which a peer can misbehave ends in `FetchFailed`, in time.
+"""One bounded request to another service: every way in which a peer can misbehave ends in `FetchFailed`, in time.
 
-Only addresses that the configuration names, or that a configured issuer's own metadata names, come here; nothing is
-ever fetched because a token says so (design §13.4).
+Peers are identity providers and sources of attributes. Only addresses that the configuration names, or that a
+configured issuer's own metadata names, come here; nothing is ever fetched because a token says so (design §13.4).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 import orjson
 
 from gateway.errors import GatewayError
+from gateway.types import Secret
 
 if TYPE_CHECKING:
     import httpx2
@@ -44,8 +45,8 @@ Problem = Literal[
     "no_usable_key",  # keys, but none that the configured algorithms can use
 ]
 
-CONNECTIONS_MAX = 64  # to all identity providers together; more wait, within their deadline
-KEEPALIVE_S = 30.0  # introspection asks often; key sets once an hour
+CONNECTIONS_MAX = 64  # of one fetcher, to all its peers together; more wait, within their deadline
+KEEPALIVE_S = 30.0  # introspection and attributes are asked for often; key sets once an hour
 CONNECT_SHARE = 0.45  # of the deadline, for the TCP connection and again for the TLS handshake
 REDIRECTS_MAX = 3  # of those requests that may follow any
 ENCODINGS = {"": 0, "identity": 0, "gzip": 31, "x-gzip": 31, "deflate": 47}  # zlib's wbits; 0 = as it is
@@ -53,7 +54,7 @@ LOOPBACK_DIRECT = ("all://127.0.0.1", "all://localhost", "all://[::1]")  # never
 
 
 class FetchFailed(GatewayError):
-    """An identity provider gave no usable answer. `problem` says why in one stable word, `http_status` what it sent."""
+    """A peer gave no usable answer. `problem` says why in one stable word, `http_status` what it sent."""
 
     code = "fetch_failed"
     status = 503
@@ -100,7 +101,7 @@ def origin(parts: SplitResult) -> tuple[str, str, int]:
 
 
 class Fetcher:
-    """GET and POST for identity providers, as JSON objects, through one client that belongs to one event loop.
+    """GET and POST of JSON through one client that belongs to one event loop.
 
     The deadline is `asyncio.timeout` around everything: a per-read timeout never ends a peer that sends one byte a
     second. TLS certificates are always verified, against the system's trust store or `ssl_context`. Proxies of the
@@ -142,6 +143,26 @@ class Fetcher:
                 client, "POST", url, timeout_s=timeout_s, bytes_max=bytes_max, redirects=0, form=form, basic=basic
             )
             return _json_object(body, url)
+
+    async def post_json(
+        self, url: str, body: bytes, *, bearer: Secret | None, timeout_s: float, bytes_max: int
+    ) -> bytes:
+        """Return what answers a posted JSON text, as it came, with `bearer` as the credential. Raises FetchFailed."""
+        headers = {"content-type": "application/json"}
+        if bearer:
+            headers["authorization"] = f"Bearer {bearer.reveal().decode('ascii')}"
+        client = await self.open()
+        async with self._bounded(url, timeout_s):
+            return await self._send(
+                client,
+                "POST",
+                url,
+                timeout_s=timeout_s,
+                bytes_max=bytes_max,
+                redirects=0,
+                content=body,
+                headers=headers,
+            )
 
     async def aclose(self) -> None:
         """Close all connections; a later request opens new ones."""
@@ -204,14 +225,18 @@ class Fetcher:
         redirects: int,
         form: Mapping[str, str] | None = None,
         basic: tuple[str, str] | None = None,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> bytes:
         first = origin(check_address(url))
         # `_bounded` holds the deadline that counts. Only connecting has one of the driver's as well: httpcore2 2.16
         # forgets its socket when a task is cancelled inside the TLS handshake, and closes it when it times out itself.
         waits = (timeout_s * CONNECT_SHARE, None, None, None)
         for _ in range(redirects + 1):
-            client.cookies.clear()  # a provider must not fill memory, nor tell our requests apart
-            async with client.stream(method, url, data=form, auth=basic, timeout=waits) as response:
+            client.cookies.clear()  # a peer must not fill memory, nor tell our requests apart
+            async with client.stream(
+                method, url, data=form, auth=basic, content=content, headers=headers, timeout=waits
+            ) as response:
                 if response.status_code == 200:
                     return await _read(response, url, bytes_max)
                 if not response.has_redirect_location:
