@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+import msgspec
 from starlette.routing import Route
 
 from gateway._native.route_policy import RoutePolicy
@@ -18,14 +20,18 @@ from gateway.front.authzen.endpoints import Caller, DecisionApi, Limits
 from gateway.front.authzen.mapping import Names
 from gateway.front.authzen.paging import PageTokens, page_key
 from gateway.front.authzen.search import Searcher, SearchLimits
+from gateway.front.relations import Following, Relations
 from gateway.front.route_policy import compile_route_policy
 from gateway.policy.faults import Fault, PolicyFault
 from gateway.policy.handle import PolicyHandle
+from gateway.policy.related_entities import RelatedEntities
+from gateway.policy.relation_follower import RelationState
 from gateway.policy.repository import Loaded, PolicyRepository, Sources
 from gateway.types import Clock
 
 _log = logging.getLogger("portcullis.policies")
 
+COMPILED_FOLDER: Final = "compiled"  # in the run dir
 REFRESH_S: Final = 0.2  # at most one look in this time, whatever revisions callers ask for
 
 
@@ -36,12 +42,12 @@ class PolicyPlan:
     repository: PolicyRepository
     handle: PolicyHandle
     loaded: Loaded
-    watch_s: float
-    principal: str
+    config: PolicyConfig
+    following: Following | None  # of the relations among the entities; None: there are none
 
     def route_policy(self, route: RouteConfig, index: int) -> RoutePolicy | None:
         """Compile what a route asks of the policies. Raises ConfigError."""
-        return compile_route_policy(route, index, self.principal, self.loaded.engine.schema)
+        return compile_route_policy(route, index, self.config.principal, self.loaded.engine.schema)
 
 
 class Policies:
@@ -52,6 +58,9 @@ class Policies:
         self._clock = clock
         self._lock = threading.Lock()  # a repository belongs to one thread at a time
         self._now: PolicyPlan | None = None
+        self._relations = Relations(
+            base_dir=Path.cwd(), run_dir=run_dir, clock=clock, publish=self._publish, on_trust=self._look_at_trust
+        )
         self._looked_s = clock.monotonic_s() - REFRESH_S
 
     def plan(self, config: PolicyConfig) -> PolicyPlan:
@@ -59,25 +68,79 @@ class Policies:
         sources = sources_of(config)
         now = self._now
         with self._lock:
-            kept = now is not None and now.repository.sources == sources
-            repository = now.repository if kept and now is not None else PolicyRepository(sources)
+            kept = now is not None and now.repository.sources == sources and now.config.relations == config.relations
+            repository = now.repository if kept and now is not None else self._repository(sources)
             try:
                 loaded = repository.load()
             except PolicyFault as error:
                 raise ConfigError([as_config_fault(fault) for fault in error.faults]) from error
-        handle = PolicyHandle(loaded.engine, loaded.digest, stamp=loaded.stamp) if now is None else now.handle
-        return PolicyPlan(repository, handle, loaded, config.watch_s, config.principal)
+        following = self._following(loaded, config)
+        if now is None:
+            follower = None if following is None else following.follower
+            handle = PolicyHandle(loaded.engine, loaded.digest, stamp=loaded.stamp, relations=follower)
+        else:
+            handle = now.handle
+        return PolicyPlan(repository, handle, loaded, config, following)
+
+    def _repository(self, sources: Sources) -> PolicyRepository:
+        """Give what loads policies; what it compiles is kept for workers that start later."""
+        return PolicyRepository(sources, cache=self._run_dir / COMPILED_FOLDER)
+
+    def _following(self, loaded: Loaded, config: PolicyConfig) -> Following | None:
+        """Give what keeps the relations of these entities, where the schema has any. Raises ConfigError."""
+        entities, key = loaded.engine.entities, "policy.relations.url"
+        if not isinstance(entities, RelatedEntities):
+            return None
+        if not config.relations.url:
+            hint = 'say where they are kept: `[policy.relations]`, `url = "embedded"`'
+            raise ConfigError(
+                [ConfigFault("config", None, key, "the schema has relations, and nothing keeps them", hint)]
+            )
+        try:
+            return self._relations.of(config.relations, entities.graph)
+        except ValueError as error:
+            raise ConfigError([ConfigFault("config", None, key, str(error))]) from error
 
     def commit(self, plan: PolicyPlan | None) -> None:
-        """Put a plan in force; None: the config has no policies any more, and nothing asks them."""
+        """Put a plan in force; None: the config has no policies any more, and nothing asks them.
+
+        Where all relations have to be read anew, the former plan decides until they are (`front/relations.py`).
+        """
         if plan is None:
             plan = self._now
             if plan is not None:
-                self._now = replace(plan, watch_s=0.0)
+                self._now = replace(plan, config=msgspec.structs.replace(plan.config, watch_s=0.0))
             return
         self._now = plan
-        if PolicyRepository.publish(plan.loaded, plan.handle):
-            _log.info("policies are in force: revision %d, %d policies", plan.handle.revision, len(plan.loaded.engine))
+        self._relations.take(plan.following)
+
+    def _publish(self) -> None:
+        """Have what was committed last decide from now on."""
+        plan = self._now
+        assert plan is not None
+        handle, loaded, following = plan.handle, plan.loaded, plan.following
+        if handle.now.engine is not loaded.engine:
+            follower = None if following is None else following.follower
+            handle.publish(loaded.engine, loaded.digest, stamp=loaded.stamp, relations=follower)
+            _log.info("policies are in force: revision %d, %d policies", handle.revision, len(loaded.engine))
+
+    # --- relations
+
+    async def start(self) -> None:
+        """Begin to follow relations, where there are any; waits for their first reading, and not for ever."""
+        await self._relations.start()
+
+    async def stop(self) -> None:
+        """End the following."""
+        await self._relations.stop()
+
+    def relations(self) -> RelationState | None:
+        """Say how the relations in force stand; None: there are none."""
+        return self._relations.state()
+
+    def _look_at_trust(self) -> None:
+        if self._now is not None:
+            self._now.handle.look()
 
     def routes(self, config: Config, plan: PolicyPlan, base_dir: Path) -> list[Route]:
         """Give the routes of the decision API; none where nobody may ask."""
@@ -100,7 +163,7 @@ class Policies:
             clock=self._clock,
             open_trust=authzen.open_trust_properties if authzen.open_on_loopback else None,
             base_url=authzen.base_url,
-            refresh=self.refresh if plan.watch_s else None,
+            refresh=self.refresh if plan.config.watch_s else None,
         ).routes()
 
     # --- watching
@@ -108,34 +171,28 @@ class Policies:
     async def look(self) -> None:
         """Look for changed files, where the config in force asks for it, and publish what can serve."""
         plan = self._now
-        if plan is not None and plan.watch_s:
-            await asyncio.to_thread(self._poll, plan)
-
-    def _poll(self, plan: PolicyPlan) -> None:
-        with self._lock:
-            try:
-                changed = plan is self._now and plan.repository.poll(plan.handle)
-            except PolicyFault as error:
-                _log.error("policies were not reloaded, the former ones stay: %s", error)
-                return
-        if changed:
-            _log.info("policies are in force: revision %d", plan.handle.revision)
+        if plan is not None and plan.config.watch_s:
+            await self._change(plan, plan.repository.look)
 
     async def refresh(self) -> None:
         """Look right now, for a caller that knows of something newer; what cannot serve is logged, and not taken."""
-        if self._clock.monotonic_s() - self._looked_s >= REFRESH_S:
+        plan = self._now
+        if plan is not None and self._clock.monotonic_s() - self._looked_s >= REFRESH_S:
             self._looked_s = self._clock.monotonic_s()
-            await asyncio.to_thread(self._load_now)
+            await self._change(plan, plan.repository.load)
 
-    def _load_now(self) -> None:
+    async def _change(self, plan: PolicyPlan, load: Callable[[], Loaded | None]) -> None:
+        """Load beside the event loop, and commit what is new; a config that came meanwhile goes before."""
+        try:
+            loaded = await asyncio.to_thread(self._locked, load)
+            if loaded is not None and plan is self._now and loaded is not plan.loaded:
+                self.commit(replace(plan, loaded=loaded, following=self._following(loaded, plan.config)))
+        except (PolicyFault, ConfigError) as error:
+            _log.error("policies were not reloaded, the former ones stay: %s", error)
+
+    def _locked(self, load: Callable[[], Loaded | None]) -> Loaded | None:
         with self._lock:
-            plan = self._now
-            if plan is None:
-                return
-            try:
-                PolicyRepository.publish(plan.repository.load(), plan.handle)
-            except PolicyFault as error:
-                _log.error("policies were not reloaded, the former ones stay: %s", error)
+            return load()
 
 
 def sources_of(config: PolicyConfig) -> Sources:

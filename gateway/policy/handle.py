@@ -11,8 +11,10 @@ from gateway.types import Clock
 
 if TYPE_CHECKING:
     from gateway.policy.engine import Engine
+    from gateway.policy.relation_follower import RelationFollower
 
 _STEP_S: Final = 0.002
+REVISIONS_PART: Final = "~"  # between the revision of policies and that of relations
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +24,28 @@ class PolicySnapshot:
     engine: Engine
     digest: str
     offset: int
+    relations: RelationFollower | None = None  # what keeps the relations among the engine's entities
 
     @property
     def revision(self) -> int:
-        """How new policies and entities are: grows with each change of either, and never falls in one process."""
-        return self.offset + self.engine.store.revision
+        """How new policies and entities are: grows with each change of either, and never falls in one process.
+
+        Where there are relations, only policies and files of entities count: each process makes changes of relations in
+        steps of its own, and the revision that all share is that of the relations' store.
+        """
+        return self.offset + (self.engine.store.revision if self.relations is None else 0)
+
+    @property
+    def shown_revision(self) -> int | str:
+        """What callers are told, and may ask for: with relations a text of both revisions."""
+        if self.relations is None:
+            return self.revision
+        return f"{self.revision}{REVISIONS_PART}{self.relations.revision}"
+
+    @property
+    def refusal(self) -> str:
+        """Why nothing may be decided by this now, as a code; "" where it may."""
+        return "" if self.relations is None or self.relations.trusted else "relations_unavailable"
 
 
 class PolicyHandle:
@@ -34,10 +53,13 @@ class PolicyHandle:
 
     __slots__ = ("_now", "cell")
 
-    def __init__(self, engine: Engine, digest: str, *, stamp: int = 1) -> None:
+    def __init__(
+        self, engine: Engine, digest: str, *, stamp: int = 1, relations: RelationFollower | None = None
+    ) -> None:
         """Begin at the revision `stamp`: of files, the newest change in ms, so that a restart does not fall behind."""
-        self._now = PolicySnapshot(engine, digest, max(1, stamp) - engine.store.revision)
-        self.cell = DeciderCell(engine)  # what the compiled doors read
+        self._now = _snapshot(engine, digest, max(1, stamp), relations)
+        self.cell = DeciderCell()  # what the compiled doors read
+        self.look()
 
     @property
     def now(self) -> PolicySnapshot:
@@ -47,12 +69,17 @@ class PolicyHandle:
     def revision(self) -> int:
         return self._now.revision
 
-    def publish(self, engine: Engine, digest: str, *, stamp: int = 0) -> PolicySnapshot:
+    def publish(
+        self, engine: Engine, digest: str, *, stamp: int = 0, relations: RelationFollower | None = None
+    ) -> PolicySnapshot:
         """Put another engine in force; its revision is above the former one's."""
-        revision = max(self._now.revision + 1, stamp)
-        self._now = PolicySnapshot(engine, digest, revision - engine.store.revision)
-        self.cell.decider = engine
+        self._now = _snapshot(engine, digest, max(self._now.revision + 1, stamp), relations)
+        self.look()
         return self._now
+
+    def look(self) -> None:
+        """Let the compiled doors decide, or not: called whenever `refusal` may have changed."""
+        self.cell.decider = None if self._now.refusal else self._now.engine
 
     async def reach(self, revision: int, *, clock: Clock, within_s: float) -> bool:
         """Wait until the revision is reached, for `within_s` at most; tell whether it was."""
@@ -62,3 +89,8 @@ class PolicyHandle:
                 return False
             await asyncio.sleep(_STEP_S)
         return True
+
+
+def _snapshot(engine: Engine, digest: str, revision: int, relations: RelationFollower | None) -> PolicySnapshot:
+    offset = revision - (engine.store.revision if relations is None else 0)
+    return PolicySnapshot(engine, digest, offset, relations)

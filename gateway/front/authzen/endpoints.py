@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,10 +12,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from gateway.errors import StoreUnavailable
 from gateway.front.authzen.batch import decide_batch
 from gateway.front.authzen.evaluation import decide
 from gateway.front.authzen.mapping import Trust
 from gateway.front.authzen.messages import (
+    AtLeast,
     BadRequest,
     Question,
     Target,
@@ -30,6 +32,7 @@ from gateway.front.clients import KnownClients, basic_credentials
 from gateway.front.responses import ProblemResponse, json_response
 from gateway.policy.handle import PolicyHandle, PolicySnapshot
 from gateway.policy.search import Lister
+from gateway.stores.base import covers
 from gateway.types import Clock, Secret
 
 _log = logging.getLogger("portcullis.authzen")
@@ -125,7 +128,10 @@ class DecisionApi:
     def _searching(self, target: Target) -> Callable[[dict[str, Any], str, Trust], Awaitable[dict[str, Any]]]:
         async def answer(data: dict[str, Any], client: str, trust: Trust) -> dict[str, Any]:
             question = parse_search(data, target, limit_max=self._limits.page_max)
-            lister = self._lister_of(await self._snapshot(question.at_least))
+            snapshot = await self._snapshot(question.at_least)
+            if snapshot.refusal:
+                raise Refused(_unavailable(snapshot.refusal, "the relations here may be older than they ought to be"))
+            lister = self._lister_of(snapshot)
             async with self._searches:
                 return await asyncio.to_thread(self._searcher.page, lister, question, client, trust)
 
@@ -134,23 +140,19 @@ class DecisionApi:
     async def _metadata(self, request: Request) -> Response:
         return _with_request_id(request, json_response(metadata_of(self._base_url)))
 
-    async def _snapshot(self, at_least: int | None) -> PolicySnapshot:
+    async def _snapshot(self, at_least: AtLeast) -> PolicySnapshot:
         """Give one state of policies, no older than asked for. Raises Refused."""
-        if at_least is not None and self._handle.revision < at_least:
-            reached = await self._handle.reach(at_least, clock=self._clock, within_s=WAIT_S)
+        if self._handle.revision < at_least.policies:
+            reached = await self._handle.reach(at_least.policies, clock=self._clock, within_s=WAIT_S)
             if not reached and self._refresh is not None:
                 await self._refresh()
-            if self._handle.revision < at_least:
-                raise Refused(
-                    ProblemResponse(
-                        503,
-                        "revision_unavailable",
-                        "Revision unavailable",
-                        "the policies and entities here are not as new as asked for",
-                        {"retry-after": "1"},
-                    )
-                )
-        return self._handle.now
+            if self._handle.revision < at_least.policies:
+                detail = "the policies and entities here are not as new as asked for"
+                raise Refused(_unavailable("revision_unavailable", detail))
+        snapshot = self._handle.now  # held over the wait: another one's relations may be older
+        if at_least.relations:
+            await _reach_relations(snapshot, at_least.relations)
+        return snapshot
 
     def _lister_of(self, snapshot: PolicySnapshot) -> Lister:
         lister = self._lister
@@ -217,6 +219,24 @@ class DecisionApi:
         except ClientDisconnect:
             raise BadRequest("the connection broke off") from None
         return bytes(body)
+
+
+async def _reach_relations(snapshot: PolicySnapshot, revisions: Sequence[str]) -> None:
+    """Wait until the relations are as new as each of these. Raises Refused."""
+    follower = snapshot.relations
+    if follower is None:
+        raise Refused(_unavailable("revision_unavailable", "there are no relations here that could be so new"))
+    unseen = [each for each in revisions if not covers(follower.revision, each)]
+    if unseen:
+        try:
+            await follower.at_least(unseen[0])  # one look at the log's end covers all that were given before it
+        except StoreUnavailable:
+            detail = "the relations here are not as new as asked for"
+            raise Refused(_unavailable("revision_unavailable", detail)) from None
+
+
+def _unavailable(code: str, detail: str) -> ProblemResponse:
+    return ProblemResponse(503, code, code.replace("_", " ").capitalize(), detail, {"retry-after": "1"})
 
 
 def _with_request_id(request: Request, response: Response) -> Response:

@@ -27,7 +27,9 @@ class Decision:
 
 def decide(snapshot: PolicySnapshot, names: Names, question: Question, trust: Trust, *, pointer: str = "") -> Decision:
     """Answer one question by one snapshot. Raises BadRequest for values that Cedar does not have."""
-    context: dict[str, Any] = {"decision_id": secrets.token_hex(16), "revision": snapshot.revision, "reasons": []}
+    context: dict[str, Any] = {"decision_id": secrets.token_hex(16), "revision": snapshot.shown_revision, "reasons": []}
+    if snapshot.refusal:
+        return Decision(False, {**context, "code": snapshot.refusal})
     engine = snapshot.engine
     try:
         principal, resource = names.uid_of(question.subject), names.uid_of(question.resource)
@@ -51,7 +53,7 @@ def decide(snapshot: PolicySnapshot, names: Names, question: Question, trust: Tr
 
 def failed(snapshot: PolicySnapshot, error: BadRequest) -> Decision:
     """Deny one malformed question of a batch, and say what is wrong with it."""
-    return Decision(False, {"revision": snapshot.revision, "error": {"status": 400, "message": str(error)}})
+    return Decision(False, {"revision": snapshot.shown_revision, "error": {"status": 400, "message": str(error)}})
 
 
 def shown_ids(engine: Engine, policy_ids: Iterable[str]) -> list[str]:

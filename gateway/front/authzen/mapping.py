@@ -18,10 +18,12 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from gateway._native.uid import EntityUid
-from gateway.front.authzen.messages import ActionName, Party, Question, SearchQuestion
+from gateway.front.authzen.messages import ActionName, BadRequest, Party, Question, SearchQuestion
 from gateway.front.authzen.values import check_members, record_of
 from gateway.policy.engine import Engine, Request
 from gateway.policy.faults import RequestError
+from gateway.policy.json_values import escaped
+from gateway.policy.related_entities import RelatedEntities
 from gateway.policy.requests import validate_request
 from gateway.policy.schema import model
 
@@ -119,6 +121,7 @@ def ask(
     overlays = {}
     for role, party, kind in (("subject", question.subject, kinds[0]), ("resource", question.resource, kinds[1])):
         if party.properties and trust in {"all", role} and role != searched:
+            _refuse_relations(engine, kind, party.properties, f"{pointer}/{role}/properties")
             overlays[role] = _attributes(schema, kind, party.properties, f"{pointer}/{role}/properties")
     return Asked(engine, values, overlays, trust)
 
@@ -126,6 +129,14 @@ def ask(
 def _action_members(declared: model.RecordType | None) -> model.RecordType | None:
     attribute = None if declared is None else declared.attributes.get("action")
     return attribute.type if attribute is not None and isinstance(attribute.type, model.RecordType) else None
+
+
+def _refuse_relations(engine: Engine, kind: str, properties: Mapping[str, Any], pointer: str) -> None:
+    """Raise BadRequest for attributes that relations make: a caller's word would open what no relation opens."""
+    if isinstance(engine.entities, RelatedEntities):
+        for name in engine.entities.graph.rules.of_type(kind):
+            if properties.get(name) is not None:
+                raise BadRequest("is made by relations alone", f"{pointer}/{escaped(name)}")
 
 
 def _attributes(schema: model.Schema | None, kind: str, properties: Mapping[str, Any], pointer: str) -> dict[str, Any]:

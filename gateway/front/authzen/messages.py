@@ -6,11 +6,14 @@ Members that the specification does not know are ignored (§5: "unknown fields")
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, cast
 
 import orjson
+
+from gateway.policy.handle import REVISIONS_PART
+from gateway.stores.base import ORIGIN
 
 Target = Literal["subject", "resource", "action"]
 Semantic = Literal["execute_all", "deny_on_first_deny", "permit_on_first_permit"]
@@ -18,6 +21,7 @@ Semantic = Literal["execute_all", "deny_on_first_deny", "permit_on_first_permit"
 SEMANTICS: Final = ("execute_all", "deny_on_first_deny", "permit_on_first_permit")
 TEXT_CHARACTERS_MAX: Final = 1024  # of a type, an id or a name
 REVISION_MAX: Final = 2**63 - 1
+REVISION_CHARACTERS_MAX: Final = 256
 _IDENTIFIERS: Final = {"subject": ("type", "id"), "resource": ("type", "id"), "action": ("name",)}
 _NOTHING: Final[dict[str, Any]] = {}
 
@@ -46,6 +50,14 @@ class ActionName:
 
 
 @dataclass(frozen=True, slots=True)
+class AtLeast:
+    """What must have been seen: a revision of the policies, and some of the relations' store."""
+
+    policies: int = 0
+    relations: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """May this subject do this to this resource? `at_least` is the revision that must have been seen."""
 
@@ -53,7 +65,7 @@ class Question:
     action: ActionName
     resource: Party
     context: Mapping[str, Any]
-    at_least: int | None = None
+    at_least: AtLeast = AtLeast()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +74,7 @@ class Batch:
 
     items: tuple[Question | BadRequest, ...]
     semantic: Semantic
-    at_least: int | None  # the newest that any of them asks for
+    at_least: AtLeast  # all that any of them asks for
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +86,7 @@ class SearchQuestion:
     action: ActionName | None
     resource: Party
     context: Mapping[str, Any]
-    at_least: int | None
+    at_least: AtLeast
     limit: int | None
     token: str
 
@@ -132,8 +144,12 @@ def parse_batch(data: Mapping[str, Any], *, items_max: int) -> Question | Batch:
             items.append(_question(_with_defaults(item, data), pointer))
         except BadRequest as error:
             items.append(error)
-    revisions = [item.at_least for item in items if isinstance(item, Question) and item.at_least is not None]
-    return Batch(tuple(items), semantic, max(revisions, default=None))
+    return Batch(tuple(items), semantic, _together([item.at_least for item in items if isinstance(item, Question)]))
+
+
+def _together(wishes: Sequence[AtLeast]) -> AtLeast:
+    relations = dict.fromkeys(each for wish in wishes for each in wish.relations)
+    return AtLeast(max((wish.policies for wish in wishes), default=0), tuple(relations))
 
 
 def _semantic(data: Mapping[str, Any]) -> Semantic:
@@ -199,15 +215,29 @@ def _action(data: Mapping[str, Any], pointer: str) -> ActionName:
     return ActionName(_text(members, "name", here), _object(members, "properties", here))
 
 
-def _context(data: Mapping[str, Any], pointer: str) -> tuple[Mapping[str, Any], int | None]:
+def _context(data: Mapping[str, Any], pointer: str) -> tuple[Mapping[str, Any], AtLeast]:
     """Give the context that policies see, and the revision that the caller wants to have been seen."""
     context = _object(data, "context", pointer)
     if "at_least" not in context:
-        return context, None
-    revision = context["at_least"]
-    if isinstance(revision, bool) or not isinstance(revision, int) or not 0 <= revision <= REVISION_MAX:
+        return context, AtLeast()
+    wish = _at_least(context["at_least"])
+    if wish is None:
         raise BadRequest("must be a revision, as an earlier answer gave it", f"{pointer}/context/at_least")
-    return {name: value for name, value in context.items() if name != "at_least"}, revision
+    return {name: value for name, value in context.items() if name != "at_least"}, wish
+
+
+def _at_least(value: object) -> AtLeast | None:
+    """Read a revision: a number, of policies; a text, of relations as their store gives it, or of both with `~`."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return AtLeast(value) if 0 <= value <= REVISION_MAX else None
+    if not isinstance(value, str) or not value or len(value) > REVISION_CHARACTERS_MAX:
+        return None
+    policies, parted, relations = value.rpartition(REVISIONS_PART)
+    if parted and not (policies.isascii() and policies.isdecimal() and int(policies) <= REVISION_MAX):
+        return None
+    if ":" not in relations and not (parted and relations == ORIGIN):
+        return None
+    return AtLeast(int(policies or 0), (relations,) if relations else ())
 
 
 def _required(data: Mapping[str, Any], name: str, pointer: str) -> Mapping[str, Any]:

@@ -8,8 +8,9 @@ import pytest
 
 from gateway._native.extensions import IPAddr
 from gateway.policy import EntityUid, PolicySyntaxError, SchemaError
-from gateway.policy.folder import read_folder
+from gateway.policy.folder import PolicyFolder, read_folder
 from gateway.policy.policy_files import RepositoryError
+from gateway.policy.related_entities import RelatedEntities
 
 ANY = "permit (principal, action, resource);\n"
 
@@ -98,3 +99,47 @@ def test_what_begins_with_a_dot_is_not_read(tmp_path: Path) -> None:
     for hidden in (".b.cedar", ".s.cedarschema", ".git/c.cedar"):
         (tmp_path / hidden).write_text("not a policy")
     assert list(read_folder(tmp_path).files) == [tmp_path / "a.cedar"]
+
+
+RELATED = """
+entity User;
+entity Doc { title?: String, @relation viewers: Set<User> };
+action view appliesTo { principal: User, resource: Doc };
+"""
+
+
+def related(folder: Path, *, schema: str = RELATED, condition: str = "principal in resource.viewers") -> PolicyFolder:
+    (folder / "a.cedar").write_text(f"permit (principal, action, resource) when {{ {condition} }};")
+    (folder / "s.cedarschema").write_text(schema)
+    attributes = '{"title": "x"}'
+    (folder / "e.json").write_text(f'[{{"uid": {{"type": "Doc", "id": "1"}}, "attrs": {attributes}, "parents": []}}]')
+    return read_folder(folder, entities=folder / "e.json")
+
+
+def test_relations_are_there_for_policies_and_not_to_be_written_into_entities(tmp_path: Path) -> None:
+    folder = related(tmp_path)
+    assert isinstance(folder.entities, RelatedEntities)
+    assert folder.schema is not None
+    assert folder.policies.validate(folder.schema).ok
+    doc = folder.entities.get(EntityUid("Doc", "1"))
+    assert doc is not None
+    assert doc.attributes == {"title": "x", "viewers": EntityUid("Relation::Doc::viewers", "1")}
+    as_set = related(tmp_path, condition="resource.viewers.contains(principal)")
+    assert as_set.schema is not None
+    assert not as_set.policies.validate(as_set.schema).ok
+
+
+def test_a_fault_of_a_relation_names_the_schema(tmp_path: Path) -> None:
+    with pytest.raises(SchemaError) as caught:
+        related(tmp_path, schema=RELATED.replace("Set<User>", "String"))
+    assert (caught.value.faults[0].code, Path(caught.value.faults[0].file or "").name) == (
+        "relation_type",
+        "s.cedarschema",
+    )
+
+
+def test_entities_of_a_folder_without_a_file_can_have_relations_too(tmp_path: Path) -> None:
+    related(tmp_path)
+    entities = read_folder(tmp_path).entities
+    assert isinstance(entities, RelatedEntities)
+    assert len(entities.graph.rules) == 1

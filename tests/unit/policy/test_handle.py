@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from gateway._native.uid import EntityUid
 from gateway.policy.engine import Engine
@@ -57,3 +58,35 @@ async def test_a_revision_can_be_waited_for() -> None:
     await asyncio.sleep(0)
     clock.now_s += 1.0
     assert not await late
+
+
+class _Relations:
+    """What a snapshot asks of the relations among its entities."""
+
+    trusted = False
+    revision = "log:7"
+
+
+def test_relations_that_cannot_be_trusted_close_the_doors() -> None:
+    relations: Any = _Relations()
+    handle = PolicyHandle(engine(), "one", stamp=5, relations=relations)
+    assert (handle.cell.decider, handle.now.refusal) == (None, "relations_unavailable")
+    relations.trusted = True
+    handle.look()
+    assert (handle.cell.decider, handle.now.refusal) == (handle.now.engine, "")
+    relations.trusted = False
+    handle.publish(engine(), "two", relations=relations)
+    assert (handle.cell.decider, handle.now.refusal) == (None, "relations_unavailable")
+    handle.publish(engine(), "three")
+    assert (handle.cell.decider, handle.now.refusal) == (handle.now.engine, "")
+
+
+def test_with_relations_a_revision_is_of_files_and_of_the_relations_store() -> None:
+    entities = Entities()
+    relations: Any = _Relations()
+    handle = PolicyHandle(engine(entities), "one", stamp=100, relations=relations)
+    assert (handle.revision, handle.now.shown_revision) == (100, "100~log:7")
+    entities.upsert([Entity(EntityUid("User", "a"))])  # as a change of relations does, in each process differently
+    assert handle.revision == 100
+    assert handle.publish(engine(entities), "two", relations=relations).revision == 101
+    assert handle.publish(engine(entities), "three").shown_revision == 102

@@ -8,6 +8,7 @@ import pytest
 
 from gateway.front.authzen.messages import (
     ActionName,
+    AtLeast,
     BadRequest,
     Batch,
     Party,
@@ -31,7 +32,7 @@ def fault_of(call: Any, *arguments: Any, **options: Any) -> tuple[str, str]:
 def test_a_question_is_read_and_what_is_unknown_ignored() -> None:
     data = {**GOOD, "context": {"ip": "1.2.3.4", "at_least": 7}, "foo": 1, "subject": {**SUBJECT, "x": None}}
     assert parse_question(data) == Question(
-        Party("user", "a"), ActionName("read"), Party("doc", "1"), {"ip": "1.2.3.4"}, 7
+        Party("user", "a"), ActionName("read"), Party("doc", "1"), {"ip": "1.2.3.4"}, AtLeast(7)
     )
 
 
@@ -51,6 +52,13 @@ def test_a_question_is_read_and_what_is_unknown_ignored() -> None:
         ({"context": {"at_least": -1}}, "/context/at_least", "must be a revision"),
         ({"context": {"at_least": 2**63}}, "/context/at_least", "must be a revision"),
         ({"context": {"at_least": "7"}}, "/context/at_least", "must be a revision"),
+        ({"context": {"at_least": ""}}, "/context/at_least", "must be a revision"),
+        ({"context": {"at_least": "~a:1"}}, "/context/at_least", "must be a revision"),
+        ({"context": {"at_least": "-1~a:1"}}, "/context/at_least", "must be a revision"),
+        ({"context": {"at_least": f"{2**63}~a:1"}}, "/context/at_least", "must be a revision"),
+        ({"context": {"at_least": "1~2~a:1"}}, "/context/at_least", "must be a revision"),
+        ({"context": {"at_least": "a:" + "1" * 255}}, "/context/at_least", "must be a revision"),
+        ({"context": {"at_least": 1.0}}, "/context/at_least", "must be a revision"),
     ],
 )
 def test_a_malformed_member_is_named(change: dict[str, Any], pointer: str, text: str) -> None:
@@ -104,10 +112,25 @@ def test_a_malformed_evaluation_spoils_no_other() -> None:
 
 
 def test_the_newest_revision_that_any_evaluation_asks_for_counts() -> None:
-    data = {**GOOD, "evaluations": [{"context": {"at_least": 3}}, {"context": {"at_least": 9}}, {}]}
+    wishes = [3, 9, "5~a:1", "a:1", "a:2"]
+    data = {**GOOD, "evaluations": [*({"context": {"at_least": wish}} for wish in wishes), {}]}
     batch = parse_batch(data, items_max=9)
     assert isinstance(batch, Batch)
-    assert batch.at_least == 9
+    assert batch.at_least == AtLeast(9, ("a:1", "a:2"))
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        (0, AtLeast(0)),
+        ("17~ab:12", AtLeast(17, ("ab:12",))),
+        ("17~", AtLeast(17)),  # of relations that nobody ever wrote
+        ("ab:12", AtLeast(0, ("ab:12",))),
+        ("ab:170-3", AtLeast(0, ("ab:170-3",))),
+    ],
+)
+def test_a_revision_is_a_number_or_what_a_store_of_relations_gave(given: object, read: AtLeast) -> None:
+    assert parse_question({**GOOD, "context": {"at_least": given}}).at_least == read
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,154 @@
+"""The relations of a running worker: a store, followed into the entities that are in force.
+
+Entities that are read anew have a graph of their own, into which all relations are read again. Until that is done the
+former policies and entities decide, as long as their own relations are trusted: no reload refuses a request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from gateway.config import RelationsConfig, resolve_store_url
+from gateway.policy.relation_follower import RelationFollower, RelationState
+from gateway.policy.relations import RelationGraph
+from gateway.stores import open_relation_store
+from gateway.stores.relations import RelationStore
+from gateway.types import Clock
+
+FIRST_READ_S: Final = 5.0  # a start waits this long for all relations to be read; then it goes on, and refuses
+
+
+@dataclass(frozen=True, slots=True)
+class Following:
+    """A store of relations, and the follower that brings them into one graph."""
+
+    config: RelationsConfig
+    graph: RelationGraph
+    store: RelationStore
+    follower: RelationFollower
+
+    async def start(self) -> None:
+        """Begin to follow; wait for the first attempt to read everything, FIRST_READ_S at most."""
+        starting = asyncio.ensure_future(self.follower.start())
+        _, pending = await asyncio.wait((starting,), timeout=FIRST_READ_S)
+        for task in pending:
+            task.cancel()  # the following goes on; only the waiting ends
+
+    async def stop(self) -> None:
+        await self.follower.stop()
+        await self.store.close()
+
+
+def open_configured_store(config: RelationsConfig, *, base_dir: Path, run_dir: Path) -> RelationStore:
+    """Give the store that a config names; it connects when it is first asked. Raises SecretUnresolved (ValueError)."""
+    address = resolve_store_url(config.url, base_dir).reveal().decode()
+    return open_relation_store("" if address == "embedded" else address, run_dir, poll_ms=config.poll_ms)
+
+
+class Relations:
+    """Which following is in force, and which is to be. Belongs to one event loop; made before it runs."""
+
+    def __init__(
+        self,
+        *,
+        base_dir: Path,
+        run_dir: Path,
+        clock: Clock,
+        publish: Callable[[], None],
+        on_trust: Callable[[], None],
+    ) -> None:
+        """`publish` is called when what was wanted last comes into force, `on_trust` when trust was won or lost."""
+        self._base_dir = base_dir
+        self._run_dir = run_dir
+        self._clock = clock
+        self._publish = publish
+        self._on_trust = on_trust
+        self._now: Following | None = None
+        self._next: Following | None = None  # is read while `_now` decides
+        self._settling: asyncio.Task[None] | None = None  # of `_next`
+        self._turned = asyncio.Event()
+        self._is_running = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def of(self, config: RelationsConfig, graph: RelationGraph) -> Following:
+        """Give the following of this graph, the one there is or a new one. Raises ValueError for no usable address."""
+        for known in (self._now, self._next):
+            if known is not None and known.graph is graph and known.config == config:
+                return known
+        store = open_configured_store(config, base_dir=self._base_dir, run_dir=self._run_dir)
+        follower = RelationFollower(store, graph, clock=self._clock, on_trust=self._turn, behind_s_max=config.lease_s)
+        return Following(config, graph, store, follower)
+
+    def state(self) -> RelationState | None:
+        """Say how the following in force stands; None: there are no relations."""
+        return None if self._now is None else self._now.follower.state()
+
+    def take(self, wanted: Following | None) -> None:
+        """Put a following in force: at once, unless the former one is trusted and the new one has still to be read."""
+        now = self._now
+        if wanted is not None and wanted is self._next:
+            return
+        self._give_up_next()
+        has_to_be_read = wanted is not None and wanted is not now
+        if has_to_be_read and self._is_running and now is not None and now.follower.trusted:
+            assert wanted is not None
+            self._next = wanted
+            self._settling = self._spawn(self._settle(wanted))
+            return
+        self._switch(wanted)
+        if has_to_be_read and self._is_running:
+            assert wanted is not None
+            self._spawn(wanted.start())
+
+    async def start(self) -> None:
+        """Begin to follow what is in force; waits for its first reading, and not for ever."""
+        if not self._is_running:
+            self._is_running = True
+            if self._now is not None:
+                await self._now.start()
+
+    async def stop(self) -> None:
+        """End everything."""
+        self._is_running = False
+        self._give_up_next()
+        now, self._now = self._now, None
+        if now is not None:
+            await now.stop()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # --- from one to the next
+
+    async def _settle(self, following: Following) -> None:
+        """Read a following, and put it in force when it can be trusted, or when the former one cannot either."""
+        await following.start()
+        while not following.follower.trusted and self._now is not None and self._now.follower.trusted:
+            self._turned.clear()
+            await self._turned.wait()
+        self._next = None
+        self._switch(following)
+
+    def _switch(self, following: Following | None) -> None:
+        former, self._now = self._now, following
+        self._publish()
+        if self._is_running and former is not None and former is not following:
+            self._spawn(former.stop())
+
+    def _give_up_next(self) -> None:
+        given_up, self._next = self._next, None
+        if given_up is not None and self._settling is not None:
+            self._settling.cancel()
+            self._spawn(given_up.stop())
+
+    def _turn(self) -> None:
+        self._on_trust()
+        self._turned.set()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
