@@ -50,6 +50,7 @@ from gateway.types import Clock, Secret, SystemClock, WorkerContext
 
 if TYPE_CHECKING:
     from gateway.front.policies import Policies, PolicyPlan
+    from gateway.policy.relation_follower import RelationFollower
 
 _log = logging.getLogger("portcullis.app")
 
@@ -108,7 +109,7 @@ class App:
         assert isinstance(self._metrics.block, MetricsBlock)
         self._block = self._metrics.block
         self._upstreams = Upstreams()
-        self._vitals = WorkerVitals(self._metrics, self._control_state)
+        self._vitals = WorkerVitals(self._metrics, self._control_state, self._relations)
         self._logs = Logs(config.log, worker.run_dir, self._metrics)
         self._learner = ControlLearner(lambda: self._now.control, self._metrics, clock)
         self._reloads = asyncio.Lock()
@@ -116,12 +117,15 @@ class App:
         self._wanted = 0  # number of the newest reload; an older one that still waits for keys is given up
         self._tasks: set[asyncio.Task[None]] = set()
         self._policies: Policies | None = None
+        self._is_started = False
         validator = _new_validator(config)
         self._now = self._generation(config, validator, self._new_control(config, validator))
         self._commit_policies(self._now)
         self.asgi: FrontDoor = self._now.door
         self.admin_asgi: ASGIApp = admin_app(self._vitals)
-        figures = Figures(self._metrics, lambda: self._now.validator, self._control_state, self._upstreams.pools)
+        figures = Figures(
+            self._metrics, lambda: self._now.validator, self._control_state, self._upstreams.pools, self._relations
+        )
         self._metrics.add_sampler(figures)
         if config.server.inline:
             install_inline(self.asgi)
@@ -180,6 +184,8 @@ class App:
     def _commit_policies(self, generation: _Generation) -> None:
         if self._policies is not None:
             self._policies.commit(generation.policies)
+            if self._is_started:
+                self._spawn(self._policies.start())  # of no effect but where these are the first policies
 
     def _new_door(
         self, config: Config, engine: Engine, introspection: Introspection | None, more: list[Route]
@@ -224,6 +230,9 @@ class App:
         with contextlib.suppress(KeyError):  # faults that are the client's own are not in the catalogue
             self._metrics.counter("upstream_faults_total", kind=kind).add()
 
+    def _relations(self) -> RelationFollower | None:
+        return None if self._policies is None else self._policies.relations
+
     def _control_state(self) -> ControlState:
         return self._now.control.state()
 
@@ -232,7 +241,11 @@ class App:
     @contextlib.asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
         self._upstreams.commit(self._now.pools)
-        await self._now.control.start()
+        self._is_started = True
+        starts = [self._now.control.start()]
+        if self._policies is not None:
+            starts.append(self._policies.start())
+        await asyncio.gather(*starts)
         own = [
             asyncio.create_task(self._sample_for_ever(), name="metrics"),
             asyncio.create_task(self._watch_policies(), name="policies"),
@@ -243,6 +256,8 @@ class App:
             for task in (*own, *self._tasks):
                 task.cancel()
             await asyncio.gather(*own, *self._tasks, return_exceptions=True)
+            if self._policies is not None:
+                await self._policies.stop()
             await self._upstreams.aclose()
             await self._now.control.stop()
             self._logs.close()

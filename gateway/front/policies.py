@@ -25,7 +25,7 @@ from gateway.front.route_policy import compile_route_policy
 from gateway.policy.faults import Fault, PolicyFault
 from gateway.policy.handle import PolicyHandle
 from gateway.policy.related_entities import RelatedEntities
-from gateway.policy.relation_follower import RelationState
+from gateway.policy.relation_follower import RelationFollower
 from gateway.policy.repository import Loaded, PolicyRepository, Sources
 from gateway.types import Clock
 
@@ -134,9 +134,10 @@ class Policies:
         """End the following."""
         await self._relations.stop()
 
-    def relations(self) -> RelationState | None:
-        """Say how the relations in force stand; None: there are none."""
-        return self._relations.state()
+    @property
+    def relations(self) -> RelationFollower | None:
+        """What keeps the relations that are in force; None: there are none."""
+        return self._relations.follower
 
     def _look_at_trust(self) -> None:
         if self._now is not None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.config import RelationsConfig, resolve_store_url
-from gateway.policy.relation_follower import RelationFollower, RelationState
+from gateway.policy.relation_follower import RelationFollower
 from gateway.policy.relations import RelationGraph
 from gateway.stores import open_relation_store
 from gateway.stores.relations import RelationStore
@@ -83,9 +83,10 @@ class Relations:
         follower = RelationFollower(store, graph, clock=self._clock, on_trust=self._turn, behind_s_max=config.lease_s)
         return Following(config, graph, store, follower)
 
-    def state(self) -> RelationState | None:
-        """Say how the following in force stands; None: there are no relations."""
-        return None if self._now is None else self._now.follower.state()
+    @property
+    def follower(self) -> RelationFollower | None:
+        """What keeps the relations that are in force; None: there are none."""
+        return None if self._now is None else self._now.follower
 
     def take(self, wanted: Following | None) -> None:
         """Put a following in force: at once, unless the former one is trusted and the new one has still to be read."""

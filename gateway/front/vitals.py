@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from gateway import __version__
 from gateway._native import verify
@@ -14,6 +15,9 @@ from gateway.observability.exposition import exposition
 from gateway.observability.metrics import Counter, Metrics
 from gateway.tokens.control import ControlState
 from gateway.tokens.jwks import IssuerState
+
+if TYPE_CHECKING:  # a gateway without policies does without their code
+    from gateway.policy.relation_follower import RelationFollower, RelationState
 
 _KEY_STATES = ("starting", "ok", "stale", "unavailable")
 _REVOCATION_STATES = {"ok": "ok", "degraded": "degraded", "starting": "starting"}
@@ -31,13 +35,31 @@ def issuer_dependency(state: IssuerState) -> Dependency:
     return Dependency(state.status, state.status != "starting", detail)
 
 
-def dependencies_of(state: ControlState) -> dict[str, Dependency]:
+def relations_dependency(state: RelationState) -> Dependency:
+    """Show relations; a store that is down leaves the gateway ready, or it would be unready everywhere at once.
+
+    Only what can depend on relations is refused then, and says why.
+    """
+    detail: dict[str, object] = {"revision": state.revision, "shared": state.shared}
+    if state.behind_s is not None:
+        detail["behind_s"] = round(state.behind_s, 3)
+    if state.error:
+        detail["error"] = state.error
+    for name in ("damaged", "ignored"):
+        if count := getattr(state, name):
+            detail[name] = count
+    return Dependency(state.status, state.status != "starting", detail)
+
+
+def dependencies_of(state: ControlState, relations: RelationState | None = None) -> dict[str, Dependency]:
     """Show everything that verdicts depend on."""
     revocations = state.revocations
     shown = {f"issuer {issuer.issuer}": issuer_dependency(issuer) for issuer in state.issuers}
     name = _REVOCATION_STATES.get(revocations.status, revocations.status)
     detail: dict[str, object] = {"error": revocations.error} if revocations.error else {}
     shown["revocations"] = Dependency(name, revocations.trusted, detail)
+    if relations is not None:
+        shown["relations"] = relations_dependency(relations)
     return shown
 
 
@@ -50,11 +72,13 @@ class Figures:
         validator: Callable[[], TokenValidator],
         control: Callable[[], ControlState],
         pools: Callable[[], Iterable[UpstreamPool]],
+        relations: Callable[[], RelationFollower | None],
     ) -> None:
         self._metrics = metrics
         self._validator = validator
         self._control = control
         self._pools = pools
+        self._relations = relations
         self._totals: dict[tuple[str, ...], int] = {}
         self._counters: dict[tuple[str, ...], Counter] = {}
         self._sources: dict[tuple[str, ...], int] = {}
@@ -63,6 +87,7 @@ class Figures:
         self._sample_tokens()
         self._sample_control()
         self._sample_pools()
+        self._sample_relations()
 
     def _follow(self, total: int, source: object, name: str, **labels: str) -> None:
         """Count what a total grew by; a new `source` (after a reload) begins at 0 again."""
@@ -107,17 +132,35 @@ class Figures:
         self._metrics.gauge("upstream_connections", state="busy").set(busy)
         self._metrics.gauge("upstream_connections", state="idle").set(idle)
 
+    def _sample_relations(self) -> None:
+        follower = self._relations()
+        self._metrics.gauge("relations_up").set(int(follower is None or follower.trusted))
+        if follower is not None:
+            state = follower.state()
+            self._follow(state.changes, follower, "relation_changes_total")
+            self._follow(state.expired, follower, "relations_expired_total")
+            self._follow(state.resyncs, follower, "relation_readings_total")
+            self._follow(state.damaged, follower, "relations_damaged_total")
+            self._follow(state.ignored, follower, "relations_ignored_total")
+
 
 class WorkerVitals:
     """What the probes of one worker answer."""
 
-    def __init__(self, metrics: Metrics, control: Callable[[], ControlState]) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        control: Callable[[], ControlState],
+        relations: Callable[[], RelationFollower | None],
+    ) -> None:
         self._metrics = metrics
         self._control = control
+        self._relations = relations
         self.draining = False
 
     def dependencies(self) -> Mapping[str, Dependency]:
-        return dependencies_of(self._control())
+        follower = self._relations()
+        return dependencies_of(self._control(), None if follower is None else follower.state())
 
     def metrics_text(self) -> str:
         """Write all workers' metrics, with this worker's figures as of now."""

@@ -144,6 +144,17 @@ def catalogue(doors: Sequence[str], reasons: Sequence[str]) -> tuple[Metric, ...
         ),
         Metric("revocations", "Revocations in force.", "gauge", aggregation="max"),
         Metric("store_up", "1 where every worker follows the store of revocations.", "gauge", aggregation="min"),
+        Metric(
+            "relations_up",
+            "1 where every worker may decide by its relations, or has none.",
+            "gauge",
+            aggregation="min",
+        ),
+        Metric("relation_changes_total", "Changes of relations that workers took in.", "counter"),
+        Metric("relation_readings_total", "Times that a worker read all relations.", "counter"),
+        Metric("relations_expired_total", "Relations that workers dropped because they had expired.", "counter"),
+        Metric("relations_damaged_total", "Relations in the store that cannot be read.", "counter"),
+        Metric("relations_ignored_total", "Changes of relations that the schema has no place for.", "counter"),
         Metric("upstream_requests_total", "Requests sent upstream.", "counter"),
         Metric(
             "upstream_faults_total",

@@ -11,7 +11,16 @@ from typing import Any
 import pytest
 
 from gateway.app import App, build_app, metrics_layout
-from gateway.config import Config, IssuerConfig, LogConfig, RouteConfig, ServerConfig, StoreConfig
+from gateway.config import (
+    Config,
+    IssuerConfig,
+    LogConfig,
+    PolicyConfig,
+    RelationsConfig,
+    RouteConfig,
+    ServerConfig,
+    StoreConfig,
+)
 from gateway.errors import ConfigError
 from gateway.observability.metrics import create_map
 from gateway.types import WorkerContext
@@ -122,3 +131,22 @@ async def test_draining_is_told_to_every_part(tmp_path: Path) -> None:
         assert all(pool.draining for pool in app._upstreams.pools())
         app.reload(config_for(tmp_path, routes=(upstream, RouteConfig(path="/x"))))
         assert app.asgi.draining
+
+
+async def test_relations_that_come_with_a_reload_are_followed_from_then_on(tmp_path: Path) -> None:
+    async with running(tmp_path, config_for(tmp_path)) as app:
+        assert set(app._vitals.dependencies()) == {f"issuer {ISSUER}", "revocations"}
+        (tmp_path / "p.cedar").write_text(
+            "permit (principal, action, resource) when { principal in resource.viewers };"
+        )
+        (tmp_path / "p.cedarschema").write_text(
+            "entity User; entity Doc { @relation viewers: Set<User> };"
+            "action read appliesTo { principal: User, resource: Doc };"
+        )
+        policy = PolicyConfig(path=str(tmp_path / "p.cedar"), relations=RelationsConfig(url="embedded"))
+        app.reload(config_for(tmp_path, policy=policy))
+        assert not app._vitals.dependencies()["relations"].ready  # nothing was read yet
+        await settled(app)
+        assert app._vitals.dependencies()["relations"].state == "ok"
+        assert "portcullis_relations_up 1\n" in app._vitals.metrics_text()
+        assert "portcullis_relation_readings_total 1\n" in app._vitals.metrics_text()

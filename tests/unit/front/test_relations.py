@@ -119,16 +119,16 @@ async def test_tuples_decide_from_the_start_on_and_when_they_change(world: World
     assert is_allowed(plan) is True
     await at(plan, await world.store().write([], [relation("Team:a#members@User:bob")]))
     assert is_allowed(plan) is False
-    state = world.policies.relations()
-    assert state is not None
+    assert world.policies.relations is not None
+    state = world.policies.relations.state()
     assert (state.status, state.trusted) == ("ok", True)
 
 
 async def test_a_start_without_its_store_refuses_until_the_store_is_there(world: World) -> None:
     world.store().down = True
     plan = await world.started()
-    state = world.policies.relations()
-    assert state is not None
+    assert world.policies.relations is not None
+    state = world.policies.relations.state()
     assert (is_allowed(plan), state.status, state.error) == (None, "unavailable", "away")
     world.store().down = False
     await until(lambda: is_allowed(plan) is False)
@@ -272,7 +272,7 @@ async def test_a_store_without_relations_in_the_schema_is_not_followed(world: Wo
     world.write("p.cedarschema", "entity User; entity Doc; action read appliesTo { principal: User, resource: Doc };")
     world.write("p.cedar", "permit (principal, action, resource);")
     plan = await world.started()
-    assert (plan.following, world.policies.relations(), is_allowed(plan)) == (None, None, True)
+    assert (plan.following, world.policies.relations, is_allowed(plan)) == (None, None, True)
     world.write("p.cedarschema", SCHEMA)  # and now there are
     world.write("p.cedar", BY_RELATION)
     second = world.plan()
@@ -281,7 +281,7 @@ async def test_a_store_without_relations_in_the_schema_is_not_followed(world: Wo
     world.write("p.cedarschema", "entity User; entity Doc; action read appliesTo { principal: User, resource: Doc };")
     world.write("p.cedar", "permit (principal, action, resource);")
     world.policies.commit(world.plan())
-    assert (world.policies.relations(), is_allowed(plan)) == (None, True)
+    assert (world.policies.relations, is_allowed(plan)) == (None, True)
 
 
 async def test_watched_entities_that_change_keep_their_relations(world: World) -> None:
