@@ -17,27 +17,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
-from gateway.errors import StoreUnavailable
 from gateway.stores.base import ORIGIN, PURGE_SLACK_S, Revision, RevocationKind, RevocationRow, RevocationStore
+from gateway.stores.following import Following, NoRoom, Status, uniform_random
 from gateway.types import Clock
 
 logger = logging.getLogger(__name__)
-_uniform = random.SystemRandom().uniform
 
 PAGE_ROWS = 1000  # read and applied at once; the loop is free between two pages
 WAIT_S = 1.0  # then the log is read again without a hint
-BACKOFF_MIN_S = 0.1  # after a fault; doubled up to the maximum, with jitter
-BACKOFF_MAX_S = 2.0
-PURGE_PAUSE_S = 3600.0  # between two clean-ups by this process, with jitter
-
-Status = Literal["starting", "ok", "degraded", "unavailable"]
 
 
 class RevocationSink(Protocol):
@@ -74,46 +67,39 @@ class RevocationList:
         clock: Clock,
         on_trust: Callable[[], None] = lambda: None,
         behind_s_max: float = math.inf,
-        uniform: Callable[[float, float], float] = _uniform,
+        uniform: Callable[[float, float], float] = uniform_random,
     ) -> None:
         """`on_trust` is called each time that `trusted` has changed."""
         self._store = store
         self._sinks = sinks
         self._clock = clock
-        self._on_trust = on_trust
-        self._behind_s_max = behind_s_max
-        self._uniform = uniform
         self._revision: Revision = ORIGIN
-        self._read_at_s: float | None = None  # monotonic, when the end of the log was last seen
-        self._error = ""
-        self._full = False
-        self._failures = 0
         self._learned: Counter[RevocationKind] = Counter()
         self._damaged = self._restarts = self._overflows = 0
-        self._told: tuple[Status, bool] = ("starting", False)
-        self._attempted = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._following = Following(
+            "revocations",
+            read=self._read_to_end,
+            wait=lambda timeout_s: store.wait(self._revision, timeout_s),
+            purge=store.purge,
+            clock=clock,
+            on_trust=on_trust,
+            heartbeat_s=WAIT_S,
+            behind_s_max=behind_s_max,
+            uniform=uniform,
+        )
 
     @property
     def trusted(self) -> bool:
         """Whether the list is whole enough to say of a token that it is not revoked."""
-        behind_s = self._behind_s()
-        return behind_s is not None and behind_s <= self._behind_s_max and not self._full
+        return self._following.trusted
 
     async def start(self) -> None:
         """Begin to follow; return after the first attempt to read the whole log, whether or not it succeeded."""
-        self._tasks = [
-            asyncio.create_task(self._follow_for_ever(), name="revocations"),
-            asyncio.create_task(self._purge_for_ever(), name="revocations-purge"),
-        ]
-        await self._attempted.wait()
+        await self._following.start()
 
     async def stop(self) -> None:
         """Stop following. What was learned stays in force; the store stays open."""
-        tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._following.stop()
 
     async def revoke(
         self, kind: RevocationKind, issuer: str, value: str, *, until_s: int, issued_before_s: int = 0
@@ -131,10 +117,10 @@ class RevocationList:
     def state(self) -> RevocationState:
         """Say how the following of the log stands."""
         return RevocationState(
-            status=self._status(),
+            status=self._following.status,
             trusted=self.trusted,
-            behind_s=self._behind_s(),
-            error=self._error,
+            behind_s=self._following.behind_s,
+            error=self._following.error,
             shared=self._store.shared,
             learned={kind: self._learned[kind] for kind in ("jti", "sub", "sid")},
             damaged=self._damaged,
@@ -144,38 +130,16 @@ class RevocationList:
 
     async def follow(self) -> None:
         """Read to the end of the log once, and take note of how that went."""
-        if await self._attempt(self._read_to_end()):
-            self._read_at_s, self._error, self._failures, self._full = self._clock.monotonic_s(), "", 0, False
-        self._tell()
-        self._attempted.set()
+        await self._following.follow()
 
-    async def _follow_for_ever(self) -> None:
-        while True:
-            await self.follow()
-            if not self._error:
-                await self._attempt(self._store.wait(self._revision, WAIT_S))
-                self._tell()
-            if self._error:
-                backoff_s = min(BACKOFF_MIN_S * 2 ** min(self._failures, 16), BACKOFF_MAX_S)
-                await asyncio.sleep(self._uniform(0.5, 1.0) * backoff_s)
+    async def purge(self) -> None:
+        """Let the store forget what is over; a store that cannot is tried again later."""
+        await self._following.purge()
 
-    async def _attempt(self, work: Awaitable[None]) -> bool:
-        """Await `work` and say whether it succeeded; a fault is remembered and never ends the following."""
-        try:
-            await work
-        except (StoreUnavailable, OverflowError) as error:
-            self._error = str(error)
-        except Exception:  # our own mistake
-            logger.exception("the revocations could not be read")
-            self._error = "internal fault"
-        else:
-            return True
-        self._failures += 1
-        return False
-
-    async def _read_to_end(self) -> None:
+    async def _read_to_end(self) -> float:
         more = True
         while more:
+            asked_at_s = self._clock.monotonic_s()
             batch = await self._store.read_after(self._revision, PAGE_ROWS)
             if batch.restarted:
                 self._restarts += 1
@@ -184,10 +148,14 @@ class RevocationList:
                 self._damaged += batch.damaged
                 logger.error("%d revocations cannot be read and are not in force", batch.damaged)
             over_s = self._clock.wall_s() - PURGE_SLACK_S
-            self._apply([row for row in batch.rows if row.until_s >= over_s])
+            try:
+                self._apply([row for row in batch.rows if row.until_s >= over_s])
+            except OverflowError as error:
+                raise NoRoom(str(error)) from error
             self._learned.update(row.kind for row in batch.rows)
             self._revision, more = batch.revision, batch.more  # only now: a page that found no room is read again
             await asyncio.sleep(0)
+        return asked_at_s
 
     def _apply(self, rows: Sequence[RevocationRow]) -> None:
         if not rows:
@@ -197,38 +165,7 @@ class RevocationList:
             for sink in self._sinks:
                 sink.revoke_many(plain)
         except OverflowError:
-            self._full = True
+            self._following.whole = False
             self._overflows += 1
-            self._tell()
+            self._following.tell()
             raise
-
-    def _behind_s(self) -> float | None:
-        return None if self._read_at_s is None else max(0.0, self._clock.monotonic_s() - self._read_at_s)
-
-    def _status(self) -> Status:
-        if self.trusted:
-            return "degraded" if self._error else "ok"
-        return "unavailable" if self._attempted.is_set() or self._error else "starting"
-
-    def _tell(self) -> None:
-        """Tell the log and the owner what changed."""
-        told, self._told = self._told, (self._status(), self.trusted)
-        if told[0] != self._told[0]:
-            level = logging.INFO if self._told[0] == "ok" else logging.ERROR
-            logger.log(level, "revocations are %s %s", self._told[0], f"({self._error})" if self._error else "")
-        if told[1] != self._told[1]:
-            self._on_trust()
-
-    async def _purge_for_ever(self) -> None:
-        while True:
-            await asyncio.sleep(self._uniform(0.5, 1.5) * PURGE_PAUSE_S)
-            await self.purge()
-
-    async def purge(self) -> None:
-        """Let the store forget what is over; a store that cannot is tried again later."""
-        try:
-            count = await self._store.purge(self._clock.wall_s())
-        except StoreUnavailable as error:
-            logger.warning("revocations that are over could not be removed: %s", error)
-        else:
-            logger.info("%d revocations were over and are removed", count)

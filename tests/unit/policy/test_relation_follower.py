@@ -14,7 +14,7 @@ from gateway.errors import StoreUnavailable
 from gateway.policy import relation_follower as module
 from gateway.policy.relation_follower import HEARTBEAT_S, RelationFollower
 from gateway.policy.relations import RelationGraph
-from gateway.stores import Revision, open_relation_store
+from gateway.stores import Revision, following, open_relation_store
 from gateway.stores.relations import Relation, RelationBatch, RelationPage, RelationStore
 from gateway.stores.relations_rows import LAYOUT, RowRelationStore
 from gateway.stores.rows_memory import MemoryRowStore
@@ -196,7 +196,7 @@ async def test_at_least_waits_for_what_it_is_asked_for(watched: Watched) -> None
 
 async def test_at_least_ends_in_time_where_a_look_takes_too_long(watched: Watched) -> None:
     await watched.follower.follow()
-    async with watched.follower._reading:
+    async with watched.follower._following._reading:
         started = time.monotonic()
         with pytest.raises(StoreUnavailable, match="not as new"):
             await watched.follower.at_least("another:1")
@@ -279,8 +279,8 @@ async def test_a_change_by_another_process_counts_within_a_quarter_of_a_second(
 async def test_following_goes_on_after_faults_and_ends_when_told(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "BACKOFF_MIN_S", 0.001)
-    monkeypatch.setattr(module, "BACKOFF_MAX_S", 0.001)
+    monkeypatch.setattr(following, "BACKOFF_MIN_S", 0.001)
+    monkeypatch.setattr(following, "BACKOFF_MAX_S", 0.001)
     monkeypatch.setattr(module, "HEARTBEAT_S", 0.01)
     watched.troubled.down = True
     await watched.follower.start()

@@ -132,7 +132,7 @@ async def test_a_log_of_many_pages_is_read_to_its_end_before_it_is_trusted(
     monkeypatch.setattr(revocation, "PAGE_ROWS", 3)
     await world.store.append([world.row(str(number)) for number in range(10)])
     seen: list[int] = []
-    world.list._on_trust = lambda: seen.append(len(world.sink.rows))
+    world.list._following._on_trust = lambda: seen.append(len(world.sink.rows))
     await world.list.start()
     assert seen == [10]
 
