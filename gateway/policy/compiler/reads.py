@@ -29,6 +29,10 @@ class Reads:
     `attributes` are paths whose last name is read; what lies on the way is read too. The path `("context",)` alone
     means the whole context; that of another variable is never listed, since its name is part of every request.
     `dynamic`: an entity is read that is known only while deciding (an element of a set, a tag, the result of an `if`).
+
+    The last three say what of a request makes no difference. `plain` are the `attributes` of which more is asked than
+    `context has x`, or how they compare with a moment of `times`. `identities` are the variables of which more is asked
+    than their type, their attributes, and whether they are in one of `containers`.
     """
 
     attributes: frozenset[Path] = frozenset()
@@ -37,6 +41,9 @@ class Reads:
     times: frozenset[TimeComparison] = frozenset()
     dynamic: bool = False
     cost: int = 0  # about nanoseconds, to tell dear plans from cheap ones; of several: the sum
+    plain: frozenset[Path] = frozenset()
+    identities: frozenset[str] = frozenset()
+    containers: frozenset[tuple[str, EntityUid]] = frozenset()  # variable, entity that it is asked to be in
 
     def context_paths(self) -> frozenset[Path]:
         """Give the paths of the context alone."""
@@ -77,6 +84,9 @@ def reads_together(parts: Iterable[Reads]) -> Reads:
         frozenset().union(*(part.times for part in parts)),
         any(part.dynamic for part in parts),
         sum(part.cost for part in parts),
+        frozenset().union(*(part.plain for part in parts)),
+        frozenset().union(*(part.identities for part in parts)),
+        frozenset().union(*(part.containers for part in parts)),
     )
 
 
@@ -104,6 +114,9 @@ class _Walk:
         self.times: set[TimeComparison] = set()
         self.dynamic = False
         self.cost = 10
+        self.plain: set[Path] = set()
+        self.identities: set[str] = set()
+        self.containers: set[tuple[str, EntityUid]] = set()
 
     def result(self) -> Reads:
         return Reads(
@@ -113,6 +126,9 @@ class _Walk:
             frozenset(self.times),
             self.dynamic,
             self.cost,
+            frozenset(self.plain),
+            frozenset(self.identities),
+            frozenset(self.containers),
         )
 
     def visit(self, root: Expr) -> None:
@@ -126,18 +142,23 @@ class _Walk:
         """Note what `node` itself reads; give what is left to be visited."""
         match node:
             case tree.Variable("context"):
-                self.attributes.add(("context",))
+                self._plainly(("context",))
+            case tree.Variable(variable):
+                self.identities.add(variable)
             case tree.GetAttr(inner):
                 path = path_of(node)
                 if path is not None:
-                    self.attributes.add(path)
+                    self._plainly(path)
                     return ()
                 self.dynamic = True
                 return (inner,)
             case tree.HasAttr(inner, names):
                 path = path_of(inner)
+                if path == ("context",) and len(names) == 1:
+                    self.attributes.add(("context", *names))
+                    return ()
                 if path is not None:
-                    self.attributes.update((*path, *names[:count]) for count in range(1, len(names) + 1))
+                    self._plainly(*((*path, *names[:count]) for count in range(1, len(names) + 1)))
                     return ()
                 self.dynamic = True
                 return (inner,)
@@ -148,11 +169,22 @@ class _Walk:
                     self.dynamic = True
                 else:
                     self.tags.add((path, name))
-            case tree.Binary("in", left, _) | tree.Is(left, _, tree.Node()):
+            case tree.Is(tree.Variable(), _, None):
+                return ()
+            case tree.Binary("in", left, right) | tree.Is(left, _, tree.Node() as right):
                 self._member(left)
+                named = _entities_of(right)
+                if named is not None and isinstance(left, tree.Variable):
+                    self.containers.update((left.name, uid) for uid in named)
+                    return ()
             case tree.Binary(("<" | "<=" | ">" | ">=") as op, left, right):
-                self._time(left, op, right)
+                if self._time(left, op, right):
+                    return ()
         return tree.children(node)
+
+    def _plainly(self, *paths: Path) -> None:
+        self.attributes.update(paths)
+        self.plain.update(paths)
 
     def _member(self, left: Expr) -> None:
         self.cost += 5
@@ -162,12 +194,24 @@ class _Walk:
         else:
             self.memberships.add(path)
 
-    def _time(self, left: Expr, op: str, right: Expr) -> None:
+    def _time(self, left: Expr, op: str, right: Expr) -> bool:
+        """Note the comparison of a path with a moment; False where it is none."""
         turned = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
         for one, sign, other in ((left, op, right), (right, turned[op], left)):
             path = path_of(one)
-            if path is not None and path[0] == "context" and _is_moment(other):
+            if path is not None and path[0] == "context" and len(path) > 1 and _is_moment(other):
                 self.times.add(TimeComparison(path, sign, other))
+                self.attributes.add(path)
+                self.cost += 2 * _COSTS[tree.GetAttr]
+                return True
+        return False
+
+
+def _entities_of(node: Expr) -> list[EntityUid] | None:
+    """Give the entities that the right side of `in` spells, or None where they are known only while deciding."""
+    items = node.items if isinstance(node, tree.SetOf) else (node,)
+    found = [item.value for item in items if isinstance(item, tree.Literal) and isinstance(item.value, EntityUid)]
+    return found if len(found) == len(items) else None
 
 
 def _is_moment(node: Expr) -> bool:

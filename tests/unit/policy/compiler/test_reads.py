@@ -86,3 +86,48 @@ def test_only_names_from_a_variable_or_an_entity_are_a_path() -> None:
     assert path_of(parse_expression('Config::"main".a')) == (CONFIG, "a")
     assert path_of(parse_expression("{a: 1}.a")) is None
     assert path_of(parse_expression('"text"')) is None
+
+
+PLAIN = {
+    "context has now": set(),
+    'context has now && context.now < datetime("2026-01-01")': set(),
+    'context.now < datetime("2026-01-01") && context.now == context.start': {("context", "now"), ("context", "start")},
+    'context.now.toDate() == datetime("2026-01-01")': {("context", "now")},
+    "context has a.b": {("context", "a"), ("context", "a", "b")},
+    "context.now < context.end": {("context", "now"), ("context", "end")},
+    "context == {a: 1}": {("context",)},
+    "principal has level": {("principal", "level")},
+}
+
+
+@pytest.mark.parametrize("text", PLAIN)
+def test_paths_of_which_only_presence_or_a_moment_is_asked_are_not_plain(text: str) -> None:
+    found = reads(text)
+    assert found.plain == PLAIN[text]
+    assert found.plain <= found.attributes
+
+
+IDENTITIES: dict[str, set[str]] = {
+    'principal in Team::"a" && principal is User': set(),
+    'principal in [Team::"a", Team::"b"] && resource is Doc in Folder::"f"': set(),
+    "principal.level > 3 && principal has manager": set(),
+    "resource.owner == principal": {"principal"},
+    "resource in principal.folders": {"resource"},
+    'User::"alice" in [principal]': {"principal"},
+    '[principal, resource].contains(User::"alice")': {"principal", "resource"},
+    'principal in [Team::"a", 1]': {"principal"},
+    'action == Action::"view"': {"action"},
+}
+
+
+@pytest.mark.parametrize("text", IDENTITIES)
+def test_a_variable_asked_for_type_attributes_and_named_containers_only_has_no_identity(text: str) -> None:
+    assert reads(text).identities == IDENTITIES[text]
+
+
+def test_containers_are_named_with_the_variable() -> None:
+    found = reads(
+        'principal in [Team::"a", Team::"b"] && resource is Doc in Folder::"f" && resource.owner in Team::"c"'
+    )
+    team_a, team_b, folder = EntityUid("Team", "a"), EntityUid("Team", "b"), EntityUid("Folder", "f")
+    assert found.containers == {("principal", team_a), ("principal", team_b), ("resource", folder)}
