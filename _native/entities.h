@@ -76,7 +76,8 @@ typedef struct {
     void *spare[PIECE_BYTES_MAX / 8 + 1]; /* small pieces that were given back, by eighths of their size: each holds the next */
     char *slab;       /* the rest of the newest slab */
     size_t slab_left;
-    void *slabs;      /* owned; each begins with the one before */
+    void *slabs;      /* owned; each begins with the one before, and its own size */
+    size_t slab_bytes; /* of all slabs */
 } Store;
 
 #define TEXT_GONE ((Text *)1)
@@ -128,6 +129,12 @@ static inline Key store_key(const Store *store, const char *bytes, uint32_t leng
 
 static inline Key store_key_of(const Store *store, const Text *name) {
     return store_key(store, name->bytes, name->length);
+}
+
+/* Have what a decision reads of an entity fetched into the caches, while other things are done. */
+static inline void node_expect(const EntityNode *node) {
+    __builtin_prefetch(node->attributes);
+    if (node->ancestors != node->near) __builtin_prefetch(node->ancestors);
 }
 
 /* Find the node of an entity that is defined or mentioned, or NULL. */

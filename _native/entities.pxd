@@ -76,7 +76,6 @@ cdef extern from "values.h" nogil:
         Value items[0]
     ctypedef struct Field:
         uint32_t key
-        uint32_t reserved
         Value value
     ctypedef struct Record:
         uint32_t owner
@@ -110,6 +109,7 @@ cdef extern from "entities.h" nogil:
         size_t bytes
     EntityNode* store_node(const Store* store, uint32_t place)
     uint32_t store_key(const Store* store, const char* bytes, uint32_t length)
+    void node_expect(const EntityNode* node)
     EntityNode* store_find(const Store* store, uint32_t type, const char* id, uint32_t length)
     int entity_in(const Store* store, const EntityNode* a, const EntityNode* b)
     const EntityNode* entity_away(const Store* store, const EntityNode* a)

@@ -428,10 +428,9 @@ cdef class EntityStore:
                     key = request_key(&self.c, arena, bytes, length)
                     if key == KEY_NONE:
                         raise ValueError("the request has too many attributes")
-                made.fields[count].key = key
-                made.fields[count].reserved = 0
                 memset(&made.fields[count].value, 0, sizeof(Value))
                 self._convert(item, &made.fields[count].value, arena, depth + 1)
+                made.fields[count].key = key
                 count += 1
             if count != total:
                 raise ValueError("a record that changes while it is read")

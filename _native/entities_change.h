@@ -4,9 +4,50 @@
 #ifndef PORTCULLIS_ENTITIES_CHANGE_H
 #define PORTCULLIS_ENTITIES_CHANGE_H
 
+#include <sys/mman.h>
 #include "entities.h"
 
 /* --- memory ----------------------------------------------------------------------------------------------------- */
+
+/* What is large comes in blocks of their own huge pages: with small ones, finding where in memory a page lies costs a
+   decision among a million entities as much again as what it reads there. Small stores have none: a page that is only
+   begun counts as a whole. */
+enum {
+    BLOCK_BYTES = 2 * 1024 * 1024, /* a huge page */
+    BLOCKS_FROM = 8 * 1024 * 1024, /* of one kind: what is smaller would waste too much of its last block */
+    LINE_BYTES = 64,
+    CHUNK_BYTES = NODES_OF_CHUNK * sizeof(EntityNode),
+    CHUNKS_OF_BLOCK = BLOCK_BYTES / CHUNK_BYTES,
+};
+_Static_assert(sizeof(EntityNode) == 2 * LINE_BYTES, "a node is two lines of the cache");
+_Static_assert(CHUNKS_OF_BLOCK * CHUNK_BYTES == BLOCK_BYTES, "chunks fill their block");
+
+/* Give memory that begins with a line, or NULL. From BLOCK_BYTES on, `size` is a multiple of it, and all is 0. */
+static void *block_take(size_t size) {
+    void *taken = NULL;
+    char *mapped, *aligned;
+    if (size < BLOCK_BYTES) return posix_memalign(&taken, LINE_BYTES, size) == 0 ? taken : NULL;
+    mapped = (char *)mmap(NULL, size + BLOCK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapped == (char *)MAP_FAILED) return NULL;
+    aligned = (char *)(((uintptr_t)mapped + BLOCK_BYTES - 1) & ~(uintptr_t)(BLOCK_BYTES - 1));
+    if (aligned > mapped) munmap(mapped, (size_t)(aligned - mapped));
+    if (aligned < mapped + BLOCK_BYTES) munmap(aligned + size, (size_t)(mapped + BLOCK_BYTES - aligned));
+#ifdef MADV_HUGEPAGE
+    madvise(aligned, size, MADV_HUGEPAGE); /* where the system has none, it stays as it is */
+#endif
+    return aligned;
+}
+
+static void block_give(void *taken, size_t size) {
+    if (size < BLOCK_BYTES) free(taken);
+    else munmap(taken, size);
+}
+
+/* Are the nodes of this chunk the first of a block, or alone? Others lie in the block of the chunk before. */
+static size_t chunk_block(uint32_t chunk) {
+    if ((size_t)chunk * CHUNK_BYTES < BLOCKS_FROM) return CHUNK_BYTES;
+    return chunk % CHUNKS_OF_BLOCK == 0 ? BLOCK_BYTES : 0;
+}
 
 /* Small pieces come out of slabs, without `malloc`'s 8 to 24 bytes each: of a million entities that is a tenth. What is
    given back is used again for the same size. Under the sanitizer each piece has red zones of its own instead. */
@@ -26,12 +67,15 @@ static void *store_take(Store *store, size_t size) {
         memcpy(&store->spare[rounded / 8], taken, sizeof(void *));
     } else {
         if (store->slab_left < rounded) { /* what is left of the old one is too small to matter */
-            char *slab = (char *)malloc(SLAB_BYTES);
+            size_t slab_size = store->slab_bytes < BLOCKS_FROM ? SLAB_BYTES : BLOCK_BYTES;
+            char *slab = (char *)block_take(slab_size);
             if (slab == NULL) return NULL;
+            store->slab_bytes += slab_size;
             memcpy(slab, &store->slabs, sizeof(void *));
+            memcpy(slab + sizeof(void *), &slab_size, sizeof(size_t));
             store->slabs = slab;
             store->slab = slab + 16;
-            store->slab_left = SLAB_BYTES - 16;
+            store->slab_left = slab_size - 16;
         }
         taken = store->slab;
         store->slab += rounded;
@@ -212,14 +256,17 @@ static uint32_t type_append(Store *store, const char *bytes, uint32_t length) {
 
 /* --- nodes ------------------------------------------------------------------------------------------------------ */
 
+static size_t slots_bytes(uint32_t mask) { return ((size_t)mask + 1) * sizeof(NodeSlot); }
+
 static int nodes_grow(Store *store) {
     uint32_t capacity = (store->node_mask + 1) * 2, i, live = 0;
     NodeSlot *slots;
     for (i = 0; i <= store->node_mask; i++)
         live += store->node_slots[i].place != 0 && store->node_slots[i].place != SLOT_GONE;
     if (live * 4 <= store->node_mask + 1) capacity = store->node_mask + 1;
-    slots = (NodeSlot *)calloc(capacity, sizeof(NodeSlot));
+    slots = (NodeSlot *)block_take(slots_bytes(capacity - 1));
     if (slots == NULL) return 0;
+    if (slots_bytes(capacity - 1) < BLOCK_BYTES) memset(slots, 0, slots_bytes(capacity - 1));
     for (i = 0; i <= store->node_mask; i++) {
         NodeSlot slot = store->node_slots[i];
         uint32_t at;
@@ -228,8 +275,8 @@ static int nodes_grow(Store *store) {
         while (slots[at].place != 0) at = (at + 1) & (capacity - 1);
         slots[at] = slot;
     }
-    store->bytes += (size_t)capacity * sizeof(NodeSlot);
-    table_give(store, store->node_slots, (size_t)(store->node_mask + 1) * sizeof(NodeSlot));
+    store->bytes += slots_bytes(capacity - 1) - slots_bytes(store->node_mask);
+    block_give(store->node_slots, slots_bytes(store->node_mask));
     store->node_slots = slots;
     store->node_mask = capacity - 1;
     store->node_used = live;
@@ -263,12 +310,17 @@ static int place_take(Store *store, uint32_t *place) {
         EntityNode *nodes;
         if (!store_room(store, (void **)&store->chunks, chunk, &store->chunk_capacity, sizeof(EntityNode *))) return 0;
         if (!stamps_grow(store, (chunk + 1) * NODES_OF_CHUNK)) return 0;
-        nodes = (EntityNode *)calloc(NODES_OF_CHUNK, sizeof(EntityNode));
-        if (nodes == NULL) return 0;
-        store->bytes += NODES_OF_CHUNK * sizeof(EntityNode);
+        if (chunk_block(chunk) > 0) {
+            nodes = (EntityNode *)block_take(chunk_block(chunk));
+            if (nodes == NULL) return 0;
+            store->bytes += chunk_block(chunk);
+        } else {
+            nodes = store->chunks[chunk - 1] + NODES_OF_CHUNK;
+        }
         store->chunks[chunk] = nodes;
     }
     *place = store->place_count++;
+    store_node(store, *place)->generation = 0;
     return 1;
 }
 
@@ -560,6 +612,10 @@ static Relatives relatives_swap(EntityNode *node, Relatives piece) {
     node->parent_count = piece.parent_count;
     node->ancestors = piece.places == NULL ? NULL : piece.places + piece.parent_count;
     node->ancestor_count = piece.ancestor_count;
+    if (piece.ancestor_count > 0 && piece.ancestor_count <= ANCESTORS_NEAR) {
+        memcpy(node->near, node->ancestors, piece.ancestor_count * sizeof(uint32_t));
+        node->ancestors = node->near;
+    }
     return old;
 }
 
@@ -788,20 +844,23 @@ static void store_close(Store *store) {
         relatives_free(store, node);
         piece_drop(node->children, (size_t)node->child_capacity * sizeof(uint32_t));
     }
-    for (i = 0; i < (store->place_count + NODES_OF_CHUNK - 1) / NODES_OF_CHUNK; i++) free(store->chunks[i]);
+    for (i = 0; i < (store->place_count + NODES_OF_CHUNK - 1) / NODES_OF_CHUNK; i++)
+        if (chunk_block(i) > 0) block_give(store->chunks[i], chunk_block(i));
     if (store->text_slots != NULL)
         for (i = 0; i <= store->text_mask; i++)
             if (store->text_slots[i] != NULL && store->text_slots[i] != TEXT_GONE)
                 piece_drop(store->text_slots[i], sizeof(Text) + store->text_slots[i]->length);
     while (store->slabs != NULL) {
         void *slab = store->slabs;
+        size_t slab_size;
         memcpy(&store->slabs, slab, sizeof(void *));
-        free(slab);
+        memcpy(&slab_size, (char *)slab + sizeof(void *), sizeof(size_t));
+        block_give(slab, slab_size);
     }
     free(store->shared);
     free(store->chunks);
     free(store->free_places);
-    free(store->node_slots);
+    block_give(store->node_slots, slots_bytes(store->node_mask));
     free(store->text_slots);
     free((void *)store->keys);
     free(store->key_slots);

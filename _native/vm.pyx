@@ -15,7 +15,7 @@ from gateway._native.entities cimport (
     NODE_EXISTS, NODE_REQUEST,
     VALUE_BOOL, VALUE_ENTITY, VALUE_IP, VALUE_LONG, VALUE_NONE, VALUE_RECORD, VALUE_SET, VALUE_STRING,
     Arena, EntityNode, EntityStore, Field, IpAddress, Record, Store, Text, Value, ValueSet,
-    arena_free, arena_reset, arena_take, entity_away, key_name, request_node, arena_text,
+    arena_free, arena_reset, arena_take, entity_away, key_name, node_expect, request_node, arena_text,
 )
 from gateway._native.slice cimport Slice, slice_of
 from gateway._native.uid cimport EntityUid
@@ -122,7 +122,7 @@ cdef inline void* take(Arena* memory, size_t size) except NULL:
 cdef int read_constant(EntityStore store, Reader* reader, Arena* memory, Arena* spare, Value* out) except -1:
     """Read one constant of a verified image into `memory`; `spare` is for what only the reading needs."""
     cdef uint8_t tag = reader.at[0]
-    cdef uint32_t count = 0, length = 0, inner = 0, i, j
+    cdef uint32_t count = 0, length = 0, inner = 0, i, j, number
     cdef const char* data
     cdef const char* inner_data
     cdef Value* items
@@ -164,9 +164,9 @@ cdef int read_constant(EntityStore store, Reader* reader, Arena* memory, Arena* 
         record.count = count
         for i in range(count):
             read_text(reader, &data, &length)
-            moved.key = ready(store).pinned_key(data, length)
-            moved.reserved = 0
+            number = ready(store).pinned_key(data, length)
             read_constant(store, reader, memory, spare, &moved.value)
+            moved.key = number
             j = i
             while j > 0 and record.fields[j - 1].key >= moved.key:
                 if record.fields[j - 1].key == moved.key:
@@ -463,6 +463,7 @@ cdef inline bint stamp_holds(const Store* store, const Stamp* stamp) noexcept no
 
 cdef inline void subject_set(Subject* subject, Value* variable, const EntityNode* node) noexcept nogil:
     # A node that the request defines anew has the place of the store's node of that name.
+    node_expect(node)
     subject.node = node
     subject.place = node.index
     variable.tag = VALUE_ENTITY
@@ -846,9 +847,8 @@ cdef class Decider:
                 raise ValueError("an attribute is given twice")
             at -= 1
         memmove(&context.fields[at + 1], &context.fields[at], (context.count - at) * sizeof(Field))
-        context.fields[at].key = key
-        context.fields[at].reserved = 0
         context.fields[at].value = value[0]
+        context.fields[at].key = key
         context.count += 1
         return 0
 

@@ -220,9 +220,8 @@ static const Record *machine_record(Arena *arena, const Value *values, const Sha
     record->owner = 0;
     record->count = count;
     for (i = 0; i < count; i++) {
-        record->fields[i].key = shape[i].key;
-        record->fields[i].reserved = 0;
         record->fields[i].value = values[shape[i].position];
+        record->fields[i].key = shape[i].key;
     }
     return record;
 }

@@ -378,6 +378,50 @@ def test_long_walks_find_what_is_below() -> None:
     assert not any(store.is_in(ALICE, walk) for walk in walks)
 
 
+def test_an_entity_has_all_its_ancestors_whether_few_or_many() -> None:
+    store = EntityStore()
+    teams = [EntityUid("Team", str(number)) for number in range(40)]
+    for number, team in enumerate(teams):
+        store.put(team, {}, teams[:number][-1:])
+    for number, team in enumerate(teams):
+        assert store.ancestors(team) == frozenset(teams[:number])
+        assert [store.is_in(team, other) for other in teams] == [other <= number for other in range(len(teams))]
+    store.put(teams[20], {})  # those below it have few now, after many
+    assert store.ancestors(teams[25]) == frozenset(teams[20:25])
+    assert not store.is_in(teams[25], teams[19])
+    store.put(teams[20], {}, [teams[19]])
+    assert store.ancestors(teams[25]) == frozenset(teams[:25])
+
+
+def test_entities_stay_themselves_when_there_are_very_many() -> None:
+    """Their memory comes in larger pieces then: of nodes from 65,536 on, of values from 8 MiB on."""
+    store, count = EntityStore(), 70_000
+    names = [f"name{number}" for number in range(9)]
+    for start in range(0, count, 10_000):
+        store.apply(
+            [
+                (
+                    EntityUid("User", str(number)),
+                    dict.fromkeys(names, number),
+                    [EntityUid("Team", str(number % 1000))],
+                    None,
+                )
+                for number in range(start, start + 10_000)
+            ]
+        )
+    assert len(store) == count
+    store.apply((), [EntityUid("User", str(number)) for number in range(0, count, 2)])
+    store.apply([(EntityUid("Guest", str(number)), {"number": number}, (), None) for number in range(0, count, 2)])
+    assert len(store) == count
+    for number in range(0, count, 2):
+        assert EntityUid("User", str(number)) not in store
+        assert store.get(EntityUid("Guest", str(number))) == ({"number": number}, (), {})
+        user = EntityUid("User", str(number + 1))
+        team = EntityUid("Team", str((number + 1) % 1000))
+        assert store.get(user) == (dict.fromkeys(names, number + 1), (team,), {})
+        assert store.is_in(user, team)
+
+
 def test_a_million_updates_of_one_entity_leave_no_memory() -> None:
     store = EntityStore()
 
