@@ -27,6 +27,14 @@ typedef struct {
 } NodeSlot;
 #define SLOT_GONE 0xFFFFFFFFu
 
+/* What a program or a head that was bound to a store mentions of it: nodes, and texts with their lowest bit set. */
+typedef struct Holding {
+    struct Holding *next; /* among those that were given back */
+    void *owner;          /* the Python object that has the store; one reference, until it is given back */
+    void **names;         /* owned; each is one reference to the node or text */
+    uint32_t count, capacity;
+} Holding;
+
 typedef struct {
     uint64_t token;    /* never 0; no two stores of a process have the same */
     uint64_t revision; /* counts changes */
@@ -39,6 +47,7 @@ typedef struct {
     uint32_t chunk_capacity;
     uint32_t *free_places; /* owned; to be given out again */
     uint32_t free_count;
+    uint64_t released; /* how many places were ever given back: what was looked up before may be another entity now */
     uint32_t free_capacity;
     uint32_t existing_count;
 

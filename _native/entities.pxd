@@ -89,6 +89,9 @@ cdef extern from "values.h" nogil:
     void arena_free(Arena* arena)
 
 cdef extern from "entities.h" nogil:
+    ctypedef struct Holding:
+        Holding* next
+        void* owner
     ctypedef struct Store:
         uint64_t token
         uint64_t revision
@@ -136,12 +139,15 @@ cdef class EntityStore:
     cdef dict type_numbers                 # str -> number
     cdef Py_ssize_t readers                # deciders that read it without the GIL; changed under the GIL
     cdef Py_ssize_t writers                # changes that wait for them; changed under the GIL
+    cdef Holding* returned                 # owned; their names are given back before the next change
 
-    # For whoever decides. What is pinned lives as long as the store.
-    cdef const Text* pinned_text(self, const char* bytes, uint32_t length) except NULL
+    # For whoever decides. What is held lives until the holding ends; what is pinned, as long as the store.
+    cdef Holding* begin_holding(self) except NULL
+    """Begin to mention names. Nobody may hold borrowed nodes or texts of the store across this call."""
+    cdef const Text* held_text(self, Holding* holding, const char* bytes, uint32_t length) except NULL
     cdef uint32_t pinned_key(self, const char* bytes, uint32_t length) except? 0xFFFFFFFF
     cdef uint32_t type_of(self, str name) except 0
-    cdef const EntityNode* pinned_node(self, str type, const char* id, uint32_t length) except NULL
+    cdef const EntityNode* held_node(self, Holding* holding, str type, const char* id, uint32_t length) except NULL
     cdef EntityNode* find(self, EntityUid uid) except? NULL
     """Give the node of an entity that is defined or mentioned, or NULL."""
     cdef const EntityNode* node_of_request(self, EntityUid uid, Arena* arena) except NULL
@@ -160,6 +166,7 @@ cdef class EntityStore:
 
     cdef const Text* _arena_text(self, str text, Arena* arena) except NULL
     cdef int _wait(self) except -1
+    cdef void _give_back(self) noexcept
     cdef int give_way(self) except -1
     """Let changes that wait go first. Whoever will `hold` the store for long calls this before: else deciders that
     overlap could keep a change waiting for ever."""
@@ -180,3 +187,6 @@ cdef class EntityStore:
     cdef int _unsettle(self, EntityNode* node) noexcept
     cdef EntityNode* _intern(self, EntityUid uid) except NULL
     cdef object _uid(self, const EntityNode* node)
+
+cdef void end_holding(Holding* holding) noexcept
+"""End what `begin_holding` began, or do nothing for NULL. Needs the GIL; its names go at the store's next change."""

@@ -4,6 +4,7 @@
 cimport cython
 from cpython.bool cimport PyBool_Check
 from cpython.long cimport PyLong_Check
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.unicode cimport PyUnicode_Check, PyUnicode_DecodeUTF8
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, qsort
@@ -29,12 +30,14 @@ cdef extern from "entities_change.h" nogil:
     void* store_take(Store* store, size_t size)
     void store_give(Store* store, void* taken, size_t size)
     Text* text_intern(Store* store, const char* bytes, uint32_t length)
-    void text_pin(const Text* text)
     uint32_t key_intern(Store* store, const char* bytes, uint32_t length)
     uint32_t type_append(Store* store, const char* bytes, uint32_t length)
     EntityNode* node_intern(Store* store, uint32_t type, const char* id, uint32_t length)
     void node_release(Store* store, EntityNode* node)
-    void node_pin(const EntityNode* node)
+    int holding_room(Holding* holding)
+    void holding_add_node(Holding* holding, EntityNode* node)
+    void holding_add_text(Holding* holding, Text* text)
+    void holding_free(Store* store, Holding* holding)
     void node_mention(EntityNode* node)
     void node_unsettle(Store* store, EntityNode* node)
     size_t set_bytes(uint32_t count)
@@ -108,15 +111,31 @@ cdef class EntityStore:
         self.writers = 0
 
     def __dealloc__(self):
+        cdef Holding* holding
+        while self.returned is not NULL:
+            holding = self.returned
+            self.returned = holding.next
+            holding_free(NULL, holding)
         store_close(&self.c)
 
     # --- for whoever decides
 
-    cdef const Text* pinned_text(self, const char* bytes, uint32_t length) except NULL:
-        cdef Text* text = text_intern(&self.c, bytes, length)
+    cdef Holding* begin_holding(self) except NULL:
+        cdef Holding* holding
+        if not self.readers:
+            self._give_back()
+        holding = <Holding*>calloc(1, sizeof(Holding))
+        if holding is NULL:
+            raise MemoryError()
+        holding.owner = <void*>self
+        Py_INCREF(self)
+        return holding
+
+    cdef const Text* held_text(self, Holding* holding, const char* bytes, uint32_t length) except NULL:
+        cdef Text* text = text_intern(&self.c, bytes, length) if holding_room(holding) else NULL
         if text is NULL:
             raise MemoryError()
-        text_pin(text)
+        holding_add_text(holding, text)
         return text
 
     cdef uint32_t pinned_key(self, const char* bytes, uint32_t length) except? 0xFFFFFFFF:
@@ -146,15 +165,18 @@ cdef class EntityStore:
         self.type_numbers[name] = number
         return number
 
-    cdef const EntityNode* pinned_node(self, str type, const char* id, uint32_t length) except NULL:
+    cdef const EntityNode* held_node(self, Holding* holding, str type, const char* id, uint32_t length) except NULL:
         cdef uint32_t number = self.type_of(type)
-        cdef EntityNode* node = store_find(&self.c, number, id, length)
+        cdef EntityNode* node
+        if not holding_room(holding):
+            raise MemoryError()
+        node = store_find(&self.c, number, id, length)
         if node is NULL:
             self._wait()
             node = node_intern(&self.c, number, id, length)
         if node is NULL:
             raise MemoryError()
-        node_pin(node)
+        holding_add_node(holding, node)
         return node
 
     cdef EntityNode* find(self, EntityUid uid) except? NULL:
@@ -685,7 +707,16 @@ cdef class EntityStore:
                     threading.Event().wait(0.0001)
             finally:
                 self.writers -= 1
+        self._give_back()
         return 0
+
+    cdef void _give_back(self) noexcept:
+        """Let go of what ended holdings mention. Nobody reads the store without the GIL meanwhile."""
+        cdef Holding* holding
+        while self.returned is not NULL:
+            holding = self.returned
+            self.returned = holding.next
+            holding_free(&self.c, holding)
 
     cdef int give_way(self) except -1:
         while self.writers:
@@ -1037,3 +1068,14 @@ cdef class EntityStore:
             return self._uids(found + 1, tail - 1)
         finally:
             free(found)
+
+
+cdef void end_holding(Holding* holding) noexcept:
+    cdef EntityStore store
+    if holding is NULL:
+        return
+    # Not at once: this may be the collector's work, in the middle of a decision that has borrowed nodes.
+    store = <EntityStore>holding.owner
+    holding.next = store.returned
+    store.returned = holding
+    Py_DECREF(store)

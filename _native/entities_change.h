@@ -379,9 +379,8 @@ static void node_release(Store *store, EntityNode *node) {
     node->type = TYPE_OF_REQUEST;
     node->generation++;
     store->free_places[store->free_count++] = place;
+    store->released++;
 }
-
-static inline void node_pin(const EntityNode *node) { ((EntityNode *)node)->references = NODE_PINNED; }
 
 static inline void node_mention(EntityNode *node) {
     if (node->references < NODE_PINNED - 1) node->references++;
@@ -391,6 +390,40 @@ static void node_forget(Store *store, EntityNode *node) {
     if (node->references >= NODE_PINNED - 1) return;
     node->references--;
     node_release(store, node);
+}
+
+/* Make room for one more name; 0 without memory. */
+static int holding_room(Holding *holding) {
+    void **names;
+    uint32_t capacity = holding->capacity ? holding->capacity * 2 : 4;
+    if (holding->count < holding->capacity) return 1;
+    names = (void **)realloc(holding->names, capacity * sizeof(void *));
+    if (names == NULL) return 0;
+    holding->names = names;
+    holding->capacity = capacity;
+    return 1;
+}
+
+static inline void holding_add_node(Holding *holding, EntityNode *node) {
+    node_mention(node);
+    holding->names[holding->count++] = node;
+}
+
+/* The text has one reference for the holding already. */
+static inline void holding_add_text(Holding *holding, Text *text) {
+    holding->names[holding->count++] = (void *)((uintptr_t)text | 1);
+}
+
+/* Free a holding; where `store` is not NULL, also give back what it mentions there. */
+static void holding_free(Store *store, Holding *holding) {
+    uint32_t i;
+    for (i = 0; store != NULL && i < holding->count; i++) {
+        uintptr_t name = (uintptr_t)holding->names[i];
+        if (name & 1) text_release(store, (const Text *)(name & ~(uintptr_t)1));
+        else node_forget(store, (EntityNode *)name);
+    }
+    free(holding->names);
+    free(holding);
 }
 
 /* Undo what says that the node's source does not know it. The caller mentions the node meanwhile, or defines it. */

@@ -3,7 +3,7 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from gateway._native.entities cimport (
-    Arena, EntityNode, EntityStore, Field, IpAddress, Record, Store, Text, Value, ValueSet,
+    Arena, EntityNode, EntityStore, Field, Holding, IpAddress, Record, Store, Text, Value, ValueSet, end_holding,
 )
 from gateway._native.slice cimport Slice
 from gateway._native.uid cimport EntityUid
@@ -11,6 +11,7 @@ from gateway._native.uid cimport EntityUid
 cdef extern from "entities.h" nogil:
     ctypedef struct StorePlaces "Store":   # what `entities.pxd` does not name
         uint32_t free_count
+        uint64_t released
 
 cdef extern from "opcodes.h" nogil:
     cdef enum:
@@ -76,6 +77,7 @@ cdef extern from "vm_machine.h" nogil:
         int64_t references
         Arena memory
         uint64_t store_token
+        Holding* names
         Instruction* code
         const Value* constants
         const Pattern* patterns
@@ -119,6 +121,7 @@ cdef extern from "vm_rules.h" nogil:
     ctypedef struct RuleC "BoundRule":
         int64_t references
         uint64_t store_token
+        Holding* names
         uint8_t permits
         uint8_t action_op
         uint32_t action_count
@@ -186,6 +189,7 @@ cdef struct Stamp:
     uint64_t revision
     uint32_t places
     uint32_t free_places
+    uint64_t released
     uint32_t types
     uint32_t keys
 

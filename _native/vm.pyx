@@ -97,6 +97,7 @@ cdef void program_release(ProgramC* program) noexcept:
         return
     program.references -= 1
     if program.references == 0:
+        end_holding(program.names)
         arena_free(&program.memory)
         free(program)
 
@@ -119,7 +120,9 @@ cdef inline void* take(Arena* memory, size_t size) except NULL:
     return taken
 
 
-cdef int read_constant(EntityStore store, Reader* reader, Arena* memory, Arena* spare, Value* out) except -1:
+cdef int read_constant(
+    EntityStore store, Holding* names, Reader* reader, Arena* memory, Arena* spare, Value* out
+) except -1:
     """Read one constant of a verified image into `memory`; `spare` is for what only the reading needs."""
     cdef uint8_t tag = reader.at[0]
     cdef uint32_t count = 0, length = 0, inner = 0, i, j, number
@@ -136,11 +139,11 @@ cdef int read_constant(EntityStore store, Reader* reader, Arena* memory, Arena* 
         reader.at += 1
     elif tag == VALUE_STRING:
         read_text(reader, &data, &length)
-        out.text = ready(store).pinned_text(data, length)
+        out.text = ready(store).held_text(names, data, length)
     elif tag == VALUE_ENTITY:
         read_text(reader, &data, &length)
         read_text(reader, &inner_data, &inner)
-        out.entity = ready(store).pinned_node(decoded(data, length), inner_data, inner)
+        out.entity = ready(store).held_node(names, decoded(data, length), inner_data, inner)
     elif tag == VALUE_IP:
         ip = <IpAddress*>take(memory, sizeof(IpAddress))
         ip.owner = 0
@@ -153,7 +156,7 @@ cdef int read_constant(EntityStore store, Reader* reader, Arena* memory, Arena* 
         read_u32(reader, &count)
         items = <Value*>take(spare, count * sizeof(Value))
         for i in range(count):
-            read_constant(store, reader, memory, spare, &items[i])
+            read_constant(store, names, reader, memory, spare, &items[i])
         out.set = machine_set(memory, items, count)
         if out.set is NULL:
             raise MemoryError()
@@ -165,7 +168,7 @@ cdef int read_constant(EntityStore store, Reader* reader, Arena* memory, Arena* 
         for i in range(count):
             read_text(reader, &data, &length)
             number = ready(store).pinned_key(data, length)
-            read_constant(store, reader, memory, spare, &moved.value)
+            read_constant(store, names, reader, memory, spare, &moved.value)
             moved.key = number
             j = i
             while j > 0 and record.fields[j - 1].key >= moved.key:
@@ -199,6 +202,8 @@ cdef ProgramC* program_bind(Program self, EntityStore store) except NULL:
     try:
         if not arena_fix(&program.memory, image_measure(&self.c)):
             raise MemoryError()
+        if self.c.constant_count:
+            program.names = store.begin_holding()
         program_fill(self, store, program, &spare)
     except:
         program_release(program)
@@ -240,7 +245,7 @@ cdef int program_fill(Program self, EntityStore store, ProgramC* program, Arena*
         types[i] = ready(store).type_of(decoded(data, length))
     constants = <Value*>take(memory, image.constant_count * sizeof(Value))
     for i in range(image.constant_count):
-        read_constant(store, &reader, memory, spare, &constants[i])
+        read_constant(store, program.names, &reader, memory, spare, &constants[i])
     patterns = <Pattern*>take(memory, image.pattern_count * sizeof(Pattern))
     for i in range(image.pattern_count):
         read_u32(&reader, &count)
@@ -322,12 +327,13 @@ cdef void rule_release(RuleC* rule) noexcept:
         return
     rule.references -= 1
     if rule.references == 0:
+        end_holding(rule.names)
         free(rule.actions)
         program_release(rule.program)
         free(rule)
 
 
-cdef int bind_bound(EntityStore store, Reader* reader, Bound* bound) except -1:
+cdef int bind_bound(EntityStore store, Holding* names, Reader* reader, Bound* bound) except -1:
     cdef const char* data
     cdef const char* inner_data
     cdef uint32_t length = 0, inner = 0
@@ -339,7 +345,7 @@ cdef int bind_bound(EntityStore store, Reader* reader, Bound* bound) except -1:
     if bound.op in (BOUND_EQUAL, BOUND_IN, BOUND_IS_IN):
         read_text(reader, &data, &length)
         read_text(reader, &inner_data, &inner)
-        bound.entity = ready(store).pinned_node(decoded(data, length), inner_data, inner)
+        bound.entity = ready(store).held_node(names, decoded(data, length), inner_data, inner)
     return 0
 
 
@@ -375,8 +381,9 @@ cdef int rule_fill(Rule self, EntityStore store, RuleC* rule) except -1:
     reader.end = reader.at + PyBytes_GET_SIZE(self.head)
     rule.permits = reader.at[0]
     reader.at += 1
-    bind_bound(store, &reader, &rule.principal)
-    bind_bound(store, &reader, &rule.resource)
+    rule.names = store.begin_holding()
+    bind_bound(store, rule.names, &reader, &rule.principal)
+    bind_bound(store, rule.names, &reader, &rule.resource)
     rule.action_op = reader.at[0]
     reader.at += 1
     if rule.action_op != BOUND_ANY:
@@ -387,7 +394,7 @@ cdef int rule_fill(Rule self, EntityStore store, RuleC* rule) except -1:
         for i in range(count):
             read_text(&reader, &data, &length)
             read_text(&reader, &inner_data, &inner)
-            rule.actions[i] = ready(store).pinned_node(decoded(data, length), inner_data, inner)
+            rule.actions[i] = ready(store).held_node(rule.names, decoded(data, length), inner_data, inner)
         rule.action_count = count
     rule.program = program_bind(self.program, store)
     return 0
@@ -447,6 +454,7 @@ cdef inline void stamp_fill(const Store* store, Stamp* stamp) noexcept nogil:
     stamp.revision = store.revision
     stamp.places = store.place_count
     stamp.free_places = (<const StorePlaces*>store).free_count
+    stamp.released = (<const StorePlaces*>store).released
     stamp.types = store.type_count
     stamp.keys = store.key_count
 
@@ -456,6 +464,7 @@ cdef inline bint stamp_holds(const Store* store, const Stamp* stamp) noexcept no
         stamp.revision == store.revision
         and stamp.places == store.place_count
         and stamp.free_places == (<const StorePlaces*>store).free_count
+        and stamp.released == (<const StorePlaces*>store).released
         and stamp.types == store.type_count
         and stamp.keys == store.key_count
     )

@@ -35,6 +35,7 @@ typedef struct {
     int64_t references;
     Arena memory;
     uint64_t store_token;
+    struct Holding *names; /* what it mentions of the store; one for each, or NULL. Owned: `entities.pxd` */
     Instruction *code;
     const Value *constants;
     const Pattern *patterns;

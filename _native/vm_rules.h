@@ -23,6 +23,7 @@ typedef struct {
 typedef struct {
     int64_t references;
     uint64_t store_token;
+    struct Holding *names; /* what its head mentions of the store, or NULL. Owned */
     uint8_t permits;
     uint8_t action_op; /* ANY, EQUAL or IN */
     uint32_t action_count;
