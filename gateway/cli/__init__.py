@@ -17,6 +17,7 @@ VERBS = {
     "keys": ("gateway.cli.keys", "Make, list and rotate signing keys."),
     "token": ("gateway.cli.token", "Make, decode and judge tokens."),
     "policy": ("gateway.cli.policy", "Check, test, explain, format and compile policies."),
+    "relation": ("gateway.cli.relation", "Add, remove, list and check relations."),
     "render": ("gateway.cli.render", "Print the snippet for the proxy in front."),
     "bench": ("gateway.cli.bench", "Measure it on this machine."),
 }

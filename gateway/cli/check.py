@@ -115,12 +115,16 @@ def _policies(config: Config) -> tuple[int | None, list[ConfigFault]]:
     """Load the policies as a worker does: give how many there are (None: none are configured), and what is wrong."""
     if not config.policy.path:
         return None, []
-    from gateway.front.policies import as_config_fault, sources_of
+    from gateway.front.policies import as_config_fault, check_relations, sources_of
     from gateway.policy.faults import PolicyFault
     from gateway.policy.repository import PolicyRepository
 
     try:
-        return len(PolicyRepository(sources_of(config.policy)).load().engine), []
+        loaded = PolicyRepository(sources_of(config.policy)).load()
+        check_relations(loaded, config.policy)
+        return len(loaded.engine), []
+    except ConfigError as error:
+        return None, list(error.faults)
     except PolicyFault as error:
         return None, [as_config_fault(fault) for fault in error.faults]
 

@@ -32,6 +32,7 @@ from gateway.types import Clock
 _log = logging.getLogger("portcullis.policies")
 
 COMPILED_FOLDER: Final = "compiled"  # in the run dir
+_RELATIONS_KEY: Final = "policy.relations.url"
 REFRESH_S: Final = 0.2  # at most one look in this time, whatever revisions callers ask for
 
 
@@ -88,18 +89,14 @@ class Policies:
 
     def _following(self, loaded: Loaded, config: PolicyConfig) -> Following | None:
         """Give what keeps the relations of these entities, where the schema has any. Raises ConfigError."""
-        entities, key = loaded.engine.entities, "policy.relations.url"
+        entities = loaded.engine.entities
         if not isinstance(entities, RelatedEntities):
             return None
-        if not config.relations.url:
-            hint = 'say where they are kept: `[policy.relations]`, `url = "embedded"`'
-            raise ConfigError(
-                [ConfigFault("config", None, key, "the schema has relations, and nothing keeps them", hint)]
-            )
+        check_relations(loaded, config)
         try:
             return self._relations.of(config.relations, entities.graph)
         except ValueError as error:
-            raise ConfigError([ConfigFault("config", None, key, str(error))]) from error
+            raise ConfigError([ConfigFault("config", None, _RELATIONS_KEY, str(error))]) from error
 
     def commit(self, plan: PolicyPlan | None) -> None:
         """Put a plan in force; None: the config has no policies any more, and nothing asks them.
@@ -194,6 +191,17 @@ class Policies:
     def _locked(self, load: Callable[[], Loaded | None]) -> Loaded | None:
         with self._lock:
             return load()
+
+
+def check_relations(loaded: Loaded, config: PolicyConfig) -> None:
+    """Raise ConfigError for a schema that has relations where the config keeps none.
+
+    Nobody would stand in any of them, and a `forbid` that asks for one would never hold.
+    """
+    if isinstance(loaded.engine.entities, RelatedEntities) and not config.relations.url:
+        problem = "the schema has relations, and nothing keeps them"
+        hint = 'say where they are kept: `[policy.relations]`, `url = "embedded"`'
+        raise ConfigError([ConfigFault("config", None, _RELATIONS_KEY, problem, hint)])
 
 
 def sources_of(config: PolicyConfig) -> Sources:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-
 import click
+
+from gateway.cli.verbs import Verbs
 
 VERBS = {
     "check": "Read policies, schema and entities, and validate them.",
@@ -15,21 +15,6 @@ VERBS = {
 }
 
 
-class PolicyVerbs(click.Group):
-    """The verbs, each imported when it is called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in VERBS:
-            return None
-        module = importlib.import_module(f"gateway.cli.policy.{cmd_name}")
-        command = module.command
-        assert isinstance(command, click.Command)
-        return command
-
-
-@click.group(cls=PolicyVerbs)
+@click.group(cls=Verbs, package=__name__, verbs=VERBS)
 def policy() -> None:
     """Read, check, test, explain, format and compile Cedar policies."""

@@ -1,0 +1,185 @@
+"""`portcullis relation`: what is written is in the store, checked before, and told again."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from gateway.cli.relation import relation as group
+from tests.real.gateway import issuer_toml
+
+SCHEMA = """
+entity User;
+entity Team { @relation("Team.members") members: Set<User> };
+entity Folder { @relation("Team.members") viewers: Set<User> };
+entity Doc { folder: Folder, @relation("Team.members") @inherits("folder.viewers") viewers: Set<User> };
+action read appliesTo { principal: User, resource: Doc };
+"""
+POLICIES = "permit (principal, action, resource) when { principal in resource.viewers };"
+DOC = {"uid": {"type": "Doc", "id": "1"}, "attrs": {"folder": {"type": "Folder", "id": "top"}}, "parents": []}
+TOP, ENG, EVE = 'Folder::"top"#viewers@Team::"eng"#members', 'Team::"eng"#members', 'Team::"eng"#members@User::"eve"'
+ASKED = 'Doc::"1"#viewers@User::"eve"'
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "s.cedarschema").write_text(SCHEMA)
+    (tmp_path / "policies" / "p.cedar").write_text(POLICIES)
+    (tmp_path / "entities.json").write_text(json.dumps([DOC]))
+    return write(tmp_path, 'url = "embedded"')
+
+
+def write(folder: Path, relations: str) -> Path:
+    path = folder / "portcullis.toml"
+    path.write_text(
+        f'[server]\nrun_dir = "{folder / "run"}"\n{issuer_toml(folder)}'
+        f'[policy]\npath = "policies"\nentities = "entities.json"\n[policy.relations]\n{relations}\n'
+    )
+    return path
+
+
+def run(config: Path, verb: str, *arguments: str, stdin: str = "") -> Result:
+    return CliRunner().invoke(group, [verb, "-c", str(config), *arguments], input=stdin)
+
+
+def document(config: Path, verb: str, *arguments: str, status: int = 0, stdin: str = "") -> Any:
+    result = run(config, verb, "--json", *arguments, stdin=stdin)
+    assert result.exit_code == status, result.output
+    return json.loads(result.output)
+
+
+def listed(config: Path, *arguments: str) -> list[str]:
+    return run(config, "list", *arguments).output.splitlines()
+
+
+def test_what_is_added_is_listed_and_what_is_removed_is_not(config: Path) -> None:
+    added = document(config, "add", TOP, EVE)
+    assert (added["ok"], added["added"]) == (True, 2)
+    assert listed(config) == [TOP, EVE]
+    assert document(config, "list")["relations"][1] == {
+        "relation": EVE,
+        "object": 'Team::"eng"',
+        "name": "members",
+        "subject": 'User::"eve"',
+        "expires_at": None,
+    }
+    removed = document(config, "remove", TOP, 'Gone::"1"#was@Nobody::"1"')
+    assert removed["revision"] != added["revision"]
+    assert listed(config) == [EVE]
+
+
+def test_the_list_can_be_narrowed(config: Path) -> None:
+    document(config, "add", TOP, EVE)
+    assert listed(config, "--object", 'Folder::"top"') == [TOP]
+    assert listed(config, "--relation", "members") == [EVE]
+    assert listed(config, "--subject", 'User::"eve"') == [EVE]
+    assert listed(config, "--subject", ENG) == [TOP]
+    assert listed(config, "--subject", 'User::"nobody"') == []
+    assert run(config, "list", "--subject", "eve").exit_code == 1
+
+
+def test_a_list_can_be_added_again_elsewhere(config: Path, tmp_path: Path) -> None:
+    expiring = 'Doc::"1"#viewers@User::"guest" until 2999-12-31T00:00:00Z'
+    document(config, "add", TOP, EVE, expiring)
+    text = run(config, "list").output
+    other = write(tmp_path, 'url = "sqlite:other.db"')
+    assert document(other, "add", "-", stdin=text + "\n\n")["added"] == 3
+    assert run(other, "list").output == text
+    assert expiring in text
+
+
+def test_many_are_written_in_steps(config: Path) -> None:
+    text = "".join(f'Doc::"{number}"#viewers@User::"eve"\n' for number in range(2500))
+    assert document(config, "add", "-", stdin=text)["added"] == 2500
+    assert len(listed(config)) == 2500
+    assert document(config, "remove", "-", stdin=text)["removed"] == 2500
+    assert listed(config) == []
+
+
+def test_a_relation_can_end_by_itself(config: Path) -> None:
+    before_s = int(time.time())
+    document(config, "add", "--for", "60", EVE)
+    [found] = document(config, "list")["relations"]
+    assert before_s + 60 <= found["expires_at"] <= int(time.time()) + 60
+    document(config, "add", f"{EVE} until 1999-12-31T00:00:00Z")
+    assert listed(config) == []
+
+
+@pytest.mark.parametrize(
+    ("relation", "problem"),
+    [
+        ('Doc::"1"#owners@User::"eve"', "`Doc` has no relation `owners`"),
+        ('Paper::"1"#viewers@User::"eve"', "`Paper` has no relation `viewers`"),
+        ('Doc::"1"#viewers@Team::"eng"', "`Team` cannot stand in `Doc.viewers`"),
+        ('Doc::"1"#viewers@Folder::"top"#viewers', "`Folder.viewers` cannot stand in `Doc.viewers`"),
+        ("Doc:1#viewers@User:eve", "is no relation"),
+        ('Relation::Doc::viewers::"1"#x@User::"eve"', "`Relation::Doc::viewers` has no relation `x`"),
+    ],
+)
+def test_what_the_schema_does_not_allow_is_refused_and_nothing_written(
+    config: Path, relation: str, problem: str
+) -> None:
+    assert problem in document(config, "add", TOP, relation, status=1)["error"]
+    result = run(config, "add", TOP, relation)
+    assert (result.exit_code, problem in result.output) == (1, True)
+    assert listed(config) == []
+
+
+def test_whether_somebody_stands_in_a_relation_is_told_with_the_way(config: Path) -> None:
+    denied = run(config, "check", ASKED)
+    assert (denied.exit_code, denied.output) == (1, '✗ User::"eve" does not stand in Doc::"1"#viewers\n')
+    document(config, "add", TOP, EVE)
+    assert run(config, "check", ASKED).output == (
+        '✓ User::"eve" stands in Doc::"1"#viewers\n'
+        '  User::"eve" in Team::"eng"#members (relation)\n'
+        '  Team::"eng"#members in Folder::"top"#viewers (relation)\n'
+        '  Folder::"top"#viewers in Doc::"1"#viewers (inherits folder.viewers)\n'
+    )
+    told = document(config, "check", ASKED)
+    assert told["stands"] is True
+    assert told["path"][0] == {"lower": 'User::"eve"', "upper": 'Team::"eng"#members', "how": "relation"}
+    assert document(config, "check", f'Doc::"1"#viewers@{ENG}')["stands"] is True
+    assert (
+        document(config, "check", 'Doc::"1"#owners@User::"eve"', status=1)["error"] == "`Doc` has no relation `owners`"
+    )
+
+
+@pytest.mark.parametrize(
+    ("relations", "problem"),
+    [
+        ('url = ""', "the config keeps no relations"),
+        ('url = "memory:"', "`memory:` is inside the running gateway"),
+        ('url = "redis://127.0.0.1:1/0"', "redis://127.0.0.1:1/0"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["add", "remove", "list", "check"])
+def test_a_store_that_cannot_be_written_is_told(
+    tmp_path: Path, config: Path, verb: str, relations: str, problem: str
+) -> None:
+    write(tmp_path, relations)
+    arguments = [] if verb == "list" else [ASKED]
+    assert problem in document(config, verb, *arguments, status=1)["error"]
+
+
+def test_a_broken_config_or_schema_is_told_with_its_place(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "policies" / "s.cedarschema").write_text("entity User;")
+    assert document(config, "add", ASKED, status=1)["faults"][0]["code"] == "no_relations"
+    (tmp_path / "policies" / "s.cedarschema").write_text("entity User")
+    result = run(config, "add", ASKED)
+    assert (result.exit_code, "s.cedarschema:1:" in result.output) == (1, True)
+    config.write_text("[policy]\nrelations = 1\n")
+    assert document(config, "add", ASKED, status=1)["faults"][0]["key"] == "policy.relations"
+
+
+def test_every_verb_is_described() -> None:
+    shown = CliRunner().invoke(group, ["--help"]).output
+    for verb in ("add", "remove", "list", "check"):
+        assert f"  {verb} " in shown
+        assert "RELATION" in CliRunner().invoke(group, [verb, "--help"]).output or verb == "list"
+    assert CliRunner().invoke(group, ["rename"]).exit_code == 2
