@@ -59,6 +59,7 @@ cdef enum FrontReason:
     FRONT_POLICY_DENIED
     FRONT_POLICY_INCOMPLETE
     FRONT_POLICY_UNAVAILABLE
+    FRONT_ATTRIBUTES_UNAVAILABLE
     FRONT_REASON_END
 
 cdef struct HeaderSlice:
@@ -120,6 +121,7 @@ cdef class Judgement:
     cdef Identity identity                 # or None
     cdef RouteMatch match
     cdef dict asked                        # Identity -> Request: its part of a policy request; at most ASKED_MAX
+    cdef tuple away                        # what policies were asked where an entity must be fetched first; see Verdict
     cdef EntityStore asked_store           # what all of `asked` was prepared for, so that no former store stays
     cdef bytes body                        # of the answer, where the adapter made one
     cdef int64_t started_ns
@@ -141,5 +143,5 @@ cdef class Engine:
     cdef bint _is_reserved(self, Slice path) noexcept
     cdef int _find_route(self, Judgement j, Slice target) except -1
     cdef int _authenticate(self, Judgement j, bint final) except -1
-    cdef int _decide(self, Judgement j, RoutePolicy policy) except -1
+    cdef int _decide(self, Judgement j, RoutePolicy policy, bint final) except -1
     cdef bint _may_ask(self, TokenVerdict* verdict, int64_t now_s) noexcept

@@ -26,6 +26,7 @@ from gateway._native.routes cimport (
 )
 from gateway._native.route_policy cimport (
     POLICY_ALLOWED,
+    POLICY_AWAY,
     POLICY_DENIED,
     Asked,
     AskedHeader,
@@ -92,6 +93,7 @@ _FRONT_REASONS = (
     "policy_denied",
     "policy_incomplete",
     "policy_unavailable",
+    "attributes_unavailable",
 )
 
 REASONS: tuple[str, ...] = _TOKEN_REASONS + ("",) * (FRONT_REASON_BASE - len(_TOKEN_REASONS)) + _FRONT_REASONS
@@ -429,6 +431,7 @@ cdef class Engine:
         j.route = None
         j.routes = self.routes
         j.tokens = self.tokens
+        j.away = None
         j.from_cache = False
         j.issuer_index = -1
         j.kind = DENY
@@ -455,7 +458,7 @@ cdef class Engine:
         if refusal == 0:
             refusal = self._authenticate(j, final)
         if refusal == 0 and (<RouteSettings>j.route.extra).policy is not None:
-            refusal = self._decide(j, (<RouteSettings>j.route.extra).policy)
+            refusal = self._decide(j, (<RouteSettings>j.route.extra).policy, final)
         if refusal:
             j.reason = refusal
             return 0
@@ -564,8 +567,9 @@ cdef class Engine:
             return FRONT_INSUFFICIENT_SCOPE
         return 0
 
-    cdef int _decide(self, Judgement j, RoutePolicy policy) except -1:
-        """Ask the policies about a request whose token is good; give 0 or the reason. Whatever goes wrong denies."""
+    cdef int _decide(self, Judgement j, RoutePolicy policy, bint final) except -1:
+        """Ask the policies about a request whose token is good; give 0 or the reason, with `j.kind` ASK where an entity
+        must be fetched first. Whatever goes wrong denies."""
         cdef Decider decider = None if self.policies is None else self.policies.decider
         cdef Request like
         cdef Asked asked
@@ -593,6 +597,11 @@ cdef class Engine:
             asked.headers = <const AskedHeader*>j.view.headers
             asked.header_count = j.view.header_count
             outcome = policy.decide(decider, like, &asked)
+            if outcome == POLICY_AWAY:
+                if not final:
+                    j.away = policy.describe(decider, like, &asked)
+                    j.kind = ASK
+                return FRONT_ATTRIBUTES_UNAVAILABLE
         except ValueError:
             return FRONT_POLICY_INCOMPLETE
         if outcome == POLICY_ALLOWED:
@@ -664,6 +673,7 @@ cdef class Verdict:
     cdef readonly Route route
     cdef readonly Identity identity
     cdef readonly dict parameters
+    cdef readonly tuple away          # (principal, action, resource, context) of an ASK for entities, or None
 
     @property
     def target(self):
@@ -887,6 +897,12 @@ cdef class FrontDoor:
         cdef Judgement j = Judgement()
         self._judge(j, scope, final)
         self._count(j)
+        return self._copy(j, self._new_id())
+
+    def judge_again(self, dict scope not None):
+        """Judge a scope of which something was learned after an ASK: it may be an ASK for something else. Counts nothing."""
+        cdef Judgement j = Judgement()
+        self._judge(j, scope, False)
         return self._copy(j, self._new_id())
 
     cdef int _judge(self, Judgement j, dict scope, bint final) except -1:
@@ -1114,6 +1130,7 @@ cdef class FrontDoor:
         v.peer_trusted = j.view.peer_trusted
         v.route = j.route
         v.identity = j.identity
+        v.away = j.away
         v.parameters = {}
         if j.route is not None:
             for i in range(j.match.parameter_count):

@@ -30,6 +30,7 @@ cdef enum PolicyOutcome:
     POLICY_ALLOWED = 0
     POLICY_DENIED
     POLICY_INCOMPLETE          # a hole that nothing fills, or what fills it is none of its kind
+    POLICY_AWAY                # an entity is kept elsewhere and must be fetched first; until then denied
 
 cdef struct AskedHeader:
     Slice name
@@ -76,5 +77,7 @@ cdef class RoutePolicy:
     cdef Request principal_of(self, Decider decider, bytes subject)
     """Make what `decide` begins from: the principal's part of a request, to be kept with the token's identity."""
     cdef PolicyOutcome decide(self, Decider decider, Request like, const Asked* asked) except *
+    cdef tuple describe(self, Decider decider, Request like, const Asked* asked)
+    """Give the request that `decide` decides: (principal, action, resource, context), as `Decider.authorize` takes it."""
     cdef bint give(self, Decider decider, RequestC* request, Scratch* scratch, const Asked* asked) except -1
     cdef bint convert(self, Scratch* scratch, FieldKind kind, const char* text, Py_ssize_t length, Value* out) noexcept

@@ -228,7 +228,23 @@ cdef class RoutePolicy:
             allowed = decider.close_request(&request, scratch, complete)
         if not complete:
             return POLICY_INCOMPLETE
-        return POLICY_ALLOWED if allowed else POLICY_DENIED
+        if allowed:
+            return POLICY_ALLOWED
+        return POLICY_DENIED if request.run.missing is NULL else POLICY_AWAY
+
+    cdef tuple describe(self, Decider decider, Request like, const Asked* asked):
+        cdef RequestC request
+        cdef Scratch* scratch = decider.open_request(&request, like)
+        try:
+            self.give(decider, &request, scratch, asked)
+            return (
+                decider.store._uid(request.principal.node),
+                decider.store._uid(request.action.node),
+                decider.store._uid(request.resource.node),
+                decider.store.python_value(&request.run.variables[3], &scratch.arena),
+            )
+        finally:
+            decider.close_request(&request, scratch, False)
 
     cdef bint give(self, Decider decider, RequestC* request, Scratch* scratch, const Asked* asked) except -1:
         """Fill in action, resource and context; False where the request stays incomplete."""

@@ -9,6 +9,7 @@ from gateway._native.metrics import MetricsBlock
 from gateway._native.route_policy import DeciderCell, RoutePolicy
 from gateway._native.routes import Route, RouteSnapshot
 from gateway._native.token import Identity, TokenValidator
+from gateway._native.uid import EntityUid
 
 _Header = tuple[bytes, bytes]
 _Scope = MutableMapping[str, Any]
@@ -119,6 +120,9 @@ class Verdict:
     route: Route | None
     identity: Identity | None
     parameters: dict[str, str]
+    away: tuple[EntityUid, EntityUid, EntityUid, dict[str, Any]] | None
+    """Of an ASK for entities that must be fetched: principal, action, resource and context of the question; else None."""
+
     @property
     def target(self) -> bytes:
         """What goes upstream: the canonical path, less the route's `strip_prefix`, and the query."""
@@ -160,6 +164,9 @@ class FrontDoor:
 
     def judge_scope(self, scope: _Scope, final: bool = False) -> Verdict:
         """Judge a scope without answering it."""
+
+    def judge_again(self, scope: _Scope) -> Verdict:
+        """Judge a scope of which something was learned after an ASK: it may be an ASK for something else."""
 
 @final
 class Relayed:

@@ -106,6 +106,13 @@ _REFUSALS = {
     "policy_unavailable": Refusal(
         503, "policy_unavailable", "Policies unavailable", "the policies cannot be asked at the moment", retry_after_s=5
     ),
+    "attributes_unavailable": Refusal(
+        503,
+        "attributes_unavailable",
+        "Attributes unavailable",
+        "what the policies ask about cannot be fetched at the moment",
+        retry_after_s=5,
+    ),
     "internal_error": Refusal(500, "internal_error", "Internal error", "the gateway could not judge the request"),
 }
 

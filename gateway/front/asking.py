@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Final, Protocol
 
 from gateway._native.front import Engine, FrontDoor, Verdict
+from gateway._native.uid import EntityUid
 from gateway.front.asgi import Receive, Scope, Send
+
+ASKS_MAX: Final = 6  # for one request: its opaque token, its issuer's keys, its key, and entities that lead to others
 
 
 class Learner(Protocol):
-    """What can be asked when the hot path does not know."""
+    """What can be asked when the hot path does not know a token."""
 
     async def ask(self, reason: str, issuer_index: int, token: bytes, engine: Engine | None = None) -> str | None:
         """Learn what is missing to judge `token`; give None for "judge again", or the reason to refuse.
@@ -19,18 +22,53 @@ class Learner(Protocol):
         """
 
 
+class Fetcher(Protocol):
+    """What can be asked when a decision rests on entities that are kept elsewhere."""
+
+    async def fetch(
+        self, principal: EntityUid, action: EntityUid, resource: EntityUid, context: dict[str, Any]
+    ) -> str | None:
+        """Fetch what deciding the question needs; give None for "judge again", or the reason to refuse.
+
+        Never raises; ends within its own budget of time.
+        """
+
+
 class Asking:
     """Answer a request that the hot path asked about. Never lets a request pass by itself: the engine judges again."""
 
-    __slots__ = ("_learner",)
+    __slots__ = ("_fetcher", "_learner")
 
-    def __init__(self, learner: Learner) -> None:
+    def __init__(self, learner: Learner, fetcher: Fetcher | None = None) -> None:
         self._learner = learner
+        self._fetcher = fetcher
 
     async def __call__(self, door: FrontDoor, verdict: Verdict, scope: Scope, receive: Receive, send: Send) -> None:
-        refusal = await self._learner.ask(verdict.reason, verdict.issuer_index, verdict.token, door.engine)
+        refusal = await self.learn(door, verdict, scope)
         await door.finish(scope, receive, send, refusal)
 
-    async def learn(self, verdict: Verdict) -> str | None:
-        """Do the same for a listener that answers by itself (WebSocket): give None or the reason to refuse."""
-        return await self._learner.ask(verdict.reason, verdict.issuer_index, verdict.token)
+    async def learn(self, door: FrontDoor, verdict: Verdict, scope: Scope) -> str | None:
+        """Learn all that is missing; give None for "judge, for good", or the reason to refuse.
+
+        What was learned may lead to the next question: the key of a token, then the entities that its subject needs. Of
+        a token nothing is asked twice.
+        """
+        asked: set[str] = set()
+        for _ in range(ASKS_MAX):
+            if verdict.away is None and verdict.reason in asked:
+                return None
+            asked.add(verdict.reason)
+            refusal = await self._ask(door.engine, verdict)
+            if refusal is not None:
+                return refusal
+            verdict = door.judge_again(scope)
+            if verdict.kind != "ask":
+                return None
+        return None
+
+    async def _ask(self, engine: Engine, verdict: Verdict) -> str | None:
+        if verdict.away is None:
+            return await self._learner.ask(verdict.reason, verdict.issuer_index, verdict.token, engine)
+        if self._fetcher is None:
+            return verdict.reason
+        return await self._fetcher.fetch(*verdict.away)

@@ -29,7 +29,7 @@ class SocketDoor:
     async def __call__(self, door: FrontDoor, verdict: Verdict, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = refusal_of(verdict.reason)
         if verdict.kind == "ask":
-            learned = await self._asking.learn(verdict)
+            learned = await self._asking.learn(door, verdict, scope)
             verdict = door.judge_scope(scope, final=True)
             refusal = refusal_of(verdict.reason if learned is None else learned)
             if learned is not None:

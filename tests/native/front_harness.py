@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 from gateway._native.front import Engine, FrontDoor, Verdict
@@ -132,6 +132,14 @@ class Harness:
         return self.send(self.scope(method, target, headers, peer=peer, host=host))
 
     def send(self, scope: dict[str, Any]) -> Answer:
+        return self._answer(lambda receive, send: self.door(scope, receive, send))
+
+    def finish(self, scope: dict[str, Any]) -> Answer:
+        """Have a scope judged for good, as after an ASK."""
+        return self._answer(lambda receive, send: self.door.finish(scope, receive, send))
+
+    @staticmethod
+    def _answer(call: Callable[[Any, Any], Awaitable[None]]) -> Answer:
         sent: list[dict[str, Any]] = []
 
         async def send(message: MutableMapping[str, Any]) -> None:
@@ -141,7 +149,7 @@ class Harness:
             return {"type": "http.disconnect"}
 
         async def run() -> None:
-            await self.door(scope, receive, send)
+            await call(receive, send)
 
         asyncio.run(run())
         assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]

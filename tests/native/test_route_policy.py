@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from gateway._native.entities import EntityStore
 from gateway._native.route_policy import DeciderCell, Piece
 from gateway.config import RouteConfig
 from gateway.errors import ConfigError
@@ -259,3 +260,41 @@ def test_a_forbid_whose_error_lies_behind_a_false_clause_does_not_deny() -> None
 def test_a_permit_that_cannot_be_evaluated_hides_no_other() -> None:
     text = "permit (principal, action, resource) when { resource.nothing }; permit (principal, action, resource);"
     assert Asking(text).reason("/orders/1") == "ok"
+
+
+def sourced(route: RouteConfig = ROUTE) -> tuple[Asking, EntityStore]:
+    """Give a door whose orders are kept elsewhere, and none of them is here."""
+    door = Asking(OWN, route)
+    assert door.cell.decider is not None
+    store = door.cell.decider.store
+    store.source_type("Order")
+    store.evict([EntityUid("Order", "1")])
+    return door, store
+
+
+def test_an_entity_that_is_kept_elsewhere_is_asked_for_and_never_a_pass() -> None:
+    door, _ = sourced(context_route(tenant="{header.x-tenant}"))
+    scope = door.scope("GET", "/orders/1", [bearer(mint(sub="alice")), ("x-tenant", "acme")])
+    asked = door.door.judge_scope(scope)
+    assert (asked.kind, asked.reason) == ("ask", "attributes_unavailable")
+    assert asked.away == (ALICE, EntityUid("Action", "read"), EntityUid("Order", "1"), {"tenant": "acme"})
+    final = door.door.judge_scope(scope, final=True)
+    assert (final.kind, final.reason, final.away) == ("deny", "attributes_unavailable", None)
+
+
+def test_what_was_fetched_decides_in_the_hot_path() -> None:
+    door, store = sourced()
+    scope = door.scope("GET", "/orders/1", [bearer(mint(sub="alice"))])
+    store.put(EntityUid("Order", "1"), {"owner": ALICE})
+    assert door.door.judge_scope(scope).reason == "ok"
+    store.evict([EntityUid("Order", "1")])
+    assert door.door.judge_again(scope).kind == "ask"
+    store.settle([EntityUid("Order", "1")])
+    assert door.door.judge_scope(scope).reason == "policy_denied"
+
+
+def test_a_request_without_its_entities_is_503_when_nobody_can_fetch_them() -> None:
+    door, _ = sourced()
+    scope = door.scope("GET", "/orders/1", [bearer(mint(sub="alice"))])
+    answer = door.finish(scope)
+    assert (answer.status, answer.one("retry-after")) == (503, "5")
