@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from gateway.config import PolicyConfig, RelationsConfig
 from gateway.errors import ConfigError
 from gateway.front import relations as module
 from gateway.front.policies import Policies, PolicyPlan
-from gateway.stores.relations import RelationStore
+from gateway.stores.relations import RelationPage, RelationStore
 from tests.unit.policy.relation_world import ManualClock, relation
 from tests.unit.policy.test_relation_follower import TroubledStore
 
@@ -33,6 +34,22 @@ class KeptStore(TroubledStore):
     """A store that several open and close, and that lives on."""
 
     opened = closed = 0
+
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__(clock)
+        self.may_be_read = asyncio.Event()  # whole; the log always may
+        self.may_be_read.set()
+
+    @contextlib.contextmanager
+    def not_read_whole(self) -> Iterator[None]:
+        """Hold up whoever begins to read all relations."""
+        self.may_be_read.clear()
+        yield
+        self.may_be_read.set()
+
+    async def read_all(self, cursor: str, limit: int) -> RelationPage:
+        await self.may_be_read.wait()
+        return await super().read_all(cursor, limit)
 
     async def close(self) -> None:
         self.closed += 1
@@ -191,7 +208,7 @@ async def test_until_the_new_entities_have_their_relations_the_former_follow_eve
     world.put_entities("1")
     second = world.plan()
     assert second.following is not None
-    async with second.following.follower._reading:  # its reading does not get on
+    with world.store().not_read_whole():
         world.policies.commit(second)
         revision = await world.store().write([], [relation("Doc:1#viewers@User:bob")])
         await at(plan, revision)
@@ -238,7 +255,7 @@ async def test_a_reload_that_comes_meanwhile_goes_before(world: World) -> None:
     world.put_entities("1")
     second = world.plan()
     assert second.following is not None
-    async with second.following.follower._reading:
+    with world.store().not_read_whole():
         world.policies.commit(second)
         world.put_entities("2")
         third = world.plan()
