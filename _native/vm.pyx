@@ -777,6 +777,22 @@ cdef class Decider:
         finally:
             scratch_give(scratch)
 
+    def lacks(self, Request request not None):
+        """Return the entity that must be fetched before a door can decide a prepared request; None where it can.
+
+        Doors look at cheap clauses first, so it may be another one than `Answer.missing`.
+        """
+        cdef Scratch* scratch
+        cdef int fault = 0
+        self.check_request(request)
+        scratch = scratch_take()
+        try:
+            self.start(&request.c.run, &scratch.arena, scratch)
+            rules_allow_strictly(&self.index, &request.c, &fault)
+            return None if request.c.run.missing is NULL else self.store._uid(request.c.run.missing)
+        finally:
+            scratch_give(scratch)
+
     def decide_all(self, list requests not None):
         """Return whether each of several prepared requests is allowed, in their order; releases the GIL meanwhile."""
         cdef Py_ssize_t count = len(requests), at

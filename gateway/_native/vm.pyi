@@ -165,6 +165,12 @@ class Decider:
     def answer(self, request: Request) -> Answer:
         """Return the Answer to a prepared request."""
 
+    def lacks(self, request: Request) -> EntityUid | None:
+        """Return the entity that must be fetched before a door can decide a prepared request; None where it can.
+
+        Doors look at cheap clauses first, so it may be another one than `Answer.missing`.
+        """
+
     def decide_all(self, requests: list[Request]) -> list[bool]:
         """Return whether each of several prepared requests is allowed, in their order; releases the GIL meanwhile."""
 

@@ -140,6 +140,22 @@ def test_a_prepared_request_follows_what_is_fetched_and_let_go() -> None:
     assert deciding.answer(ready).errors == {"policy0"}
 
 
+def test_a_door_may_lack_another_entity_than_the_diagnosis() -> None:
+    store = store_with("User", "Doc")
+    clauses = "when { [1, 2, 3].contains(principal.n + 1 - 1) } when { resource has owner }"
+    deciding = decider(store, f"permit(principal, action, resource) {clauses};")
+    ready = deciding.prepare(ALICE, VIEW, DOC)
+    assert deciding.answer(ready).missing == ALICE
+    assert deciding.lacks(ready) == DOC  # `has` is cheap
+    store.settle([DOC])
+    assert deciding.lacks(ready) is None  # it is denied, whoever she is
+    store.put(DOC, {"owner": 1})
+    assert deciding.lacks(ready) == ALICE
+    store.put(ALICE, {"n": 2})
+    assert deciding.lacks(ready) is None
+    assert deciding.decide(ready)
+
+
 # --- the store
 
 
