@@ -9,6 +9,7 @@ from gateway.stores.base import ORIGIN, Revision, RevocationBatch, RevocationRow
 
 if TYPE_CHECKING:
     from gateway.stores.attributes import AttributeSource
+    from gateway.stores.decisions import DecisionStore
     from gateway.stores.relations import RelationStore
     from gateway.stores.rows import RowLayout, RowStore
     from gateway.types import Secret
@@ -20,6 +21,7 @@ __all__ = [
     "RevocationRow",
     "RevocationStore",
     "open_attribute_source",
+    "open_decision_store",
     "open_relation_store",
     "open_store",
 ]
@@ -82,6 +84,26 @@ def open_attribute_source(
     from gateway.stores.attributes_rows import LAYOUT, RowAttributeSource
 
     return RowAttributeSource(_open_rows(LAYOUT, url, run_dir / ENTITIES_FILE, poll_ms), name)
+
+
+def open_decision_store(url: str) -> DecisionStore:
+    """Return the store of decisions that `url` names: "" for none, "memory:", "redis://", "rediss://" or "unix://".
+
+    Nothing is connected yet. Raises ValueError for anything else. Belongs to the event loop that first uses it.
+    """
+    if url == "":
+        from gateway.stores.decisions import NoDecisionStore
+
+        return NoDecisionStore()
+    if url == "memory:":
+        from gateway.stores.decisions_memory import MemoryDecisionStore
+
+        return MemoryDecisionStore()
+    if url.startswith(("redis://", "rediss://", "unix://")):
+        from gateway.stores.decisions_redis import RedisDecisionStore
+
+        return RedisDecisionStore(url)
+    raise ValueError(f"unknown kind of store `{url.partition(':')[0]}`")
 
 
 def _open_rows(layout: RowLayout, url: str, file: Path, poll_ms: int) -> RowStore:
