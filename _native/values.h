@@ -129,7 +129,7 @@ typedef struct EntityNode {
     uint32_t child_count;
     uint32_t child_capacity;
     uint32_t walked_child_count;
-    uint32_t references; /* of a store's node: values and programs that name it; from NODE_PINNED - 1 it stays for good */
+    uint32_t references; /* of a store's node: values and programs that name it; so many that it stays: NODE_PINNED */
 } EntityNode;
 #define NODE_PINNED 0xFFFFFFFFu
 

@@ -983,6 +983,38 @@ cdef class Decider:
         finally:
             scratch_give(scratch)
 
+    def candidates(self, EntityUid principal not None, EntityUid action not None):
+        """Return (number, is sure) of each policy whose head can hold for these two, whatever the resource.
+
+        Not sure is a head that asks what one of them is in, where that must be fetched first.
+        """
+        cdef Scratch* scratch = scratch_take()
+        cdef const Store* store = &self.store.c
+        cdef const RuleC* rule
+        cdef const EntityNode* who
+        cdef const EntityNode* what
+        cdef uint32_t number
+        cdef bint is_unsure
+        cdef list found = []
+        self.store.hold()       # what is made here may wake the collector, and that other threads
+        try:
+            who = self.store.node_of_request(principal, &scratch.arena)
+            what = self.store.node_of_request(action, &scratch.arena)
+            for number in range(self.index.rule_count):
+                rule = self.index.rules[number]
+                is_unsure = bound_unknown(store, &rule.principal, who)
+                if not is_unsure and not bound_holds(store, &rule.principal, who):
+                    continue
+                if not rule_action_holds(store, rule, what):
+                    if rule.action_op != BOUND_IN or entity_away(store, what) is NULL:
+                        continue
+                    is_unsure = True
+                found.append((number, not is_unsure))
+            return found
+        finally:
+            self.store.release()
+            scratch_give(scratch)
+
     def evaluate(self, Program program not None, Request request not None):
         """Run the program of an expression; return (code, value, pc): code is None where there is a value."""
         cdef Scratch* scratch = NULL

@@ -198,6 +198,12 @@ class Decider:
         the instruction that failed, or that ended it.
         """
 
+    def candidates(self, principal: EntityUid, action: EntityUid) -> list[tuple[int, bool]]:
+        """Return (number, is sure) of each policy whose head can hold for these two, whatever the resource.
+
+        Not sure is a head that asks what one of them is in, where that must be fetched first.
+        """
+
     def evaluate(self, program: Program, request: Request) -> tuple[str | None, Any, int]:
         """Run the program of an expression; return (code, value, pc): code is None where there is a value."""
 

@@ -271,3 +271,22 @@ def test_deciders_are_bound_while_others_decide_without_the_lock() -> None:
     assert decider.decide_all(requests) == expected
     assert rounds
     assert all(rounds)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_candidates_are_all_whose_heads_hold_for_principal_and_action(seed: int) -> None:
+    source = random.Random(seed)
+    store = entities(source)
+    decider = decider_of(store, [rule for _ in range(60) for rule in rules_of(policy(source))])
+    for _ in range(20):
+        who, what = source.choice(USERS), source.choice(ACTIONS)
+        said = decider.run_each(decider.prepare(who, what, source.choice(DOCS)))
+        wanted = [(number, True) for number, (part, *_) in enumerate(said) if part not in ("principal", "action")]
+        assert decider.candidates(who, what) == wanted
+    assert decider.candidates(EntityUid("Nobody", "x"), EntityUid("Nothing", "y")) == [
+        (number, True)
+        for number, (part, *_) in enumerate(
+            decider.run_each(decider.prepare(EntityUid("Nobody", "x"), EntityUid("Nothing", "y"), DOCS[0]))
+        )
+        if part not in ("principal", "action")
+    ]

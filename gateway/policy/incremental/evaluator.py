@@ -54,7 +54,7 @@ class Residual:
 
 
 def _always(policy: Policy) -> bool:
-    return policy.statement.resource.op == "any" and not policy.statement.conditions
+    return not policy.statement.conditions and all(constraint.op == "any" for constraint in policy.scope())
 
 
 def _without_true(body: Expr) -> Expr:
@@ -119,18 +119,23 @@ class IncrementalEvaluator:
         partial = Partial({"principal": principal, "action": action}, value_of, (EvaluationError,))
         partial.reads |= {principal, action}  # heads ask what they are in
         left = []
-        for policy in self.engine.policies.policies.values():
-            statement = self._reduced(policy, principal, action, partial)
+        policies, ids = self.engine.policies.policies, self.engine.ids
+        for number, is_sure in self.engine.candidates(principal, action):
+            policy = policies[ids[number]]
+            if not is_sure:
+                # What the head asks has to be fetched first. The whole policy stays: deciding by it fails.
+                partial.reads |= store.away(principal) | store.away(action)
+                left.append(policy)
+                continue
+            statement = self._reduced(policy, partial)
             if statement is not None:
                 left.append(Policy(policy.id, statement))
         engine = Engine(PolicySet(left), self.engine.entities)  # the schema's actions are there already
         return Residual(principal, action, engine, {uid: store.version(uid) for uid in partial.reads})
 
-    def _reduced(self, policy: Policy, principal: EntityUid, action: EntityUid, partial: Partial) -> Statement | None:
-        """Give what is left of a policy, or None where it can hold for no resource and no context."""
-        of_principal, of_action, of_resource = policy.scope()
-        if not self._holds(of_principal, principal) or not self._holds(of_action, action):
-            return None
+    @staticmethod
+    def _reduced(policy: Policy, partial: Partial) -> Statement | None:
+        """Give what is left of a policy whose head holds so far; None where it holds for no resource and no context."""
         conditions: list[tree.Condition] = []
         for condition in policy.statement.conditions:
             body = _without_true(partial.reduce(condition.body))
@@ -142,18 +147,7 @@ class IncrementalEvaluator:
             conditions.append(tree.Condition(condition.kind, body, start=condition.start, end=condition.end))
             if decided is not None:
                 break  # what follows is never looked at
-        statement = policy.statement
+        statement, of_resource = policy.statement, policy.scope()[2]
         return Statement(
             statement.effect, Constraint(), Constraint(), of_resource, tuple(conditions), statement.annotations
         )
-
-    def _holds(self, constraint: Constraint, uid: EntityUid) -> bool:
-        if constraint.op == "any":
-            return True
-        if constraint.type is not None and constraint.type != uid.type:
-            return False
-        if constraint.op == "is":
-            return True
-        if constraint.op == "==":
-            return constraint.entities == (uid,)
-        return any(self.engine.store.is_in(uid, entity) for entity in constraint.entities)

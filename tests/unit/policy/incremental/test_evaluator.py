@@ -183,3 +183,52 @@ def test_the_one_not_asked_for_longest_goes_first() -> None:
     assert evaluator.computed == 3
     evaluator.residual(BOB, VIEW)
     assert evaluator.computed == 4
+
+
+def test_the_store_does_not_grow_by_residuals_that_went() -> None:
+    """A hundred thousand principals that nobody else names, one after the other."""
+    evaluator = evaluator_of(
+        "permit (principal, action, resource) when { principal == resource.owner || [principal].contains(context.a) };",
+        capacity=10,
+    )
+    sizes = []
+    for number in range(100_000, 200_000):
+        assert not evaluator.allows(EntityUid("User", f"{number}"), VIEW, DOCUMENT)
+        if number % 1_000 == 0:
+            sizes.append(evaluator.engine.store.memory_bytes)
+    assert evaluator.computed == 100_000
+    assert max(sizes[10:]) == max(sizes[1:10])
+
+
+def test_what_has_to_be_fetched_is_left_open_until_it_is_here() -> None:
+    entities = Entities([Entity(DOCUMENT, {"level": 5})])
+    entities.store.source_type("User")
+    policies = PolicySet.parse(
+        "permit (principal, action, resource);"
+        'forbid (principal in Group::"guests", action, resource);'
+        "forbid (principal, action, resource) when { principal.level > resource.level };"
+    )
+    evaluator = IncrementalEvaluator(Engine(policies, entities))
+    assert evaluator.residual(ALICE, VIEW).decided is None
+    assert evaluator.authorize(ALICE, VIEW, DOCUMENT).faults == ("entity_not_resident",)
+    assert not evaluator.allows(ALICE, VIEW, DOCUMENT)
+    entities.upsert([Entity(ALICE, {"level": 1})])
+    assert evaluator.allows(ALICE, VIEW, DOCUMENT)
+    assert list(evaluator.residual(ALICE, VIEW).policies.policies) == ["policy0", "policy2"]
+    entities.upsert([Entity(ALICE, {"level": 1}, (GUESTS,))])
+    assert evaluator.residual(ALICE, VIEW).decided is False
+
+
+def test_a_group_that_has_to_be_fetched_leaves_heads_open() -> None:
+    entities = Entities([Entity(ALICE, {}, (STAFF,)), Entity(DOCUMENT)])
+    entities.store.source_type("Group")
+    policies = PolicySet.parse(
+        "permit (principal, action, resource);"
+        'forbid (principal is User in Group::"guests", action in [Action::"view"], resource);'
+    )
+    evaluator = IncrementalEvaluator(Engine(policies, entities))
+    assert evaluator.authorize(ALICE, VIEW, DOCUMENT).missing == STAFF
+    entities.upsert([Entity(STAFF)])
+    assert evaluator.residual(ALICE, VIEW).decided is True
+    entities.upsert([Entity(STAFF, {}, (GUESTS,))])
+    assert not evaluator.allows(ALICE, VIEW, DOCUMENT)
