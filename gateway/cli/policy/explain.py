@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gateway.cli.output import as_json_option, mark, say
+from gateway.cli.output import as_json_option, config_option, mark, say
 from gateway.cli.policy.input import entities_option, fail_policy, path_argument, read, schema_option
+from gateway.cli.policy.relations import fill_relations, relations_option
+from gateway.cli.relation.store import path_document
 
 if TYPE_CHECKING:
     from gateway.policy.explanation import Operand, PolicyExplanation
+    from gateway.policy.relation_explanation import RelationTest
 
 
 @click.command("explain")
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 @schema_option
 @entities_option
 @click.option("--all", "everything", is_flag=True, help="Also the policies whose head does not fit.")
+@relations_option
+@config_option
 @as_json_option
 def command(
     *,
@@ -34,19 +39,24 @@ def command(
     context: str,
     schema: Path | None,
     entities: Path | None,
+    relations: str,
+    file: Path | None,
     everything: bool,
     as_json: bool,
 ) -> None:
     """Decide one request over the policies under PATH, and say what became of each policy.
 
-    Of a policy that did not hold, the clause that failed is shown, with the values of its parts.
+    Of a policy that did not hold, the clause that failed is shown, with the values of its parts; of one that asks for
+    relations, the way over which the asker stands in them.
     """
     from gateway.policy.engine import Engine
     from gateway.policy.faults import PolicyFault
+    from gateway.policy.relation_explanation import relation_tests
     from gateway.policy.requests import parse_context, validate_request
     from gateway.policy.testing.running import parse_uid
 
     folder = read(path, schema, entities, as_json)
+    source = fill_relations(folder, path, relations, file, as_json)
     try:
         who, what, which = parse_uid(principal), parse_uid(action), parse_uid(resource)
         text = Path(context[1:]).read_text(encoding="utf-8") if context.startswith("@") else context
@@ -55,12 +65,16 @@ def command(
             validate_request(folder.schema, who, what, which, values)
         engine = Engine(folder.policies, folder.entities, folder.schema)
         explained = engine.explain(who, what, which, values)
+        request = engine.prepare(who, what, which, values)
     except PolicyFault as error:
         fail_policy(error, as_json)
     except OSError as error:
         raise click.UsageError(f"`{context[1:]}`: {(error.strerror or 'cannot be read').lower()}") from None
     heads = ("principal", "action", "resource")
     shown = [each for each in explained.policies if everything or each.clause not in heads]
+    asked = {
+        each.policy_id: relation_tests(engine, engine.policies.policies[each.policy_id], request) for each in shown
+    }
     answer = explained.answer
     document = {
         "ok": True,
@@ -68,16 +82,24 @@ def command(
         "reasons": sorted(answer.reasons),
         "errors": sorted(answer.errors),
         "faults": list(answer.faults),
-        "policies": [_document(each) for each in shown],
+        "relations": source,
+        "policies": [
+            {**_document(each), "relations": [_relation_document(test) for test in asked[each.policy_id]]}
+            for each in shown
+        ],
     }
 
     def speak() -> None:
         click.echo(f"{mark(answer.allowed)} {document['decision']}: {_why(sorted(answer.reasons), answer.allowed)}")
         for each in shown:
             _speak(each)
+            for test in asked[each.policy_id]:
+                _speak_relation(test)
         left = len(explained.policies) - len(shown)
         if left:
             click.echo(f"· {left} more, whose head does not fit (--all shows them)")
+        if any(asked.values()) and not source:
+            click.echo("· no relations were read (--relations says from where)")
 
     say(document, as_json, speak)
 
@@ -96,6 +118,23 @@ def _speak(each: PolicyExplanation) -> None:
         click.echo(f"      {each.clause}{code}: {' '.join(each.text.split())}")
     for operand in each.operands:
         click.echo(f"        {' '.join(operand.text.split())} is {_shown(operand)}")
+
+
+def _speak_relation(test: RelationTest) -> None:
+    verb = "does not stand" if test.path is None else "stands"
+    click.echo(f"      {' '.join(test.text.split())}: {test.subject} {verb} in {test.asked}")
+    for step in test.path or ():
+        click.echo(f"        {step}")
+
+
+def _relation_document(test: RelationTest) -> dict[str, object]:
+    return {
+        "text": test.text,
+        "subject": str(test.subject),
+        "asked": str(test.asked),
+        "stands": test.path is not None,
+        "path": path_document(test.path),
+    }
 
 
 def _shown(operand: Operand) -> str:

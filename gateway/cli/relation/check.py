@@ -9,7 +9,7 @@ import click
 
 from gateway.cli.output import as_json_option, config_option, fail, mark, say
 from gateway.cli.policy.input import fail_policy
-from gateway.cli.relation.store import fill, graph_of, in_store, load
+from gateway.cli.relation.store import fill, graph_of, in_store, load, path_document
 
 
 @click.command("check")
@@ -40,7 +40,6 @@ def command(relation: str, file: Path | None, as_json: bool) -> None:
     in_store(loaded, lambda store: fill(store, graph), as_json)
     path = relation_path(graph, child, asked.object, asked.relation)
     stands = path is not None
-    steps = [{"lower": str(step.lower), "upper": str(step.upper), "how": step.how} for step in path or ()]
 
     def speak() -> None:
         verb = "stands" if stands else "does not stand"
@@ -48,5 +47,5 @@ def command(relation: str, file: Path | None, as_json: bool) -> None:
         for step in path or ():
             click.echo(f"  {step}")
 
-    say({"ok": True, "stands": stands, "path": steps}, as_json, speak)
+    say({"ok": True, "stands": stands, "path": path_document(path)}, as_json, speak)
     sys.exit(0 if stands else 1)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gateway.config import LoadedConfig
     from gateway.policy.folder import FolderReader
     from gateway.policy.policy_files import FolderState
+    from gateway.policy.relation_paths import PathStep
     from gateway.policy.relation_rules import RelationRules
     from gateway.policy.relations import RelationGraph
     from gateway.stores.relations import Relation, RelationStore
@@ -174,3 +175,8 @@ def document_of(relation: Relation) -> dict[str, object]:
         "subject": str(relation.subject),
         "expires_at": relation.expires_at_s,
     }
+
+
+def path_document(path: Sequence[PathStep] | None) -> list[dict[str, str]]:
+    """Give the way up to a relation for `--json`; nothing where there is none."""
+    return [{"lower": str(step.lower), "upper": str(step.upper), "how": step.how} for step in path or ()]

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from gateway.cli.policy import policy as policy_group
 from gateway.cli.relation import relation as group
+from gateway.stores import RELATIONS_FILE
 from tests.real.gateway import issuer_toml
 
 SCHEMA = """
@@ -183,3 +185,69 @@ def test_every_verb_is_described() -> None:
         assert f"  {verb} " in shown
         assert "RELATION" in CliRunner().invoke(group, [verb, "--help"]).output or verb == "list"
     assert CliRunner().invoke(group, ["rename"]).exit_code == 2
+
+
+# --- `policy explain`
+
+
+def explain(folder: Path, *arguments: str) -> Result:
+    asked = ("--principal", 'User::"eve"', "--action", 'Action::"read"', "--resource", 'Doc::"1"')
+    entities = ("--entities", str(folder / "entities.json"))
+    return CliRunner().invoke(policy_group, ["explain", str(folder / "policies"), *asked, *entities, *arguments])
+
+
+WAY = """\
+✓ allow: by policy0
+  policy0 (permit): ✓ holds
+      principal in resource.viewers: User::"eve" stands in Doc::"1"#viewers
+        User::"eve" in Team::"eng"#members (relation)
+        Team::"eng"#members in Folder::"top"#viewers (relation)
+        Folder::"top"#viewers in Doc::"1"#viewers (inherits folder.viewers)
+"""
+
+
+def test_an_explanation_shows_the_way_by_the_configs_store(config: Path, tmp_path: Path) -> None:
+    document(config, "add", TOP, EVE)
+    assert explain(tmp_path, "-c", str(config)).output == WAY
+    told = json.loads(explain(tmp_path, "-c", str(config), "--json").output)
+    assert told["relations"] == f"the store of {config}"
+    [test] = told["policies"][0]["relations"]
+    assert (test["subject"], test["asked"], test["stands"]) == ('User::"eve"', 'Doc::"1"#viewers', True)
+    assert [step["how"] for step in test["path"]] == ["relation", "relation", "folder.viewers"]
+
+
+def test_an_explanation_takes_relations_out_of_a_file_or_a_store(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "tuples.txt").write_text(f"{TOP}\n\n{EVE}\n")
+    assert explain(tmp_path, "--relations", str(tmp_path / "tuples.txt")).output == WAY
+    document(config, "add", TOP, EVE)
+    store = f"sqlite:{tmp_path / 'run' / RELATIONS_FILE}"
+    assert explain(tmp_path, "--relations", store).output == WAY
+
+
+def test_an_explanation_without_relations_says_so(tmp_path: Path, config: Path) -> None:
+    shown = explain(tmp_path).output
+    assert 'principal in resource.viewers: User::"eve" does not stand in Doc::"1"#viewers\n' in shown
+    assert shown.endswith("· no relations were read (--relations says from where)\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("\nnonsense\n", "tuples.txt:2: `nonsense` is no relation"),
+        ('Doc::"1"#owners@User::"eve"', "`Doc` has no relation `owners`"),
+        (None, "no such file or directory"),
+    ],
+)
+def test_an_explanation_refuses_what_are_no_relations(
+    config: Path, tmp_path: Path, text: str | None, problem: str
+) -> None:
+    if text is not None:
+        (tmp_path / "tuples.txt").write_text(text)
+    result = explain(tmp_path, "--relations", str(tmp_path / "tuples.txt"))
+    assert (result.exit_code, problem in result.output) == (1, True)
+
+
+def test_a_schema_without_relations_has_none_to_read(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "policies" / "s.cedarschema").write_text(SCHEMA.replace("@relation", "@rel").replace("@inherits", "@i"))
+    (tmp_path / "entities.json").write_text("[]")
+    assert "the schema has no relations" in explain(tmp_path, "--relations", "tuples.txt").output
