@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, runtime_checkable
+from typing import Any, Final, NoReturn, Protocol, runtime_checkable
 
 from gateway._native.uid import EntityUid
 from gateway.stores.base import Revision
@@ -163,8 +163,27 @@ def check_entity(uid: EntityUid, body: bytes) -> None:
     if len(body) > BODY_BYTES_MAX:
         raise ValueError(f"`{uid}` has more than {BODY_BYTES_MAX} bytes")
     try:
-        value = json.loads(body.decode())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"the body of `{uid}` is no JSON") from error
+        value = load_json(body)
+    except ValueError as error:
+        raise ValueError(f"the body of `{uid}` is no JSON: {error}") from error
     if not isinstance(value, dict) or not MEMBERS.issuperset(value):
         raise ValueError(f"the body of `{uid}` is no object of `attrs`, `parents` and `tags`")
+
+
+def load_json(text: bytes) -> Any:
+    """Read a JSON text strictly: UTF-8, every name once in its object, integers as they are. Raises ValueError."""
+    try:
+        return json.loads(text.decode(), object_pairs_hook=_object, parse_constant=_constant)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("a name stands twice in an object")
+    return made
+
+
+def _constant(name: str) -> NoReturn:
+    raise ValueError(f"`{name}` is no number")

@@ -8,6 +8,7 @@ that is not there.
 
 from __future__ import annotations
 
+import json
 import ssl
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,7 +18,15 @@ import orjson
 
 from gateway._native.uid import EntityUid
 from gateway.errors import StoreUnavailable
-from gateway.stores.attributes import BODY_BYTES_MAX, MEMBERS, AttributeBatch, can_be_kept, check_read
+from gateway.stores.attributes import (
+    BODY_BYTES_MAX,
+    MEMBERS,
+    AttributeBatch,
+    can_be_kept,
+    check_read,
+    check_uid,
+    load_json,
+)
 from gateway.stores.base import ORIGIN
 from gateway.stores.fetch import Fetcher, FetchFailed, check_address
 from gateway.types import Secret
@@ -78,7 +87,7 @@ class HTTPAttributeSource:
 
 def _entities(answer: bytes) -> dict[EntityUid, bytes]:
     """Read Cedar's entity JSON, each entity as the text of its body. Raises ValueError for what is none."""
-    items = orjson.loads(answer)
+    items = load_json(answer)
     if not isinstance(items, list):
         raise ValueError("not an array")
     found: dict[EntityUid, bytes] = {}
@@ -88,7 +97,8 @@ def _entities(answer: bytes) -> dict[EntityUid, bytes]:
         uid = _uid(item.pop("uid"))
         if not MEMBERS.issuperset(item):
             raise ValueError(f"`{uid}` has other members than `attrs`, `parents` and `tags`")
-        body = orjson.dumps(item)
+        # Not by orjson, which makes another number of an integer that is too large for Cedar.
+        body = json.dumps(item, ensure_ascii=False, separators=(",", ":")).encode()
         if len(body) > BODY_BYTES_MAX:
             raise ValueError(f"`{uid}` has more than {BODY_BYTES_MAX} bytes")
         if found.setdefault(uid, body) != body:
@@ -101,7 +111,9 @@ def _uid(value: Any) -> EntityUid:
         case {"__entity": inner} if len(value) == 1:
             return _uid(inner)
         case {"type": str(kind), "id": str(identifier)} if len(value) == 2:
-            return EntityUid(kind, identifier)
+            uid = EntityUid(kind, identifier)
+            check_uid(uid)
+            return uid
     raise ValueError("a `uid` is no object of `type` and `id`")
 
 

@@ -243,6 +243,8 @@ async def test_a_write_that_is_too_large_or_wrong_is_refused_whole(source: Follo
         ([(user("good"), EMPTY), (user("a"), b"{")], [], "no JSON"),
         ([(user("good"), EMPTY), (user("a"), b"\xff{}")], [], "no JSON"),
         ([(user("good"), EMPTY), (user("a"), b"[" * 100_000)], [], "no JSON"),
+        ([(user("good"), EMPTY), (user("a"), b'{"attrs":{},"attrs":{}}')], [], "stands twice"),
+        ([(user("good"), EMPTY), (user("a"), b'{"attrs":{"a":NaN}}')], [], "no number"),
         ([(user("good"), EMPTY), (user("a"), b"[]")], [], "no object"),
         ([(user("good"), EMPTY), (user("a"), b'{"attributes":{}}')], [], "no object"),
         ([(user("good"), EMPTY), (user("a\0b"), EMPTY)], [], "NUL"),

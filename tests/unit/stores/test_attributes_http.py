@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
@@ -31,6 +32,7 @@ class RealDirectory(RealIssuer):
     """A peer that can misbehave, with entities to answer with."""
 
     answer: object = ()
+    raw: bytes | None = None  # instead of it
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,6 +41,15 @@ class RealDirectory(RealIssuer):
     def _document(self, path: str, headers: dict[str, str], body: bytes) -> tuple[int, object]:
         self.questions.append(json.loads(body))
         return 200, self.answer
+
+    async def _honest(
+        self, mode: Mode, path: str, headers: dict[str, str], body: bytes, writer: asyncio.StreamWriter
+    ) -> bool:
+        if self.raw is None:
+            return await super()._honest(mode, path, headers, body, writer)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(self.raw) + self.raw)
+        await writer.drain()
+        return True
 
     @property
     def url(self) -> str:
@@ -147,6 +158,24 @@ async def test_one_element_that_is_no_entity_makes_the_answer_unusable(
     directory.answer = answer
     with pytest.raises(StoreUnavailable, match=reason):
         await source.read([ALICE])
+
+
+async def test_what_cedar_would_refuse_is_not_mended_on_the_way(
+    directory: RealDirectory, source: HTTPAttributeSource
+) -> None:
+    directory.answer = [item("alice", attrs={"n": 2**70})]
+    assert (await source.read([ALICE])).found[ALICE] == b'{"attrs":{"n":1180591620717411303424}}'
+    for text in (
+        b'[{"uid":{"type":"User","id":"alice"},"attrs":{"a":1,"a":2}}]',
+        b'[{"uid":{"type":"User","id":"alice"},"attrs":{"a":NaN}}]',
+        b'[{"uid":{"type":"User","id":"\xff"}}]',
+        b'[{"uid":{"type":"User","id":"\\ud800"}}]',
+        b'[{"uid":{"type":"User","id":"alice"},"attrs":{"a":"\\ud800"}}]',
+        b"[" * 100_000,
+    ):
+        directory.raw = text
+        with pytest.raises(StoreUnavailable, match="does not answer with entities"):
+            await source.read([ALICE])
 
 
 async def test_a_service_that_is_away_is_a_fault_and_closing_is_harmless(directory: RealDirectory) -> None:
