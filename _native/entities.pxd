@@ -83,6 +83,7 @@ cdef extern from "values.h" nogil:
         Field fields[0]
     ctypedef struct Arena:
         size_t limit
+        size_t first_bytes
     int value_compare(const Value* a, const Value* b)
     void* arena_take(Arena* arena, size_t size)
     void arena_reset(Arena* arena)

@@ -277,6 +277,7 @@ typedef struct {
     size_t used;  /* of `chunk` */
     size_t total; /* of all chunks */
     size_t limit;
+    size_t first_bytes; /* of the first chunk; 0: ARENA_CHUNK_BYTES. For what is kept in great numbers */
     const Text **names; /* of KEY_OF_REQUEST, KEY_OF_REQUEST + 1, …; in this arena's own memory */
     uint32_t name_count;
     uint32_t name_capacity;
@@ -295,7 +296,8 @@ static inline void *arena_take(Arena *arena, size_t size) {
         arena->used += size;
         return chunk->bytes + start;
     }
-    wanted = size > ARENA_CHUNK_BYTES ? size : ARENA_CHUNK_BYTES;
+    wanted = chunk == NULL && arena->first_bytes ? arena->first_bytes : ARENA_CHUNK_BYTES;
+    if (size > wanted) wanted = size;
     if (arena->total + wanted > arena->limit && arena->total + size > arena->limit) return NULL;
     chunk = (ArenaChunk *)malloc(sizeof(ArenaChunk) + wanted);
     if (chunk == NULL) return NULL;
@@ -326,7 +328,7 @@ static inline void arena_reset(Arena *arena) {
     ArenaChunk *chunk = arena->chunk;
     arena->names = NULL;
     arena->name_count = arena->name_capacity = 0;
-    if (chunk != NULL && chunk->next == NULL && chunk->size == ARENA_CHUNK_BYTES) {
+    if (chunk != NULL && chunk->next == NULL && chunk->size <= ARENA_CHUNK_BYTES) {
         arena->used = 0;
         return;
     }

@@ -448,6 +448,7 @@ cdef inline void run_start(Run* run, const Store* store, Arena* arena, Scratch* 
 
 cdef enum:
     FILL_TRIES = 100     # times that a request is read anew because entities changed meanwhile
+    REQUEST_BYTES = 1024  # room that a prepared request begins with
 
 
 cdef inline void stamp_fill(const Store* store, Stamp* stamp) noexcept nogil:
@@ -531,6 +532,7 @@ cdef class Request:
 
     def __cinit__(self):
         self.arena.limit = VM_MEMORY_MAX
+        self.arena.first_bytes = REQUEST_BYTES      # thousands are kept, one a token
 
     def __dealloc__(self):
         arena_free(&self.arena)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -348,6 +351,22 @@ def test_a_request_belongs_to_its_store(store: EntityStore) -> None:
     request = decider(store, "").prepare(ALICE, VIEW, DOC)
     with pytest.raises(ValueError, match="other entities"):
         decider(EntityStore(), "").decide(request)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells so what a process holds")
+@pytest.mark.skipif("libasan" in os.environ.get("LD_PRELOAD", ""), reason="the sanitizer takes its own memory")
+def test_a_prepared_request_is_small(store: EntityStore) -> None:
+    """Thousands are kept, one a token; each once held 16 KiB of room."""
+    deciding = decider(store, "")
+    unknown = [EntityUid("User", f"nobody{number}") for number in range(5_000)]
+    page_bytes = os.sysconf("SC_PAGE_SIZE")
+
+    def held_bytes() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * page_bytes
+
+    before = held_bytes()
+    kept = [deciding.prepare(uid, VIEW, DOC, overlays={uid: ({"level": 1}, ())}) for uid in unknown]
+    assert (held_bytes() - before) / len(kept) < 4096
 
 
 def test_ids_and_rules_must_match(store: EntityStore) -> None:
