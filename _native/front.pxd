@@ -8,10 +8,11 @@ from libc.stdint cimport int64_t, uint64_t
 
 from gateway._native.entities cimport EntityStore
 from gateway._native.metrics cimport MetricsBlock
-from gateway._native.route_policy cimport DeciderCell, RoutePolicy
+from gateway._native.route_policy cimport Decided, DeciderCell, Known, Principals, RoutePolicy, Sampling
 from gateway._native.routes cimport PATH_BYTES_MAX, Route, RouteMatch, RouteSnapshot
 from gateway._native.slice cimport Slice
 from gateway._native.token cimport Identity, TokenValidator, TokenVerdict
+from gateway._native.vm cimport Decider
 
 cdef enum:
     HEADERS_MAX = 256          # slots of a Judgement; config's header_count_max lies below
@@ -60,6 +61,7 @@ cdef enum FrontReason:
     FRONT_POLICY_INCOMPLETE
     FRONT_POLICY_UNAVAILABLE
     FRONT_ATTRIBUTES_UNAVAILABLE
+    FRONT_POLICY_CLAIM
     FRONT_REASON_END
 
 cdef struct HeaderSlice:
@@ -120,19 +122,24 @@ cdef class Judgement:
     cdef Route route                       # or None
     cdef Identity identity                 # or None
     cdef RouteMatch match
-    cdef dict asked                        # Identity -> Request: its part of a policy request; at most ASKED_MAX
+    cdef dict asked                        # Identity -> Known: its part of a policy request; at most ASKED_MAX
+    cdef dict asked_before                 # the same, of those that were met earlier; at most ASKED_MAX
+    cdef EntityStore asked_store           # what all of these were prepared for, so that no former store stays
+    cdef Principals asked_principals       # the same
     cdef tuple away                        # what policies were asked where an entity must be fetched first; see Verdict
-    cdef EntityStore asked_store           # what all of `asked` was prepared for, so that no former store stays
+    cdef Decided decided                   # what the decision log is told of the request, or None
     cdef bytes body                        # of the answer, where the adapter made one
     cdef int64_t started_ns
     cdef char host_buffer[HOST_BYTES_MAX + 1]
     cdef char path_buffer[PATH_BYTES_MAX]
+    cdef Known known_of(self, RoutePolicy policy, Decider decider)
 
 cdef class Engine:
     """Tokens and routes, judged together; no Python on a known token's way. One a worker."""
     cdef readonly TokenValidator tokens    # `tokens` and `routes` are swapped together
     cdef readonly RouteSnapshot routes
     cdef readonly DeciderCell policies     # what decides in force, or None: then no route may ask
+    cdef readonly Sampling sampling        # which decisions are recorded in `Judgement.decided`; None: none
     cdef int64_t fixed_now_s               # tests: the wall clock's second, or -1 for the system's
     cdef int64_t hold_until_s[256]         # per issuer: unknown kids are denied at once until then
     cdef readonly Py_ssize_t header_bytes_max

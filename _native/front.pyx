@@ -27,12 +27,16 @@ from gateway._native.routes cimport (
 from gateway._native.route_policy cimport (
     POLICY_ALLOWED,
     POLICY_AWAY,
+    POLICY_CLAIM,
     POLICY_DENIED,
     Asked,
     AskedHeader,
+    Decided,
     DeciderCell,
+    Known,
     PolicyOutcome,
     RoutePolicy,
+    Sampling,
 )
 from gateway._native.slice cimport Slice, slice_empty, slice_equal_lower, slice_find, slice_of, slice_sub
 from gateway._native.token cimport (
@@ -47,7 +51,7 @@ from gateway._native.token cimport (
 )
 
 from gateway._native.upstream cimport UpstreamPool
-from gateway._native.vm cimport Decider, Request
+from gateway._native.vm cimport Decider
 
 from gateway._native.token import REASONS as _TOKEN_REASONS
 from gateway._native.upstream import UpstreamFault
@@ -94,6 +98,7 @@ _FRONT_REASONS = (
     "policy_incomplete",
     "policy_unavailable",
     "attributes_unavailable",
+    "policy_claim_invalid",
 )
 
 REASONS: tuple[str, ...] = _TOKEN_REASONS + ("",) * (FRONT_REASON_BASE - len(_TOKEN_REASONS)) + _FRONT_REASONS
@@ -379,6 +384,30 @@ cdef class Judgement:
         self.view.headers = self.header_slots
         self.view.header_count = 0
         self.asked = {}
+        self.asked_before = {}
+
+    cdef Known known_of(self, RoutePolicy policy, Decider decider):
+        """Give the part of a policy request that the identity's token makes up: kept for ASKED_MAX of them, or twice.
+
+        Those of the last ASKED_MAX that were met, and what is still here of the ones before: who comes often stays.
+        """
+        cdef Known known
+        if self.asked_store is not decider.store or self.asked_principals is not policy.principals:
+            self.asked = {}
+            self.asked_before = {}
+            self.asked_store = decider.store
+            self.asked_principals = policy.principals
+        known = <Known>self.asked.get(self.identity)
+        if known is not None:
+            return known
+        known = <Known>self.asked_before.pop(self.identity, None)
+        if known is None:
+            known = policy.principals.known_of(decider, self.identity)
+        if len(self.asked) >= ASKED_MAX:
+            self.asked_before = self.asked
+            self.asked = {}
+        self.asked[self.identity] = known
+        return known
 
 
 @cython.final
@@ -392,6 +421,7 @@ cdef class Engine:
         Py_ssize_t header_bytes_max=32768,
         int header_count_max=100,
         DeciderCell policies=None,
+        Sampling sampling=None,
     ):
         cdef int i
         if not 0 < header_count_max <= HEADERS_MAX:
@@ -402,6 +432,7 @@ cdef class Engine:
         self.routes = routes
         self.reserved = reserved
         self.policies = policies
+        self.sampling = sampling
         self.header_bytes_max = header_bytes_max
         self.header_count_max = header_count_max
         self.fixed_now_s = -1
@@ -429,6 +460,7 @@ cdef class Engine:
         cdef RequestView* view = &j.view
         j.identity = None
         j.route = None
+        j.decided = None
         j.routes = self.routes
         j.tokens = self.tokens
         j.away = None
@@ -571,41 +603,43 @@ cdef class Engine:
         """Ask the policies about a request whose token is good; give 0 or the reason, with `j.kind` ASK where an entity
         must be fetched first. Whatever goes wrong denies."""
         cdef Decider decider = None if self.policies is None else self.policies.decider
-        cdef Request like
+        cdef Known known
         cdef Asked asked
         cdef PolicyOutcome outcome
+        cdef int64_t started_ns = 0
         if decider is None:
             return FRONT_POLICY_UNAVAILABLE
         if j.identity is None:
             return FRONT_POLICY_INCOMPLETE
-        if j.asked_store is not decider.store:
-            j.asked.clear()
-            j.asked_store = decider.store
-        like = j.asked.get(j.identity)
+        asked.method = j.method
+        asked.host = j.host
+        asked.path = j.path
+        asked.scheme = j.scheme
+        asked.query = j.query
+        asked.match = &j.match
+        asked.headers = <const AskedHeader*>j.view.headers
+        asked.header_count = j.view.header_count
+        if self.sampling is not None:
+            started_ns = monotonic_ns()
         try:
-            if like is None:
-                like = policy.principal_of(decider, j.identity.subject)
-                if len(j.asked) >= ASKED_MAX:
-                    j.asked.clear()
-                j.asked[j.identity] = like
-            asked.method = j.method
-            asked.host = j.host
-            asked.path = j.path
-            asked.scheme = j.scheme
-            asked.query = j.query
-            asked.match = &j.match
-            asked.headers = <const AskedHeader*>j.view.headers
-            asked.header_count = j.view.header_count
-            outcome = policy.decide(decider, like, &asked)
-            if outcome == POLICY_AWAY:
-                if not final:
-                    j.away = policy.describe(decider, like, &asked)
-                    j.kind = ASK
+            known = j.known_of(policy, decider)
+            outcome = policy.decide(decider, known, &asked)
+            if outcome == POLICY_AWAY and not final:
+                j.away = policy.describe(decider, known, &asked)
+                j.kind = ASK
                 return FRONT_ATTRIBUTES_UNAVAILABLE
+            if self.sampling is not None and self.sampling.wants_c(outcome == POLICY_ALLOWED):
+                started_ns = monotonic_ns() - started_ns
+                j.decided = policy.record(decider, known, &asked, outcome)
+                j.decided.elapsed_ns = started_ns
         except ValueError:
             return FRONT_POLICY_INCOMPLETE
         if outcome == POLICY_ALLOWED:
             return 0
+        if outcome == POLICY_AWAY:
+            return FRONT_ATTRIBUTES_UNAVAILABLE
+        if outcome == POLICY_CLAIM:
+            return FRONT_POLICY_CLAIM
         return FRONT_POLICY_DENIED if outcome == POLICY_DENIED else FRONT_POLICY_INCOMPLETE
 
     cdef bint _may_ask(self, TokenVerdict* verdict, int64_t now_s) noexcept:
@@ -780,6 +814,7 @@ cdef class FrontDoor:
     cdef frozenset drop                        # names of headers that never come from a client
     cdef object access                         # callable, or None
     cdef object audit                          # callable, or None
+    cdef object decisions                      # callable: Decided, request id, door, route name; or None
     cdef object is_trusted                     # callable: peer address -> bool
     cdef object sync_send
     cdef object login                          # callable: Verdict -> bytes | None, or None
@@ -813,6 +848,7 @@ cdef class FrontDoor:
         object duration_slot=None,
         object access=None,
         object audit=None,
+        object decisions=None,
         object login=None,
         object sync_send=None,
         bint decision_id=True,
@@ -836,6 +872,7 @@ cdef class FrontDoor:
         self.metrics = metrics
         self.access = access
         self.audit = audit
+        self.decisions = decisions
         self.login = login
         self.sync_send = sync_send
         self.decision_id = decision_id
@@ -857,7 +894,7 @@ cdef class FrontDoor:
         """
         cdef tuple former = (
             self.engine, self.app, self.ask, self.websocket, self.fault, self.drop, self.access, self.audit,
-            self.is_trusted, self.login, self.trusted, self.answers, self.forward_answers,
+            self.decisions, self.is_trusted, self.login, self.trusted, self.answers, self.forward_answers,
             self.blank_identity,
         )  # kept until all is swapped, so that no finaliser runs in between
         self.engine = other.engine
@@ -868,6 +905,7 @@ cdef class FrontDoor:
         self.drop = other.drop
         self.access = other.access
         self.audit = other.audit
+        self.decisions = other.decisions
         self.is_trusted = other.is_trusted
         self.login = other.login
         self.trusted = {}
@@ -895,9 +933,12 @@ cdef class FrontDoor:
     def judge_scope(self, dict scope not None, bint final=False):
         """Judge a scope without answering it: for WebSocket handshakes, tests and `explain`."""
         cdef Judgement j = Judgement()
+        cdef bytes request_id = self._new_id()
         self._judge(j, scope, final)
         self._count(j)
-        return self._copy(j, self._new_id())
+        if j.decided is not None:
+            self._note_decision(j, request_id)
+        return self._copy(j, request_id)
 
     def judge_again(self, dict scope not None):
         """Judge a scope of which something was learned after an ASK: it may be an ASK for something else. Counts nothing."""
@@ -918,6 +959,7 @@ cdef class FrontDoor:
             j.reason = FRONT_INTERNAL
             j.identity = None
             j.route = None
+            j.decided = None
             j.host = j.path = j.token = j.method = j.query = j.scheme = slice_empty()
             memset(&j.seen, 0, sizeof(Seen))
             return 0
@@ -927,6 +969,7 @@ cdef class FrontDoor:
             j.reason = FRONT_HEADERS_TOO_LARGE
             j.identity = None
             j.route = None
+            j.decided = None
         return 0
 
     cdef bint _peer_is_trusted(self, dict scope) except -1:
@@ -949,6 +992,7 @@ cdef class FrontDoor:
             j.kind = DENY
             j.reason = override
             j.identity = None
+            j.decided = None  # whatever policies said counts for nothing
         if j.kind == NATIVE:
             return self.app(scope, receive, send)
         if j.kind == ASK:
@@ -1071,6 +1115,8 @@ cdef class FrontDoor:
         relayed.started_ns = j.started_ns
         relayed.send = send
         self._count(j)
+        if j.decided is not None:
+            self._note_decision(j, relayed.request_id)
         identity = self.blank_identity if j.identity is None else j.identity.headers
         if self.decision_id:
             identity = identity + ((b"x-auth-decision-id", relayed.request_id),)
@@ -1144,11 +1190,20 @@ cdef class FrontDoor:
             if slot >= 0:
                 self.metrics.add(slot, 1)
 
+    cdef object _note_decision(self, Judgement j, bytes request_id):
+        """Hand what the policies decided to the decision log, once for each request that is answered."""
+        cdef Decided decided = j.decided
+        j.decided = None
+        if self.decisions is not None:
+            self.decisions(decided, request_id.decode(), DOORS[<int>j.door], j.route.name)
+
     cdef object _account(self, Judgement j, int status, bytes request_id):
         """Count one answer; write its log lines where they are wanted."""
         cdef int64_t elapsed_ns
         cdef int32_t slot
         self._count(j)
+        if j.decided is not None:
+            self._note_decision(j, request_id)
         if self.metrics is not None or self.access is not None:
             elapsed_ns = monotonic_ns() - j.started_ns
             slot = self.duration_slots[<int>j.door]

@@ -3,22 +3,26 @@
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t
+from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
+import os
+
 from gateway._native.entities cimport (
-    VALUE_BOOL, VALUE_IP, VALUE_LONG, EntityStore, IpAddress, Value, arena_take,
+    VALUE_BOOL, VALUE_IP, VALUE_LONG, VALUE_RECORD, EntityStore, IpAddress, Record, Value, arena_take,
 )
 from gateway._native.slice cimport Slice, slice_empty, slice_of, slice_sub
+from gateway._native.token cimport Identity
 from gateway._native.uid cimport EntityUid
 from gateway._native.vm cimport Decider, Request, RequestC, Scratch
 
 cdef extern from "extensions.h" nogil:
     int address_parse(const char* bytes, size_t length, uint8_t* version, uint8_t* prefix, uint8_t* out)
 
-# ORDER PIECE, ORDER FIELD
-PIECES = ("text", "parameter", "method", "host", "path", "scheme", "header", "query")
-FIELDS = ("text", "long", "bool", "ip")
+# ORDER PIECE, ORDER FIELD, ORDER OUTCOME
+PIECES = ("text", "parameter", "method", "host", "path", "scheme", "header", "query", "claim")
+FIELDS = ("text", "long", "bool", "ip", "claim")
+OUTCOMES = ("allowed", "denied", "incomplete", "away", "claim_invalid")
 
 
 cdef inline int hex_value(uint8_t c) noexcept nogil:
@@ -103,10 +107,11 @@ cdef class Piece:
 
 @cython.final
 cdef class ContextField:
-    def __cinit__(self, bytes name not None, str kind not None, pieces):
+    def __cinit__(self, bytes name not None, str kind not None, pieces=(), str claim=""):
         self.name = name
         self.kind = <FieldKind><int>FIELDS.index(kind)
         self.pieces = [<Piece?>piece for piece in pieces]
+        self.claim = claim
 
 
 @cython.final
@@ -115,10 +120,77 @@ cdef class DeciderCell:
         self.decider = decider
 
 
-cdef Py_ssize_t fill(list pieces, const Asked* asked, char* out) except -2:
-    """Write what the pieces give; its length, or -1 where a hole is not filled or there is no room."""
+@cython.final
+cdef class Known:
+    def __cinit__(self):
+        self.texts = ()
+        self.invalid = frozenset()
+        self.refused = False
+
+
+@cython.final
+cdef class Principals:
+    def __cinit__(self, str type not None, object define=None):
+        self.type = type
+        self.define = define
+
+    cdef Known known_of(self, Decider decider, Identity identity):
+        cdef Known known = Known.__new__(Known)
+        cdef EntityUid principal = EntityUid(self.type, identity.subject.decode())
+        cdef object definition = None
+        cdef dict overlays = None
+        cdef dict values = None
+        known.subject = identity.subject
+        if self.define is not None:
+            definition = self.define(identity.claims)
+            known.definition = definition
+            known.texts = <tuple?>definition.texts
+            known.invalid = definition.invalid_values
+            known.refused = definition.refused
+            values = <dict?>definition.values
+            if definition.attributes or definition.parents:
+                overlays = {principal: (definition.attributes, definition.parents)}
+        # Action and resource are each route's own: any entity holds their places until then.
+        known.like = decider.prepare(principal, principal, principal, values, overlays=overlays)
+        return known
+
+
+@cython.final
+cdef class Decided:
+    pass
+
+
+@cython.final
+cdef class Sampling:
+    def __cinit__(self, *, bint all, double rate=1.0):
+        if not 0.0 <= rate <= 1.0:
+            raise ValueError("a rate lies between 0 and 1")
+        self.all = all
+        self.rate = rate
+        self.state = int.from_bytes(os.urandom(8), "big") | 1
+        self.bound = <uint64_t>(rate * 18446744073709549568.0)     # the greatest double below 2**64
+
+    cdef bint wants_c(self, bint allowed) noexcept:
+        if not allowed:
+            return True
+        if not self.all or self.rate >= 1.0:
+            return self.all
+        # xorshift64 (Marsaglia 2003): nobody gains by guessing which line is kept.
+        self.state ^= self.state << 13
+        self.state ^= self.state >> 7
+        self.state ^= self.state << 17
+        return self.state < self.bound
+
+    def wants(self, bint allowed):
+        """Tell whether a decision is to be logged: every denial, and of allows as many as `rate` says."""
+        return self.wants_c(allowed)
+
+
+cdef Py_ssize_t fill(list pieces, Known known, const Asked* asked, char* out) except -3:
+    """Write what the pieces give; its length, or one of `Filled` where that is not to be had."""
     cdef Piece piece
     cdef Slice part
+    cdef object claim
     cdef Py_ssize_t length = 0, more
     for piece in pieces:
         part = slice_empty()
@@ -126,7 +198,7 @@ cdef Py_ssize_t fill(list pieces, const Asked* asked, char* out) except -2:
             part = slice_of(PyBytes_AS_STRING(piece.text), PyBytes_GET_SIZE(piece.text))
         elif piece.kind == PIECE_PARAMETER:
             if piece.index >= asked.match.parameter_count:
-                return -1
+                return FILLED_NOT
             part = asked.match.parameter[piece.index]
         elif piece.kind == PIECE_METHOD:
             part = asked.method
@@ -136,24 +208,47 @@ cdef Py_ssize_t fill(list pieces, const Asked* asked, char* out) except -2:
             part = asked.path
         elif piece.kind == PIECE_SCHEME:
             if asked.scheme.len == 0:
-                return -1
+                return FILLED_NOT
             part = asked.scheme
         elif piece.kind == PIECE_HEADER:
             if not find_header(asked, piece.text, &part):
-                return -1
+                return FILLED_NOT
+        elif piece.kind == PIECE_CLAIM:
+            claim = known.texts[piece.index] if piece.index < len(known.texts) else None
+            if claim is None:
+                return FILLED_NOT
+            if claim is False:
+                return FILLED_CLAIM
+            part = slice_of(PyBytes_AS_STRING(<bytes?>claim), PyBytes_GET_SIZE(<bytes>claim))  # `known` keeps it
         elif not find_query(asked.query, piece.text, &part):
-            return -1
+            return FILLED_NOT
         if piece.kind == PIECE_PARAMETER or piece.kind == PIECE_QUERY:
             more = decoded(part, out + length, POLICY_TEXT_MAX - length, piece.kind == PIECE_QUERY)
             if more < 0:
-                return -1
+                return FILLED_NOT
         else:
             more = part.len
             if more > POLICY_TEXT_MAX - length:
-                return -1
+                return FILLED_NOT
             memcpy(out + length, part.ptr, <size_t>more)
         length += more
     return length
+
+
+cdef inline Filled unfilled(Py_ssize_t length) noexcept nogil:
+    """Give why `fill` gave no length."""
+    return FILLED_CLAIM if length == FILLED_CLAIM else FILLED_NOT
+
+
+cdef const Value* find_field(const Value* record, uint32_t key) noexcept nogil:
+    """Find an attribute of a context; NULL where it has none of this key."""
+    cdef uint32_t i
+    if record.tag != VALUE_RECORD:
+        return NULL
+    for i in range(record.record.count):
+        if record.record.fields[i].key == key:
+            return &record.record.fields[i].value
+    return NULL
 
 
 cdef bint long_of(const char* text, Py_ssize_t length, int64_t* out) noexcept nogil:
@@ -178,14 +273,14 @@ cdef bint long_of(const char* text, Py_ssize_t length, int64_t* out) noexcept no
 cdef class RoutePolicy:
     def __cinit__(
         self,
-        str principal_type not None,
+        Principals principals not None,
         str action_type not None,
         action,
         str resource_type not None,
         resource,
         context=(),
     ):
-        self.principal_type = principal_type
+        self.principals = principals
         self.action_type = action_type
         self.action = [<Piece?>piece for piece in action]
         self.resource_type = resource_type
@@ -193,88 +288,145 @@ cdef class RoutePolicy:
         self.context = [<ContextField?>field for field in context]
         self.store = None
         self.keys = []
+        self.claim_keys = []
 
     cdef int bind(self, EntityStore store) except -1:
         """Learn the numbers that a store has for our names."""
         cdef ContextField field
+        cdef bytes claim
         cdef list keys = []
+        cdef list claim_keys = []
         self.store = None
         self.action_number = store.type_of(self.action_type)
         self.resource_number = store.type_of(self.resource_type)
         for field in self.context:
             keys.append(store.pinned_key(PyBytes_AS_STRING(field.name), <uint32_t>PyBytes_GET_SIZE(field.name)))
+            claim = field.claim.encode()
+            claim_keys.append(
+                store.pinned_key(PyBytes_AS_STRING(claim), <uint32_t>PyBytes_GET_SIZE(claim))
+                if field.kind == FIELD_CLAIM else 0
+            )
         self.keys = keys
+        self.claim_keys = claim_keys
         self.store = store
         return 0
 
-    cdef Request principal_of(self, Decider decider, bytes subject):
-        cdef EntityUid nobody = EntityUid(self.resource_type, "")
-        return decider.prepare(
-            EntityUid(self.principal_type, subject.decode()), EntityUid(self.action_type, ""), nobody
-        )
-
-    cdef PolicyOutcome decide(self, Decider decider, Request like, const Asked* asked) except *:
+    cdef PolicyOutcome decide(self, Decider decider, Known known, const Asked* asked) except *:
         cdef RequestC request
         cdef Scratch* scratch
-        cdef bint complete = False
+        cdef int filled = FILLED_NOT
+        cdef bint allowed
+        if known.refused:
+            return POLICY_CLAIM
         if self.store is not decider.store:
             self.bind(decider.store)
-        scratch = decider.open_request(&request, like)
+        scratch = decider.open_request(&request, known.like)
         try:
-            complete = self.give(decider, &request, scratch, asked)
+            filled = self.give(decider, known, &request, scratch, asked)
         except ValueError:
-            complete = False  # bytes that are no text, or too many of them
+            filled = FILLED_NOT  # bytes that are no text, or too many of them
         finally:
-            allowed = decider.close_request(&request, scratch, complete)
-        if not complete:
-            return POLICY_INCOMPLETE
-        if allowed:
-            return POLICY_ALLOWED
-        return POLICY_DENIED if request.run.missing is NULL else POLICY_AWAY
+            allowed = decider.close_request(&request, scratch, filled == FILLED)
+        if filled == FILLED:
+            if allowed:
+                return POLICY_ALLOWED
+            return POLICY_DENIED if request.run.missing is NULL else POLICY_AWAY
+        return POLICY_CLAIM if filled == FILLED_CLAIM else POLICY_INCOMPLETE
 
-    cdef tuple describe(self, Decider decider, Request like, const Asked* asked):
+    cdef tuple describe(self, Decider decider, Known known, const Asked* asked):
         cdef RequestC request
-        cdef Scratch* scratch = decider.open_request(&request, like)
+        cdef Scratch* scratch = decider.open_request(&request, known.like)
         try:
-            self.give(decider, &request, scratch, asked)
+            self.give(decider, known, &request, scratch, asked)
+            # Names that only this request has were given by the values of claims: they lie with these.
             return (
                 decider.store._uid(request.principal.node),
                 decider.store._uid(request.action.node),
                 decider.store._uid(request.resource.node),
-                decider.store.python_value(&request.run.variables[3], &scratch.arena),
+                decider.store.python_value(&request.run.variables[3], &known.like.arena),
             )
         finally:
             decider.close_request(&request, scratch, False)
 
-    cdef bint give(self, Decider decider, RequestC* request, Scratch* scratch, const Asked* asked) except -1:
-        """Fill in action, resource and context; False where the request stays incomplete."""
+    cdef int give(
+        self, Decider decider, Known known, RequestC* request, Scratch* scratch, const Asked* asked
+    ) except -3:
+        """Fill in action, resource and context."""
         cdef char text[POLICY_TEXT_MAX]
         cdef Py_ssize_t length, i
         cdef ContextField field
+        cdef const Value* claim
         cdef Value value
-        length = fill(self.action, asked, text)
+        length = fill(self.action, known, asked, text)
         if length < 0:
-            return False
+            return unfilled(length)
         decider.name_entity(request, scratch, 1, self.action_number, slice_of(text, length))
-        length = fill(self.resource, asked, text)
+        length = fill(self.resource, known, asked, text)
         if length < 0:
-            return False
+            return unfilled(length)
         decider.name_entity(request, scratch, 2, self.resource_number, slice_of(text, length))
-        if not self.context:
-            return True
+        if not self.context and known.definition is None:
+            return FILLED
         decider.open_context(request, scratch, <uint32_t>len(self.context))
         for i in range(len(self.context)):
             field = self.context[i]
-            length = fill(field.pieces, asked, text)
+            if field.kind == FIELD_CLAIM:
+                if field.claim in known.invalid:
+                    return FILLED_CLAIM
+                claim = find_field(&known.like.c.run.variables[3], self.claim_keys[i])
+                if claim is not NULL:
+                    decider.give_value(request, scratch, self.keys[i], claim)
+                continue
+            length = fill(field.pieces, known, asked, text)
+            if length == FILLED_CLAIM:
+                return FILLED_CLAIM
             if length < 0:
                 continue  # the attribute is absent: policies ask with `has`
             if field.kind == FIELD_TEXT:
                 decider.give_text(request, scratch, self.keys[i], slice_of(text, length))
                 continue
             if not self.convert(scratch, field.kind, text, length, &value):
-                return False
+                return FILLED_NOT
             decider.give_value(request, scratch, self.keys[i], &value)
-        return True
+        return FILLED
+
+    cdef Decided record(self, Decider decider, Known known, const Asked* asked, PolicyOutcome outcome):
+        cdef char text[POLICY_TEXT_MAX]
+        cdef RequestC request
+        cdef Scratch* scratch
+        cdef Decided made = Decided.__new__(Decided)
+        cdef ContextField field
+        cdef Py_ssize_t length
+        made.outcome = OUTCOMES[<int>outcome]
+        made.decider = decider
+        made.definition = known.definition
+        made.entity_revision = decider.store.c.revision
+        made.principal_type = self.principals.type
+        made.subject = known.subject
+        made.action_type = self.action_type
+        made.resource_type = self.resource_type
+        made.context = {}
+        if outcome == POLICY_ALLOWED or outcome == POLICY_DENIED or outcome == POLICY_AWAY:
+            scratch = decider.open_request(&request, known.like)
+            try:
+                self.give(decider, known, &request, scratch, asked)
+                decider.start(&request.run, &scratch.arena, scratch)
+                made.answer = decider.collect(&request, scratch)
+            finally:
+                decider.close_request(&request, scratch, False)
+        length = fill(self.action, known, asked, text)
+        made.action_id = text[:length] if length >= 0 else None
+        length = fill(self.resource, known, asked, text)
+        made.resource_id = text[:length] if length >= 0 else None
+        for field in self.context:
+            if field.kind == FIELD_CLAIM:
+                if known.definition is not None and field.claim in known.definition.values:
+                    made.context[field.name] = ("claim", field.claim)
+                continue
+            length = fill(field.pieces, known, asked, text)
+            if length >= 0:
+                made.context[field.name] = (FIELDS[<int>field.kind], text[:length])
+        return made
 
     cdef bint convert(self, Scratch* scratch, FieldKind kind, const char* text, Py_ssize_t length, Value* out) noexcept:
         """Read a value of the kind that the schema asks for; False for a text that is none."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,7 +72,26 @@ def build_app(config: Config, worker: WorkerContext, *, clock: Clock | None = No
 
 def _shape_of(config: Config) -> tuple[object, ...]:
     """Give what a validator is made for: when it changes, another one is needed."""
-    return scope_names_of(config), header_claims_of(config), config.cache
+    return scope_names_of(config), header_claims_of(config), _policy_claims_of(config), config.cache
+
+
+def _policy_claims_of(config: Config) -> tuple[str, ...]:
+    """List the claims that policies are asked about; a gateway without policies does without their code."""
+    if not config.policy.path:
+        return ()
+    from gateway.front.claims import policy_claims_of
+
+    return policy_claims_of(config)
+
+
+def _claims_factory(config: Config) -> Callable[[bytes], object] | None:
+    """Give what keeps the claims of a verified token that policies are asked about; None where there are none."""
+    names = _policy_claims_of(config)
+    if not names:
+        return None
+    from gateway.front.claims import ClaimPicker
+
+    return ClaimPicker(names)
 
 
 def _new_validator(config: Config) -> TokenValidator:
@@ -84,6 +103,7 @@ def _new_validator(config: Config) -> TokenValidator:
         token_bytes_max=cache.token_bytes_max,
         scope_names=scope_names_of(config),
         header_claims=header_claims_of(config),
+        claims_factory=_claims_factory(config),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any, final
 from typing_extensions import disjoint_base
 
 from gateway._native.metrics import MetricsBlock
-from gateway._native.route_policy import DeciderCell, RoutePolicy
+from gateway._native.route_policy import Decided, DeciderCell, RoutePolicy, Sampling
 from gateway._native.routes import Route, RouteSnapshot
 from gateway._native.token import Identity, TokenValidator
 from gateway._native.uid import EntityUid
@@ -58,6 +58,7 @@ class Engine:
     header_bytes_max: int
     header_count_max: int
     policies: DeciderCell | None
+    sampling: Sampling | None
     def __new__(
         cls,
         tokens: TokenValidator,
@@ -67,6 +68,7 @@ class Engine:
         header_bytes_max: int = 32768,
         header_count_max: int = 100,
         policies: DeciderCell | None = None,
+        sampling: Sampling | None = None,
     ) -> Engine: ...
     def publish(self, routes: RouteSnapshot, tokens: TokenValidator) -> None:
         """Swap both in together; a request that is being judged keeps those that it began with."""
@@ -121,7 +123,7 @@ class Verdict:
     identity: Identity | None
     parameters: dict[str, str]
     away: tuple[EntityUid, EntityUid, EntityUid, dict[str, Any]] | None
-    """Of an ASK for entities that must be fetched: principal, action, resource and context of the question; else None."""
+    """Of an ASK for entities that must be fetched: principal, action, resource, context of the question; else None."""
 
     @property
     def target(self) -> bytes:
@@ -151,6 +153,7 @@ class FrontDoor:
         duration_slot: Callable[[str], int] | None = None,
         access: Callable[[Verdict, int, int], None] | None = None,
         audit: Callable[[Verdict, int], None] | None = None,
+        decisions: Callable[[Decided, str, str, str], None] | None = None,
         login: Callable[[Verdict], bytes | None] | None = None,
         sync_send: type | None = None,
         decision_id: bool = True,

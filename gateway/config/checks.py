@@ -20,6 +20,7 @@ from gateway.config.toml_lines import Path
 SCOPES_MAX = 64  # distinct scopes over all routes: a verdict compares them as one word of bits
 HMAC_SECRET_BYTES_MIN = {"HS256": 32, "HS384": 48, "HS512": 64}  # RFC 7518 §3.2: as long as the hash, or longer
 CONFLICTS_SHOWN_MAX = 20
+CLAIM_NAME_CHARACTERS_MAX = 256  # as in templates: gateway/policy/templates.py
 
 _TOKEN = re.compile(r"[!#$%&'*+.^`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2 without `_`, which some servers read as `-`
 _QUOTED_TEXT = re.compile(r"[\x20\x21\x23-\x5b\x5d-\x7e]+")  # RFC 9110 §5.6.4 without `"` and `\`
@@ -513,8 +514,20 @@ def _policy(config: Config, base_dir: FilePath) -> Iterator[Complaint]:
         yield Complaint(
             ("policy", "principal"), f"`{policy.principal}` is no Cedar type", "as in `User` or `Shop::User`"
         )
+    for attribute, claim in policy.principal_claims.items():
+        yield from _policy_claim(claim, ("policy", "principal_claims", attribute))
+    for claim, kind in policy.principal_parents.items():
+        path: Path = ("policy", "principal_parents", claim)
+        yield from _policy_claim(claim, path)
+        if not _CEDAR_NAME.fullmatch(kind):
+            yield Complaint(path, f"`{kind}` is no Cedar type", "as in `Role` or `Shop::Role`")
     for index, route in enumerate(config.routes):
         yield from _route_policy(config, route, ("routes", index))
+
+
+def _policy_claim(claim: str, path: Path) -> Iterator[Complaint]:
+    if not claim or claim.isspace() or not claim.isprintable() or len(claim) > CLAIM_NAME_CHARACTERS_MAX:
+        yield Complaint(path, "no claim is named", "as in `email`, `org.unit` or `https://id.example.com/roles`")
 
 
 def _route_policy(config: Config, route: RouteConfig, path: Path) -> Iterator[Complaint]:

@@ -117,7 +117,7 @@ class RouteConfig(Chapter, frozen=True):
     scopes: tuple[str, ...] = ()  # all of them, else 403 insufficient_scope
     action: str = ""  # Cedar entity that the policies are asked about: `Action::"read"`; holes as `{request.method}`
     resource: str = ""  # Cedar entity: `Order::"{id}"`; action and resource go together
-    context: dict[str, str] = {}  # attribute -> text with holes: `{header.x-tenant}`, `{query.page}`, `{request.host}`
+    context: dict[str, str] = {}  # attribute -> text with holes: `{header.x-tenant}`, `{query.page}`, `{claim.tenant}`
     strip_prefix: str = ""  # removed from the path before it goes upstream
     preserve_host: bool = True  # send the client's Host upstream
     connect_timeout_s: Seconds = 2.0  # to the upstream
@@ -186,6 +186,8 @@ class PolicyConfig(Chapter, frozen=True):
     entities: str = ""  # Cedar's entity JSON; "" = no entities but what callers send
     validation: Literal["strict", "permissive"] = "strict"  # how policies are held against the schema
     principal: str = "User"  # Cedar type of who a token speaks for; the id is its `sub`
+    principal_claims: dict[str, str] = {}  # attribute of the principal -> claim; it goes before a stored attribute
+    principal_parents: dict[str, str] = {}  # claim that names what the principal is in -> Cedar type: `roles = "Role"`
     watch_s: SecondsOrNone = 0.0  # look for changed files this often, every second at most; 0 = on reload only
     policy_bytes_max: Count = 64 * MIB  # all policy and schema texts
     entity_bytes_max: Count = 1024 * MIB  # the entity file

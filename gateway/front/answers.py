@@ -103,6 +103,9 @@ _REFUSALS = {
     "policy_incomplete": Refusal(
         403, "policy_incomplete", "Not permitted", "the request lacks something that the policies are asked about"
     ),
+    "policy_claim_invalid": Refusal(
+        403, "policy_claim_invalid", "Not permitted", "a claim of the access token is not of the kind that is asked for"
+    ),
     "policy_unavailable": Refusal(
         503, "policy_unavailable", "Policies unavailable", "the policies cannot be asked at the moment", retry_after_s=5
     ),

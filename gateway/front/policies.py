@@ -20,6 +20,7 @@ from gateway.front.authzen.endpoints import Caller, DecisionApi, Limits
 from gateway.front.authzen.mapping import Names
 from gateway.front.authzen.paging import PageTokens, page_key
 from gateway.front.authzen.search import Searcher, SearchLimits
+from gateway.front.principals import PrincipalClaims
 from gateway.front.relations import Following, Relations
 from gateway.front.route_policy import compile_route_policy
 from gateway.policy.faults import Fault, PolicyFault
@@ -44,11 +45,12 @@ class PolicyPlan:
     handle: PolicyHandle
     loaded: Loaded
     config: PolicyConfig
+    principals: PrincipalClaims
     following: Following | None  # of the relations among the entities; None: there are none
 
     def route_policy(self, route: RouteConfig, index: int) -> RoutePolicy | None:
         """Compile what a route asks of the policies. Raises ConfigError."""
-        return compile_route_policy(route, index, self.config.principal, self.loaded.engine.schema)
+        return compile_route_policy(route, index, self.principals)
 
 
 class Policies:
@@ -75,13 +77,15 @@ class Policies:
                 loaded = repository.load()
             except PolicyFault as error:
                 raise ConfigError([as_config_fault(fault) for fault in error.faults]) from error
+        principals = PrincipalClaims(config, loaded.engine.schema)
+        _refuse_made_by_relations(config, loaded)
         following = self._following(loaded, config)
         if now is None:
             follower = None if following is None else following.follower
             handle = PolicyHandle(loaded.engine, loaded.digest, stamp=loaded.stamp, relations=follower)
         else:
             handle = now.handle
-        return PolicyPlan(repository, handle, loaded, config, following)
+        return PolicyPlan(repository, handle, loaded, config, principals, following)
 
     def _repository(self, sources: Sources) -> PolicyRepository:
         """Give what loads policies; what it compiles is kept for workers that start later."""
@@ -214,6 +218,22 @@ def sources_of(config: PolicyConfig) -> Sources:
         config.policy_bytes_max,
         config.entity_bytes_max,
     )
+
+
+def _refuse_made_by_relations(config: PolicyConfig, loaded: Loaded) -> None:
+    """Raise ConfigError for a claim that would define what relations make: a token would open what none opens."""
+    entities = loaded.engine.entities
+    if isinstance(entities, RelatedEntities):
+        for name in entities.graph.rules.of_type(config.principal):
+            if name in config.principal_claims:
+                hint = "ask for another attribute"
+                raise ConfigError(
+                    [
+                        ConfigFault(
+                            "config", None, f"policy.principal_claims.{name}", "relations make this attribute", hint
+                        )
+                    ]
+                )
 
 
 def as_config_fault(fault: Fault) -> ConfigFault:

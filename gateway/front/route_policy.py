@@ -10,7 +10,8 @@ from gateway._native.routes import Route
 from gateway._native.uid import EntityUid
 from gateway.config import RouteConfig
 from gateway.errors import ConfigError, ConfigFault
-from gateway.policy.schema import Schema, model
+from gateway.front.principals import PrincipalClaims
+from gateway.policy.schema import model
 from gateway.policy.templates import EntityTemplate, TemplateError, parse_entity_template, parse_pieces
 from gateway.policy.templates import Piece as TemplatePiece
 
@@ -18,37 +19,39 @@ FieldKind = Literal["text", "long", "bool", "ip"]
 _KINDS: Final[dict[type, FieldKind]] = {model.StringType: "text", model.LongType: "long", model.BoolType: "bool"}
 
 
-def _kind_of(declared: model.Type) -> FieldKind | None:
-    if declared == model.ExtensionType("ipaddr"):
-        return "ip"
-    return _KINDS.get(type(declared))
-
-
-def compile_route_policy(route: RouteConfig, index: int, principal: str, schema: Schema | None) -> RoutePolicy | None:
+def compile_route_policy(route: RouteConfig, index: int, principals: PrincipalClaims) -> RoutePolicy | None:
     """Give what a route asks, or None where it asks nothing. Raises ConfigError with the route's key.
 
     With a schema, the action must be declared, principal, resource and context must be what it takes, and attributes
-    are read as their declared types; without one they are text.
+    are read as their declared types; without one they are text, and a claim that stands alone what it looks like.
     """
     if not route.action:
         return None
     parameters = Route(route.path, index=index).parameter_names
     action = _entity(route.action, parameters, index, "action")
     resource = _entity(route.resource, parameters, index, "resource")
-    kinds = _kinds(route, index, principal=principal, action=action, resource=resource, schema=schema)
-    fields = []
+    pieces: dict[str, tuple[TemplatePiece, ...]] = {}
     for name, text in route.context.items():
         try:
-            pieces = parse_pieces(text, parameters)
+            pieces[name] = parse_pieces(text, parameters)
         except TemplateError as error:
             _fail(index, f"context.{name}", error.problem, error.hint)
-        fields.append(ContextField(name.encode(), kinds[name], _compiled(pieces, parameters)))
+    types = _types(route, index, principals, action=action, resource=resource)
+    fields = []
+    for name, each in pieces.items():
+        declared = None if types is None else types[name]
+        if len(each) == 1 and each[0].kind == "claim":
+            fields.append(ContextField(name.encode(), "claim", claim=principals.value_of(each[0].value, declared)))
+        else:
+            fields.append(
+                ContextField(name.encode(), _kind(declared, index, name), _compiled(each, parameters, principals))
+            )
     return RoutePolicy(
-        principal,
+        principals.native,
         action.type,
-        _compiled(action.pieces, parameters),
+        _compiled(action.pieces, parameters, principals),
         resource.type,
-        _compiled(resource.pieces, parameters),
+        _compiled(resource.pieces, parameters, principals),
         fields,
     )
 
@@ -60,11 +63,24 @@ def _entity(text: str, parameters: Sequence[str], index: int, key: str) -> Entit
         _fail(index, key, error.problem, error.hint)
 
 
-def _compiled(pieces: Sequence[TemplatePiece], parameters: Sequence[str]) -> list[Piece]:
+def _kind(declared: model.Type | None, index: int, name: str) -> FieldKind:
+    """Give what the text of an attribute is read as; `declared` None: no schema says."""
+    if declared is None:
+        return "text"
+    kind = "ip" if declared == model.ExtensionType("ipaddr") else _KINDS.get(type(declared))
+    if kind is None:
+        hint = "String, Long, Bool or ipaddr; a claim that stands alone, as in {claim.roles}, can be of any type"
+        _fail(index, f"context.{name}", "is of a type that no text stands for", hint)
+    return kind
+
+
+def _compiled(pieces: Sequence[TemplatePiece], parameters: Sequence[str], principals: PrincipalClaims) -> list[Piece]:
     made = []
     for piece in pieces:
         if piece.kind == "parameter":
             made.append(Piece("parameter", index=parameters.index(piece.value)))
+        elif piece.kind == "claim":
+            made.append(Piece("claim", index=principals.text_of(piece.value)))
         elif piece.kind == "request":
             made.append(Piece(piece.value))  # type: ignore[arg-type]
         else:
@@ -72,42 +88,39 @@ def _compiled(pieces: Sequence[TemplatePiece], parameters: Sequence[str]) -> lis
     return made
 
 
-def _kinds(
+def _types(
     route: RouteConfig,
     index: int,
+    principals: PrincipalClaims,
     *,
-    principal: str,
     action: EntityTemplate,
     resource: EntityTemplate,
-    schema: Schema | None,
-) -> dict[str, FieldKind]:
-    """Give how each attribute of the context is read; refuse what the schema does not foresee."""
+) -> dict[str, model.Type] | None:
+    """Give the declared type of each attribute of the context, or None; refuse what the schema does not foresee."""
+    schema = principals.schema
     if schema is None or action.constant_id is None:
-        return dict.fromkeys(route.context, "text")
+        return None
     declared = schema.actions.get(EntityUid(action.type, action.constant_id))
     if declared is None:
         _fail(index, "action", f"the schema has no action `{route.action}`", "declare it, or correct its name")
-    if principal not in declared.principals:
+    if principals.type not in declared.principals:
         takes = ", ".join(sorted(declared.principals)) or "nobody"
-        _fail(index, "action", f"takes no principal `{principal}`", f"it takes {takes}; see policy.principal")
+        _fail(index, "action", f"takes no principal `{principals.type}`", f"it takes {takes}; see policy.principal")
     if resource.type not in declared.resources:
         _fail(
             index, "resource", f"`{resource.type}` is no resource of the action", ", ".join(sorted(declared.resources))
         )
-    kinds: dict[str, FieldKind] = {}
+    types: dict[str, model.Type] = {}
     for name in route.context:
         attribute = declared.context.attributes.get(name)
         if attribute is None:
             known = ", ".join(sorted(declared.context.attributes)) or "none"
             _fail(index, f"context.{name}", "the action's context has no such attribute", f"declared: {known}")
-        kind = _kind_of(attribute.type)
-        if kind is None:
-            _fail(index, f"context.{name}", "is of a type that no text stands for", "String, Long, Bool or ipaddr")
-        kinds[name] = kind
-    missing = [name for name, each in declared.context.attributes.items() if each.required and name not in kinds]
+        types[name] = attribute.type
+    missing = [name for name, each in declared.context.attributes.items() if each.required and name not in types]
     if missing:
         _fail(index, "context", f"the action's context needs `{missing[0]}`", "add it, or declare it optional")
-    return kinds
+    return types
 
 
 def _fail(index: int, key: str, problem: str, hint: str) -> NoReturn:

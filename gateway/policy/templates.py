@@ -6,6 +6,8 @@
 | `{request.method}` | of the judged request; also `.host`, `.path`, `.scheme`             |
 | `{header.x-name}`  | a header of the judged request                                      |
 | `{query.name}`     | a parameter of the query, decoded; twice the same is no value       |
+| `{claim.name}`     | a claim of the token: text, whole number or truth value; `a.b` is   |
+|                    | the claim of that very name, else member `b` of the claim `a`       |
 
 `{{` and `}}` stand for the braces themselves. A hole that cannot be filled makes no entity (the request is denied) and
 no context attribute (policies ask with `has`).
@@ -18,11 +20,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-PieceKind = Literal["text", "parameter", "request", "header", "query"]
+PieceKind = Literal["text", "parameter", "request", "header", "query", "claim"]
 RequestPart = Literal["method", "host", "path", "scheme"]
 
 REQUEST_PARTS: Final = frozenset(get_args(RequestPart))
 PIECES_MAX = 16  # of one template
+CLAIM_NAME_CHARACTERS_MAX = 256
 
 _TYPE = r"[A-Za-z_][A-Za-z0-9_]*(?:::[A-Za-z_][A-Za-z0-9_]*)*"
 _ENTITY = re.compile(rf'\s*({_TYPE})\s*::\s*"((?:[^"\\]|\\.)*)"\s*', re.DOTALL)
@@ -89,6 +92,21 @@ def parse_pieces(text: str, parameters: Collection[str]) -> tuple[Piece, ...]:
     return tuple(pieces)
 
 
+def claims_in(text: str) -> frozenset[str]:
+    """Give the claims that a template takes, also where the rest of it is wrong."""
+    found = set()
+    for match in _PIECE.finditer(text):
+        kind, dot, rest = (match[1] or "").strip().partition(".")
+        if kind == "claim" and dot and is_claim_name(rest):
+            found.add(rest)
+    return frozenset(found)
+
+
+def is_claim_name(name: str) -> bool:
+    """Tell whether a claim can be named so: printable, no longer than CLAIM_NAME_CHARACTERS_MAX."""
+    return 0 < len(name) <= CLAIM_NAME_CHARACTERS_MAX and name.isprintable() and not name.isspace()
+
+
 def _add_text(pieces: list[Piece], text: str) -> None:
     if pieces and pieces[-1].kind == "text":
         text = pieces.pop().value + text
@@ -103,7 +121,7 @@ def _hole(name: str, parameters: Collection[str]) -> Piece:
         known = ", ".join(sorted(parameters)) or "none"
         raise TemplateError(
             f"nothing fills `{{{name}}}`",
-            f"parameters of this path: {known}; others: request., header., query.",
+            f"parameters of this path: {known}; others: request., header., query., claim.",
         )
     if kind == "request" and rest in REQUEST_PARTS:
         return Piece("request", rest)
@@ -111,10 +129,12 @@ def _hole(name: str, parameters: Collection[str]) -> Piece:
         return Piece("header", rest.lower())
     if kind == "query" and rest:
         return Piece("query", rest)
+    if kind == "claim" and is_claim_name(rest):
+        return Piece("claim", rest)
     parts = ", ".join(sorted(REQUEST_PARTS))
     raise TemplateError(
         f"nothing fills `{{{name}}}`",
-        f"holes are {{parameter}}, {{request.…}} ({parts}), {{header.…}}, {{query.…}}",
+        f"holes are {{parameter}}, {{request.…}} ({parts}), {{header.…}}, {{query.…}}, {{claim.…}}",
     )
 
 

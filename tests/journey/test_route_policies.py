@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from signal import SIGHUP
+from typing import Any
 
 import pytest
 
@@ -49,9 +50,9 @@ def running(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Gateway]
         yield started
 
 
-def forward(running: Gateway, uri: str, subject: str, *headers: tuple[str, str]) -> int:
+def forward(running: Gateway, uri: str, subject: str, *headers: tuple[str, str], **claims: Any) -> int:
     described = [("X-Forwarded-Method", "GET"), ("X-Forwarded-Uri", uri), ("X-Forwarded-Host", "app.test")]
-    return running.ask("GET", "/auth/forward", *described, bearer(mint(sub=subject)), *headers).status
+    return running.ask("GET", "/auth/forward", *described, bearer(mint(sub=subject, **claims)), *headers).status
 
 
 def test_policies_decide_about_good_tokens_new_and_known(running: Gateway) -> None:
@@ -74,3 +75,30 @@ def test_a_reload_changes_what_is_decided_and_a_broken_set_does_not(running: Gat
     running.server.signal(SIGHUP)
     wait_until(lambda: "nobody" in running.server.output, "the refusal")
     assert forward(running, "/orders/1", "bob") == 200
+
+
+def test_claims_say_who_asks_and_a_reload_changes_which(running: Gateway) -> None:
+    folder = running.folder / "policies"
+    (folder / "orders.cedarschema").write_text(
+        "entity Role; entity User in [Role] = { level: Long }; entity Order = { owner: User };"
+        "action read, write appliesTo { principal: User, resource: Order, context: { tenant?: String } };"
+    )
+    (folder / "orders.cedar").write_text(
+        'permit (principal in Role::"admin", action, resource) when { principal.level > 2 };'
+        'forbid (principal, action, resource) unless { context has tenant && context.tenant == "acme" };'
+    )
+    config = running.path.read_text().replace("{header.x-tenant}", "{claim.org.id}")
+    mapping = 'principal_claims = { level = "level" }\nprincipal_parents = { roles = "Role" }\n'
+    running.path.write_text(config.replace("[policy]\n", "[policy]\n" + mapping))
+    running.server.signal(SIGHUP)
+    admin: dict[str, Any] = {"roles": ["admin"], "level": 3, "org": {"id": "acme"}}
+    wait_until(lambda: forward(running, "/orders/1", "bob", **admin) == 200, "the mapping")
+    lacking: list[dict[str, Any]] = [{"roles": []}, {"level": 2}, {"level": None}, {"org": {"id": "x"}}, {"org": None}]
+    for changes in (*lacking, {"level": "3"}):
+        assert forward(running, "/orders/1", "bob", **{**admin, **changes}) == 403
+    refused = running.ask("GET", "/orders/1", bearer(mint(**{**admin, "level": "3"})))
+    assert (refused.status, b'"policy_claim_invalid"' in refused.body) == (403, True)
+    running.path.write_text(config.replace("[policy]\n", "[policy]\n" + mapping.replace('"level"', '"rank"')))
+    running.server.signal(SIGHUP)
+    wait_until(lambda: forward(running, "/orders/1", "bob", **admin, rank=1) == 403, "the other claim")
+    assert forward(running, "/orders/1", "bob", **{**admin, "level": 1}, rank=3) == 200

@@ -7,10 +7,11 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 from gateway._native.front import Engine, FrontDoor, Verdict
-from gateway._native.route_policy import DeciderCell
+from gateway._native.route_policy import Decided, DeciderCell, Sampling
 from gateway._native.token import IssuerRules, KeySnapshot, TokenValidator
-from gateway.config import Config, IdentityConfig, RouteConfig
+from gateway.config import Config, IdentityConfig, PolicyConfig, RouteConfig
 from gateway.front.answers import deny_answers
+from gateway.front.claims import ClaimPicker, policy_claims_of
 from gateway.front.endpoints import reserved_paths
 from gateway.front.routing import PolicyOf, header_claims_of, identity_header_names, plan_routes
 from gateway.front.trust import TrustedProxies
@@ -32,7 +33,12 @@ def validator_for(config: Config, *, usable_until_s: int = FAR_FUTURE_S) -> Toke
     """Make a validator that knows the test issuer's first key."""
     from gateway.front.routing import scope_names_of
 
-    validator = TokenValidator(scope_names=scope_names_of(config), header_claims=header_claims_of(config))
+    names = policy_claims_of(config)
+    validator = TokenValidator(
+        scope_names=scope_names_of(config),
+        header_claims=header_claims_of(config),
+        claims_factory=ClaimPicker(names) if names else None,
+    )
     rules = IssuerRules(ISSUER.encode(), audiences=(AUDIENCE.encode(),), algorithms=("RS256",))
     validator.publish(KeySnapshot((rules,), (load_jwk(public_jwk(), ("RS256",)),), (usable_until_s,)))
     return validator
@@ -60,8 +66,12 @@ class Harness:
         header_count_max: int = 100,
         policies: DeciderCell | None = None,
         policy_of: PolicyOf | None = None,
+        policy: PolicyConfig | None = None,
+        sampling: Sampling | None = None,
     ) -> None:
-        self.config = Config(routes=tuple(routes), identity=IdentityConfig(headers=identity or {}))
+        self.config = Config(
+            routes=tuple(routes), identity=IdentityConfig(headers=identity or {}), policy=policy or PolicyConfig()
+        )
         self.validator = validator or validator_for(self.config)
         self.plan = plan_routes(self.config, lambda _: None, policy_of)
         self.engine = Engine(
@@ -71,7 +81,9 @@ class Harness:
             header_bytes_max=header_bytes_max,
             header_count_max=header_count_max,
             policies=policies,
+            sampling=sampling,
         )
+        self.decided: list[tuple[Decided, str, str, str]] = []
         self.native: list[dict[str, Any]] = []
         self.audited: list[tuple[Verdict, int]] = []
         self.door = FrontDoor(
@@ -86,6 +98,7 @@ class Harness:
             forward_answers=deny_answers("portcullis", forward=True),
             blank_identity=tuple((name, b"") for name in identity_header_names(self.config)),
             audit=lambda verdict, status: self.audited.append((verdict, status)),
+            decisions=lambda *noted: self.decided.append(noted),
             login=login,
         )
 

@@ -8,18 +8,16 @@ import sys
 import pytest
 
 from gateway._native.entities import EntityStore
-from gateway._native.route_policy import DeciderCell, Piece
-from gateway.config import RouteConfig
+from gateway._native.route_policy import Piece
+from gateway.config import PolicyConfig, RouteConfig
 from gateway.errors import ConfigError
+from gateway.front.principals import PrincipalClaims
 from gateway.front.route_policy import compile_route_policy
-from gateway.policy import Engine, Entities, Entity, EntityUid, PolicySet, Schema
-from tests.native.front_harness import Harness
+from gateway.policy import Engine, Entity, EntityUid, Schema
+from tests.native.policy_harness import ALICE, READ, ROUTE, Asking, context_route, engine_of
 from tests.real.gateway import bearer, mint
 
-READ = 'Action::"read"'
-ALICE = EntityUid("User", "alice")
 OWN = 'permit (principal, action == Action::"read", resource is Order) when { principal == resource.owner };'
-ROUTE = RouteConfig(path="/orders/{id}", action=READ, resource='Order::"{id}"')
 SCHEMA = """
 entity User;
 entity Order = { owner: User };
@@ -27,33 +25,6 @@ action read appliesTo {
   principal: User, resource: Order, context: { tenant?: String, page?: Long, fresh?: Bool, from?: ipaddr },
 };
 """
-
-
-def engine_of(policies: str) -> Engine:
-    entities = Entities(Entity(EntityUid("Order", name), {"owner": ALICE}) for name in ("1", "a b/ü"))
-    return Engine(PolicySet.parse(policies), entities)
-
-
-class Asking(Harness):
-    """A front door with one route that asks policies."""
-
-    def __init__(self, policies: str | None, route: RouteConfig = ROUTE, *, schema: str = "") -> None:
-        declared = Schema.parse(schema) if schema else None
-        self.cell = DeciderCell(None if policies is None else engine_of(policies))
-        super().__init__(
-            routes=(route,),
-            policies=self.cell,
-            policy_of=lambda each, index: compile_route_policy(each, index, "User", declared),
-        )
-
-    def reason(self, target: str, *headers: tuple[str, str], subject: str = "alice", method: str = "GET") -> str:
-        """Judge a request with a token of `subject`."""
-        verdict = self.door.judge_scope(self.scope(method, target, [bearer(mint(sub=subject)), *headers]))
-        return verdict.reason
-
-
-def context_route(**context: str) -> RouteConfig:
-    return RouteConfig(path="/orders/{id}", action=READ, resource='Order::"{id}"', context=context)
 
 
 def test_the_owner_passes_and_others_do_not() -> None:
@@ -216,7 +187,7 @@ def test_attributes_are_read_as_the_schema_declares_them(query: str, reason: str
 )
 def test_what_cannot_be_asked_is_refused_with_its_key(route: RouteConfig, key: str, problem: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        compile_route_policy(route, 4, "User", Schema.parse(SCHEMA))
+        compile_route_policy(route, 4, PrincipalClaims(PolicyConfig(), Schema.parse(SCHEMA)))
     [fault] = caught.value.faults
     assert fault.key == f"routes[4].{key}"
     assert problem in fault.problem
@@ -224,11 +195,11 @@ def test_what_cannot_be_asked_is_refused_with_its_key(route: RouteConfig, key: s
 
 def test_a_principal_that_the_action_does_not_take_is_refused() -> None:
     with pytest.raises(ConfigError, match="takes no principal `Robot`"):
-        compile_route_policy(ROUTE, 0, "Robot", Schema.parse(SCHEMA))
+        compile_route_policy(ROUTE, 0, PrincipalClaims(PolicyConfig(principal="Robot"), Schema.parse(SCHEMA)))
 
 
 def test_a_route_that_asks_nothing_has_no_policy() -> None:
-    assert compile_route_policy(RouteConfig(path="/a"), 0, "User", None) is None
+    assert compile_route_policy(RouteConfig(path="/a"), 0, PrincipalClaims(PolicyConfig(), None)) is None
 
 
 def test_pieces_have_known_kinds_only() -> None:

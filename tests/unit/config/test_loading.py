@@ -630,6 +630,20 @@ def test_sources_have_names_and_types_of_their_own(
     assert (fault.key, fault.problem) == (f"policy.sources[1].{key}", problem)
 
 
+@pytest.mark.parametrize(
+    ("text", "key", "problem"),
+    [
+        ('principal_claims = {level = ""}', "principal_claims.level", "no claim is named"),
+        ('principal_parents = {"\\u0000" = "Role"}', "principal_parents.\0", "no claim is named"),
+        ('principal_parents = {roles = "a b"}', "principal_parents.roles", "`a b` is no Cedar type"),
+    ],
+)
+def test_claims_of_principals_have_names(text: str, key: str, problem: str, faults: Faults, tmp_path: Path) -> None:
+    (tmp_path / "policies").mkdir()
+    fault = one(faults(f'[policy]\npath = "policies"\n{text}\n'))
+    assert (fault.key, fault.problem) == (f"policy.{key}", problem)
+
+
 def test_sources_need_policies_and_in_memory_one_worker(faults: Faults, tmp_path: Path) -> None:
     (tmp_path / "policies").mkdir()
     fault = one(faults('[[policy.sources]]\nname = "hr"\ntypes = ["User"]\nurl = "embedded"\n'))

@@ -9,8 +9,9 @@ import pytest
 from gateway._native.front import Engine, Verdict
 from gateway._native.route_policy import DeciderCell
 from gateway._native.uid import EntityUid
-from gateway.config import RouteConfig
+from gateway.config import PolicyConfig, RouteConfig
 from gateway.front.asking import ASKS_MAX, Asking
+from gateway.front.principals import PrincipalClaims
 from gateway.front.route_policy import compile_route_policy
 from gateway.policy import Engine as PolicyEngine
 from gateway.policy import Entities, PolicySet
@@ -29,10 +30,11 @@ class Door(Harness):
         self.store = entities.store
         for name in ("User", "Order"):
             self.store.source_type(name)
+        principals = PrincipalClaims(PolicyConfig(), None)
         super().__init__(
             routes=(RouteConfig(path="/orders/{id}", action='Action::"read"', resource='Order::"{id}"'),),
             policies=DeciderCell(PolicyEngine(PolicySet.parse(policies), entities)),
-            policy_of=lambda each, index: compile_route_policy(each, index, "User", None),
+            policy_of=lambda each, index: compile_route_policy(each, index, principals),
         )
         self.fetched: list[EntityUid] = []
         self.refusal: str | None = None

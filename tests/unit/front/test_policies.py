@@ -9,7 +9,7 @@ import pytest
 from starlette.routing import Route
 
 from gateway._native.uid import EntityUid
-from gateway.config import AuthzenClientConfig, AuthzenConfig, Config, PolicyConfig
+from gateway.config import AuthzenClientConfig, AuthzenConfig, Config, PolicyConfig, RelationsConfig
 from gateway.errors import ConfigError
 from gateway.front.policies import REFRESH_S, Policies, PolicyPlan
 from tests.policy.decision_api import SetClock
@@ -128,3 +128,18 @@ def test_nobody_is_served_where_nobody_may_ask(file: Path, monkeypatch: pytest.M
     client = AuthzenClientConfig(id="pep", secret="env:PEP")
     assert len(routes(AuthzenConfig(clients=(client,)))) == 5
     assert len(routes(AuthzenConfig(open_on_loopback=True, base_url="https://a"))) == 6
+
+
+def test_no_claim_defines_what_relations_make(file: Path) -> None:
+    write(
+        file.parent / "a.cedarschema",
+        "entity User { @relation friends: Set<User> }; entity Doc;"
+        "action read appliesTo { principal: User, resource: Doc };",
+    )
+    config = PolicyConfig(
+        path=str(file.parent), relations=RelationsConfig(url="memory:"), principal_claims={"friends": "friends"}
+    )
+    with pytest.raises(ConfigError) as caught:
+        Policies(file.parent.parent, SetClock()).plan(config)
+    [fault] = caught.value.faults
+    assert (fault.key, fault.problem) == ("policy.principal_claims.friends", "relations make this attribute")
