@@ -49,7 +49,7 @@ from gateway.tokens.control import ControlState, TokenControl
 from gateway.types import Clock, Secret, SystemClock, WorkerContext
 
 if TYPE_CHECKING:
-    from gateway.front.policies import Policies, PolicyPlan
+    from gateway.front.policies import Policies, PoliciesRead, PolicyPlan
     from gateway.policy.relation_follower import RelationFollower
 
 _log = logging.getLogger("portcullis.app")
@@ -132,6 +132,7 @@ class App:
         self._vitals = WorkerVitals(self._metrics, self._control_state, self._relations)
         self._logs = Logs(config.log, worker.run_dir, self._metrics)
         self._learner = ControlLearner(lambda: self._now.control, self._metrics, clock)
+        self._turn = asyncio.Lock()  # held by the reload that is read and planned
         self._reloads = asyncio.Lock()
         self._stop = asyncio.Event()  # set when draining: long-lived conversations end
         self._wanted = 0  # number of the newest reload; an older one that still waits for keys is given up
@@ -165,10 +166,15 @@ class App:
                 store=store,
             )
 
-    def _generation(self, config: Config, validator: TokenValidator, control: TokenControl) -> _Generation:
-        """Make everything that a config asks for, changing nothing that serves. Raises ConfigError."""
+    def _generation(
+        self, config: Config, validator: TokenValidator, control: TokenControl, read: PoliciesRead | None = None
+    ) -> _Generation:
+        """Make everything that a config asks for, changing nothing that serves. Raises ConfigError.
+
+        `read`: its policies, where they were read already.
+        """
         pools = self._upstreams.plan(config.server)
-        policies, more = self._plan_policies(config)
+        policies, more = self._plan_policies(config, read)
         with _faults_at("routes"):
             plan = plan_routes(config, pools.pool_of, None if policies is None else policies.route_policy)
         introspects = bool(config.introspection.clients)
@@ -189,17 +195,25 @@ class App:
         door = self._new_door(config, engine, introspection, more)
         return _Generation(config, validator, control, door, pools, policies)
 
-    def _plan_policies(self, config: Config) -> tuple[PolicyPlan | None, list[Route]]:
-        """Load the policies, and give the endpoints that ask them. Raises ConfigError with their files and lines."""
-        if not config.policy.path:
-            return None, []
+    def _own_policies(self) -> Policies:
         from gateway.front.policies import Policies  # a gateway without policies does without their code
 
         if self._policies is None:
-            self._policies = Policies(self._worker.run_dir, self._clock)
-        plan = self._policies.plan(config.policy)
+            self._policies = Policies(self._worker.run_dir, self._clock, replan=self._replan)
+        return self._policies
+
+    def _read_policies(self, config: Config) -> PoliciesRead | None:
+        """Read and compile the policies: what takes long, for a thread. Raises ConfigError with files and lines."""
+        return self._own_policies().read(config.policy) if config.policy.path else None
+
+    def _plan_policies(self, config: Config, read: PoliciesRead | None) -> tuple[PolicyPlan | None, list[Route]]:
+        """Plan the policies, and give the endpoints that ask them. Raises ConfigError with their files and lines."""
+        if not config.policy.path:
+            return None, []
+        policies = self._own_policies()
+        plan = policies.plan(config.policy, read)
         with _faults_at("authzen"):
-            return plan, self._policies.routes(config, plan, Path.cwd())
+            return plan, policies.routes(config, plan, Path.cwd())
 
     def _commit_policies(self, generation: _Generation) -> None:
         if self._policies is not None:
@@ -289,6 +303,8 @@ class App:
 
     async def _watch_policies(self) -> None:
         """Follow the policies' files, where the config in force asks for it."""
+        if self._policies is not None:
+            await self._policies.read_texts()
         while True:
             await asyncio.sleep(max(WATCH_MIN_S, self._now.config.policy.watch_s))
             if self._policies is not None:
@@ -309,23 +325,32 @@ class App:
 
     # -- reload -------------------------------------------------------------------------------------------------------
 
-    def reload(self, config: Config) -> None:
+    async def reload(self, config: Config) -> None:
         """Serve by another config from now on. Raises ConfigError, and changes nothing, where that cannot be.
 
+        Policies are read and compiled beside the event loop: requests are answered meanwhile, by the former config.
         Where scopes, identity headers or cache sizes changed, tokens are judged by a new validator: it gets its keys
         first (at most SETTLE_S), and the former config serves until then. Everything else changes at once.
         """
-        if _shape_of(config) == _shape_of(self._now.config):
-            following = self._generation(config, self._now.validator, self._now.control)
-            self._wanted += 1
-            self._publish(following)
-            self._spawn(self._reload_control(following, self._wanted))
-        else:
-            validator = _new_validator(config)
-            store = self._now.control.store if config.store == self._now.config.store else None
-            following = self._generation(config, validator, self._new_control(config, validator, store))
-            self._wanted += 1
-            self._spawn(self._replace(following, self._wanted))
+        async with self._turn:
+            read = await asyncio.to_thread(self._read_policies, config)
+            if _shape_of(config) == _shape_of(self._now.config):
+                following = self._generation(config, self._now.validator, self._now.control, read)
+                self._wanted += 1
+                self._publish(following)
+                self._spawn(self._reload_control(following, self._wanted))
+            else:
+                validator = _new_validator(config)
+                store = self._now.control.store if config.store == self._now.config.store else None
+                control = self._new_control(config, validator, store)
+                following = self._generation(config, validator, control, read)
+                self._wanted += 1
+                self._spawn(self._replace(following, self._wanted))
+
+    def _replan(self, read: PoliciesRead) -> None:
+        """Serve by policies of another schema, by which the routes are planned anew. Raises ConfigError."""
+        now = self._now
+        self._publish(self._generation(now.config, now.validator, now.control, read))
 
     def _publish(self, generation: _Generation) -> None:
         """Swap a generation in whole."""

@@ -63,7 +63,7 @@ class App(Protocol):
     def admin_asgi(self) -> ASGICallable:
         """Probes and metrics, for the admin listener."""
 
-    def reload(self, config: Config) -> None:
+    async def reload(self, config: Config) -> None:
         """Serve by another config from now on. Raises ConfigError, and changes nothing, where that cannot be."""
 
 
@@ -168,6 +168,7 @@ class Worker:
         self._config = start.config
         self._seen = start.generation
         self._orphaned = False
+        self._taking: asyncio.Task[None] | None = None  # the reload that runs
         self._admin: _AdminServer | None = None
         self._admin_task: asyncio.Task[None] | None = None
 
@@ -181,6 +182,9 @@ class Worker:
     async def shutdown(self) -> None:
         """Stop what `startup` started, after the last request."""
         self._control.set_state(self._context.index, WorkerState.STOPPING)
+        if self._taking is not None:
+            self._taking.cancel()
+            await asyncio.wait({self._taking})
         try:
             await self._lifespan.shutdown()
         finally:
@@ -202,17 +206,17 @@ class Worker:
         if self._control.draining and not self.app.draining:
             self.app.draining = True
         generation = self._control.generation
-        if generation != self._seen:
+        if generation != self._seen and (self._taking is None or self._taking.done()):
             self._seen = generation
-            self._take(generation)
+            self._taking = asyncio.ensure_future(self._take(generation))
         if os.getppid() != self._start.parent_pid and not self._orphaned:
             self._end_orphaned()
 
-    def _take(self, generation: int) -> None:
+    async def _take(self, generation: int) -> None:
         """Serve by the config that was published, or say that this worker cannot."""
         try:
             config = msgspec.msgpack.decode(snapshot_path(self._folder, generation).read_bytes(), type=Config)
-            self.app.reload(config)
+            await self.app.reload(config)
         except ConfigError as error:
             report_faults(error, "not reloaded")
             self._control.set_refused(self._context.index, generation)

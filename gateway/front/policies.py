@@ -38,6 +38,14 @@ REFRESH_S: Final = 0.2  # at most one look in this time, whatever revisions call
 
 
 @dataclass(frozen=True, slots=True)
+class PoliciesRead:
+    """What the files of a config say, compiled. Nothing of it serves."""
+
+    repository: PolicyRepository
+    loaded: Loaded
+
+
+@dataclass(frozen=True, slots=True)
 class PolicyPlan:
     """What a config made of policies, not yet in force: `commit` puts it there."""
 
@@ -56,7 +64,10 @@ class PolicyPlan:
 class Policies:
     """Keeps one handle over all reloads, so that revisions grow for as long as the worker lives."""
 
-    def __init__(self, run_dir: Path, clock: Clock) -> None:
+    def __init__(self, run_dir: Path, clock: Clock, *, replan: Callable[[PoliciesRead], None] | None = None) -> None:
+        """`replan` plans anew what was planned by a schema, when a watched one is another. It raises ConfigError."""
+        self._replan = replan
+        self._refused: Loaded | None = None  # what was read and could not be put in force; told of once
         self._run_dir = run_dir
         self._clock = clock
         self._lock = threading.Lock()  # a repository belongs to one thread at a time
@@ -66,8 +77,11 @@ class Policies:
         )
         self._looked_s = clock.monotonic_s() - REFRESH_S
 
-    def plan(self, config: PolicyConfig) -> PolicyPlan:
-        """Load what a config asks for, changing nothing that serves. Raises ConfigError with file and line."""
+    def read(self, config: PolicyConfig) -> PoliciesRead:
+        """Load what a config asks for: of many policies the slow part, and for any thread.
+
+        Changes nothing that serves. Raises ConfigError with file and line.
+        """
         sources = sources_of(config)
         now = self._now
         with self._lock:
@@ -77,6 +91,14 @@ class Policies:
                 loaded = repository.load()
             except PolicyFault as error:
                 raise ConfigError([as_config_fault(fault) for fault in error.faults]) from error
+        if repository.cache_fault is not None:
+            _log.warning("compiled policies are not kept for the next start: %s", repository.cache_fault)
+        return PoliciesRead(repository, loaded)
+
+    def plan(self, config: PolicyConfig, read: PoliciesRead | None = None) -> PolicyPlan:
+        """Make ready what was `read`, or is read now, changing nothing that serves. Raises ConfigError."""
+        now, found = self._now, read or self.read(config)
+        loaded = found.loaded
         principals = PrincipalClaims(config, loaded.engine.schema)
         _refuse_made_by_relations(config, loaded)
         following = self._following(loaded, config)
@@ -85,7 +107,7 @@ class Policies:
             handle = PolicyHandle(loaded.engine, loaded.digest, stamp=loaded.stamp, relations=follower)
         else:
             handle = now.handle
-        return PolicyPlan(repository, handle, loaded, config, principals, following)
+        return PolicyPlan(found.repository, handle, loaded, config, principals, following)
 
     def _repository(self, sources: Sources) -> PolicyRepository:
         """Give what loads policies; what it compiles is kept for workers that start later."""
@@ -185,12 +207,24 @@ class Policies:
 
     async def _change(self, plan: PolicyPlan, load: Callable[[], Loaded | None]) -> None:
         """Load beside the event loop, and commit what is new; a config that came meanwhile goes before."""
+        loaded = None
         try:
             loaded = await asyncio.to_thread(self._locked, load)
-            if loaded is not None and plan is self._now and loaded is not plan.loaded:
-                self.commit(replace(plan, loaded=loaded, following=self._following(loaded, plan.config)))
+            if loaded is None or plan is not self._now or loaded is plan.loaded or loaded is self._refused:
+                return
+            if self._replan is not None and loaded.engine.schema is not plan.loaded.engine.schema:
+                self._replan(PoliciesRead(plan.repository, loaded))
+            else:
+                self.commit(self.plan(plan.config, PoliciesRead(plan.repository, loaded)))
         except (PolicyFault, ConfigError) as error:
+            self._refused = loaded
             _log.error("policies were not reloaded, the former ones stay: %s", error)
+
+    async def read_texts(self) -> None:
+        """Read what a quick start from the cache left for later."""
+        plan = self._now
+        if plan is not None:
+            await asyncio.to_thread(plan.repository.read_texts)
 
     def _locked(self, load: Callable[[], Loaded | None]) -> Loaded | None:
         with self._lock:

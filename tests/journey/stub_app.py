@@ -43,7 +43,7 @@ class StubApp:
         if config.server.realm == REFUSED_REALM and index_refused != "0":
             raise ConfigError([ConfigFault("portcullis.toml", 1, "server.realm", "the stub does not like it")])
 
-    def reload(self, config: Config) -> None:
+    async def reload(self, config: Config) -> None:
         if os.environ.get("STUB_REFUSED_BY", str(self.worker.index)) == str(self.worker.index):
             self._check(config)
         self.config = config

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import os
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from gateway._native.vm import Program
 from gateway.app import App, build_app, metrics_layout
 from gateway.config import (
     Config,
@@ -23,6 +27,8 @@ from gateway.config import (
 )
 from gateway.errors import ConfigError
 from gateway.observability.metrics import create_map
+from gateway.policy.compiler.policies import compile_statement
+from gateway.policy.language.tree import Statement
 from gateway.types import WorkerContext
 from tests.real.gateway import AUDIENCE, ISSUER, jwks_file, mint
 from tests.real.process import free_port
@@ -59,8 +65,8 @@ def verdict_of(app: App, token: str, path: str = "/auth/envoy/orders/1") -> tupl
         "type": "http",
         "method": "GET",
         "scheme": "http",
-        "raw_path": path.encode(),
-        "query_string": b"",
+        "raw_path": path.partition("?")[0].encode(),
+        "query_string": path.partition("?")[2].encode(),
         "headers": [(b"host", b"app.test"), (b"authorization", f"Bearer {token}".encode())],
         "client": ("127.0.0.1", 1),
     }
@@ -86,7 +92,7 @@ async def test_reload_of_other_scopes_keeps_revocations_of_a_store_in_memory(tmp
     async with running(tmp_path, config_for(tmp_path)) as app:
         revoked, good = mint(jti="one", scope="orders:read extra"), mint(jti="two", scope="orders:read extra")
         await app._now.control.revoke("jti", ISSUER, "one", until_s=int(time.time()) + 600)
-        app.reload(config_for(tmp_path, "extra"))
+        await app.reload(config_for(tmp_path, "extra"))
         await settled(app)
         assert verdict_of(app, good) == ("allow", "ok")
         assert verdict_of(app, revoked) == ("deny", "revoked")
@@ -98,7 +104,7 @@ async def test_reload_of_the_same_shape_takes_effect_at_once(tmp_path: Path) -> 
         token = mint()
         assert verdict_of(app, token) == ("allow", "ok")
         moved = RouteConfig(path="/elsewhere/{id}", scopes=("orders:read",))
-        app.reload(config_for(tmp_path, routes=(moved,)))
+        await app.reload(config_for(tmp_path, routes=(moved,)))
         assert verdict_of(app, token) == ("deny", "no_route")
         assert verdict_of(app, token, "/auth/envoy/elsewhere/1") == ("allow", "ok")
 
@@ -107,7 +113,7 @@ async def test_reload_that_takes_an_issuer_away_ends_its_tokens(tmp_path: Path) 
     async with running(tmp_path, config_for(tmp_path)) as app:
         token = mint()
         assert verdict_of(app, token) == ("allow", "ok")
-        app.reload(config_for(tmp_path, issuers=()))
+        await app.reload(config_for(tmp_path, issuers=()))
         await settled(app)
         assert verdict_of(app, token) == ("deny", "issuer_unknown")
 
@@ -116,10 +122,10 @@ async def test_config_that_cannot_serve_changes_nothing(tmp_path: Path) -> None:
     async with running(tmp_path, config_for(tmp_path)) as app:
         twice = (RouteConfig(path="/a"), RouteConfig(path="/a"))
         with pytest.raises(ConfigError):
-            app.reload(config_for(tmp_path, routes=twice))
+            await app.reload(config_for(tmp_path, routes=twice))
         unwritable = LogConfig(access=str(tmp_path / "no" / "such" / "folder"), audit="off")
         with pytest.raises(ConfigError):
-            app.reload(config_for(tmp_path, log=unwritable))
+            await app.reload(config_for(tmp_path, log=unwritable))
         assert verdict_of(app, mint()) == ("allow", "ok")
 
 
@@ -129,7 +135,7 @@ async def test_draining_is_told_to_every_part(tmp_path: Path) -> None:
         app.draining = True
         assert app.asgi.draining
         assert all(pool.draining for pool in app._upstreams.pools())
-        app.reload(config_for(tmp_path, routes=(upstream, RouteConfig(path="/x"))))
+        await app.reload(config_for(tmp_path, routes=(upstream, RouteConfig(path="/x"))))
         assert app.asgi.draining
 
 
@@ -144,9 +150,140 @@ async def test_relations_that_come_with_a_reload_are_followed_from_then_on(tmp_p
             "action read appliesTo { principal: User, resource: Doc };"
         )
         policy = PolicyConfig(path=str(tmp_path / "p.cedar"), relations=RelationsConfig(url="embedded"))
-        app.reload(config_for(tmp_path, policy=policy))
+        await app.reload(config_for(tmp_path, policy=policy))
         assert not app._vitals.dependencies()["relations"].ready  # nothing was read yet
         await settled(app)
         assert app._vitals.dependencies()["relations"].state == "ok"
         assert "portcullis_relations_up 1\n" in app._vitals.metrics_text()
         assert "portcullis_relation_readings_total 1\n" in app._vitals.metrics_text()
+
+
+# --- policies
+
+SCHEMA = """entity User; entity Order;
+action read appliesTo { principal: User, resource: Order, context: { floor: KIND } };
+"""
+FLOOR_7 = "permit (principal, action, resource) when { context.floor == 7 };"
+FLOOR_SEVEN = 'permit (principal, action, resource) when { context.floor == "7" };'
+ORDERS = RouteConfig(
+    path="/orders/{id}",
+    scopes=("orders:read",),
+    action='Action::"read"',
+    resource='Order::"{id}"',
+    context={"floor": "{query.floor}"},
+)
+
+
+def write(path: Path, text: str) -> None:
+    """Write so that the file's time differs from before, however coarse the file system's clock."""
+    before = path.stat().st_mtime_ns if path.exists() else 0
+    path.write_text(text)
+    os.utime(path, ns=(before + 10**9, before + 10**9))
+
+
+def policies_of(folder: Path, text: str, kind: str) -> PolicyConfig:
+    """Write a folder of policies, whose context has a `floor` of a kind."""
+    (folder / "policies").mkdir(exist_ok=True)
+    write(folder / "policies" / "a.cedar", text)
+    write(folder / "policies" / "a.cedarschema", SCHEMA.replace("KIND", kind))
+    return PolicyConfig(path=str(folder / "policies"), watch_s=1.0)
+
+
+async def test_requests_are_answered_while_ten_thousand_policies_are_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The compiler stops in its middle, and goes on only after a request was answered by the former policies."""
+    gate, reached = threading.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    compiled: list[Statement] = []
+
+    def compiling(statement: Statement) -> Program:
+        compiled.append(statement)
+        if len(compiled) == 5_000:
+            loop.call_soon_threadsafe(reached.set)
+            assert gate.wait(60)
+        return compile_statement(statement)
+
+    route = RouteConfig(path="/orders/{id}", action='Action::"read"', resource='Order::"{id}"')
+    write(tmp_path / "p.cedar", "permit (principal, action, resource);")
+    config = config_for(tmp_path, routes=(route,), policy=PolicyConfig(path=str(tmp_path / "p.cedar")))
+    async with running(tmp_path, config) as app:
+        token = mint()
+        assert verdict_of(app, token) == ("allow", "ok")
+        monkeypatch.setattr("gateway.policy.engine.compile_statement", compiling)
+        write(
+            tmp_path / "p.cedar",
+            "".join(f'permit (principal, action, resource == Order::"{number}");\n' for number in range(2, 10_002)),
+        )
+        reload = asyncio.ensure_future(app.reload(config))
+        await reached.wait()
+        assert not reload.done()
+        assert verdict_of(app, token) == ("allow", "ok")
+        gate.set()
+        await reload
+        assert len(compiled) == 10_000
+        assert verdict_of(app, token) == ("deny", "policy_denied")
+        assert verdict_of(app, token, "/auth/envoy/orders/9999") == ("allow", "ok")
+
+
+async def test_reloads_take_effect_in_the_order_in_which_they_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one reads policies for long; the second one, without any, comes after it all the same."""
+    gate = threading.Event()
+    read = App._read_policies
+
+    def reading(app: App, config: Config) -> Any:
+        if config.policy.path:
+            assert gate.wait(60)
+        return read(app, config)
+
+    async with running(tmp_path, config_for(tmp_path)) as app:
+        monkeypatch.setattr(App, "_read_policies", reading)
+        first = asyncio.ensure_future(
+            app.reload(config_for(tmp_path, routes=(ORDERS,), policy=policies_of(tmp_path, FLOOR_7, "Long")))
+        )
+        second = asyncio.ensure_future(
+            app.reload(config_for(tmp_path, routes=(RouteConfig(path="/new", scopes=("orders:read",)),)))
+        )
+        await asyncio.sleep(0)
+        gate.set()
+        await asyncio.gather(first, second)
+        assert verdict_of(app, mint()) == ("deny", "no_route")
+
+
+async def test_a_watched_schema_has_routes_read_their_context_by_it(tmp_path: Path) -> None:
+    config = config_for(tmp_path, routes=(ORDERS,), policy=policies_of(tmp_path, FLOOR_7, "Long"))
+    async with running(tmp_path, config) as app:
+        token = mint()
+        assert app._policies is not None
+        await app._policies.look()
+        assert verdict_of(app, token, "/auth/envoy/orders/1?floor=7") == ("allow", "ok")
+        assert verdict_of(app, token, "/auth/envoy/orders/1?floor=seven")[0] == "deny"
+        policies_of(tmp_path, FLOOR_SEVEN, "String")
+        await app._policies.look()
+        await app._policies.look()
+        assert verdict_of(app, token, "/auth/envoy/orders/1?floor=7") == ("allow", "ok")
+        assert verdict_of(app, token, "/auth/envoy/orders/1?floor=seven") == ("deny", "policy_denied")
+
+
+async def test_a_watched_schema_that_routes_do_not_fit_is_refused_and_told_of_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = config_for(tmp_path, routes=(ORDERS,), policy=policies_of(tmp_path, FLOOR_7, "Long"))
+    async with running(tmp_path, config) as app:
+        token = mint()
+        assert app._policies is not None
+        await app._policies.look()
+        policies_of(tmp_path, "permit (principal, action, resource);", "Set<Long>")
+        for _ in range(4):
+            await app._policies.look()
+        told = [record.getMessage() for record in caplog.records if "the former ones stay" in record.message]
+        assert len(told) == 1
+        assert "routes[0].context.floor" in told[0]
+        assert verdict_of(app, token, "/auth/envoy/orders/1?floor=7") == ("allow", "ok")
+        assert verdict_of(app, token, "/auth/envoy/orders/1?floor=8") == ("deny", "policy_denied")
+        policies_of(tmp_path, FLOOR_SEVEN, "String")
+        await app._policies.look()
+        await app._policies.look()
+        assert verdict_of(app, token, "/auth/envoy/orders/1?floor=7") == ("allow", "ok")

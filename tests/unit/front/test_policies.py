@@ -11,7 +11,7 @@ from starlette.routing import Route
 from gateway._native.uid import EntityUid
 from gateway.config import AuthzenClientConfig, AuthzenConfig, Config, PolicyConfig, RelationsConfig
 from gateway.errors import ConfigError
-from gateway.front.policies import REFRESH_S, Policies, PolicyPlan
+from gateway.front.policies import COMPILED_FOLDER, REFRESH_S, Policies, PolicyPlan
 from tests.policy.decision_api import SetClock
 
 A, READ, ONE = EntityUid("User", "a"), EntityUid("Action", "read"), EntityUid("Doc", "1")
@@ -128,6 +128,29 @@ def test_nobody_is_served_where_nobody_may_ask(file: Path, monkeypatch: pytest.M
     client = AuthzenClientConfig(id="pep", secret="env:PEP")
     assert len(routes(AuthzenConfig(clients=(client,)))) == 5
     assert len(routes(AuthzenConfig(open_on_loopback=True, base_url="https://a"))) == 6
+
+
+async def test_a_worker_that_starts_takes_what_another_one_compiled_and_reads_the_texts_later(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started(file, SetClock())
+    assert list((file.parent.parent / COMPILED_FOLDER).iterdir())
+    with monkeypatch.context() as patch:
+        patch.delattr("gateway.policy.policy_set.PolicySet.parse")
+        policies, plan, _ = started(file, SetClock())
+        assert allows(plan)
+    await policies.read_texts()
+    monkeypatch.delattr("gateway.policy.policy_set.PolicySet.parse")
+    assert list(plan.loaded.engine.policies.policies) == ["policy0"]
+
+
+def test_a_cache_that_cannot_be_written_is_told_of(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (file.parent.parent / COMPILED_FOLDER).write_text("no folder")
+    _, plan, _ = started(file, SetClock())
+    assert allows(plan)
+    assert [record.levelname for record in caplog.records if "not kept for the next start" in record.message] == [
+        "WARNING"
+    ]
 
 
 def test_no_claim_defines_what_relations_make(file: Path) -> None:
