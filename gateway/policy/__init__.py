@@ -5,6 +5,12 @@ from gateway.policy.engine import Answer, Engine
 from gateway.policy.entities import Entities, Entity
 from gateway.policy.faults import EntityError, Fault, PolicySyntaxError, RequestError, SchemaError
 from gateway.policy.policy_set import PolicySet
+from gateway.policy.related_entities import RelatedEntities
+from gateway.policy.relation_explanation import RelationTest, relation_tests
+from gateway.policy.relation_follower import RelationFollower
+from gateway.policy.relation_paths import PathStep, relation_path
+from gateway.policy.relation_rules import RelationRules
+from gateway.policy.relation_text import parse_relation, relation_to_text
 from gateway.policy.schema import Schema
 
 __all__ = [
@@ -15,9 +21,18 @@ __all__ = [
     "EntityError",
     "EntityUid",
     "Fault",
+    "PathStep",
     "PolicySet",
     "PolicySyntaxError",
+    "RelatedEntities",
+    "RelationFollower",
+    "RelationRules",
+    "RelationTest",
     "RequestError",
     "Schema",
     "SchemaError",
+    "parse_relation",
+    "relation_path",
+    "relation_tests",
+    "relation_to_text",
 ]
