@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary, ref
 
 from gateway._native.uid import EntityUid
 from gateway.policy.compiler.reads import Path, Reads, reads_of, reads_together
@@ -212,18 +213,25 @@ class _Following:
 
 
 class Plans:
-    """The plans of one engine, made when first asked for. Belongs to one thread at a time.
+    """The plans of one engine, made when first asked for. They do not keep it alive. Belongs to one thread at a time.
 
     `like`: the plans of the engine before it, of which the read-sets of statements that stayed are taken over.
     """
 
     def __init__(self, engine: Engine, *, like: Plans | None = None) -> None:
-        self.engine = engine
+        self._engine = ref(engine)  # who keeps plans by engine must not keep the engine alive by them
         self._plans: dict[tuple[str, EntityUid, str], tuple[int, Plan]] = {}
         self._reads: dict[int, tuple[Statement, Reads]] = {}  # by the statement's id, which the statement keeps
         self._former = {} if like is None else like._reads
         self._filed: dict[tuple[str, EntityUid | None], list[tuple[int, Policy]]] | None = None  # by head's action
         self._heads: frozenset[str] = frozenset()  # variables of which any head asks what they are in
+
+    @property
+    def engine(self) -> Engine:
+        engine = self._engine()
+        if engine is None:
+            raise RuntimeError("the engine of these plans is gone")
+        return engine
 
     def of(self, principal_type: str, action: EntityUid, resource_type: str) -> Plan:
         """Give the plan; the same object while neither the policies nor the action's groups change."""
@@ -299,6 +307,21 @@ class Plans:
                 made.update(len(part).to_bytes(8, "little"))
                 made.update(part)
         return made.digest()
+
+
+class EnginePlans:
+    """The plans of each engine that is alive. Belongs to one thread at a time."""
+
+    def __init__(self) -> None:
+        self._by_engine: WeakKeyDictionary[Engine, Plans] = WeakKeyDictionary()
+        self._newest: Plans | None = None
+
+    def of(self, engine: Engine) -> Plans:
+        """Give an engine's plans; read-sets of statements that it shares with the engine before it are taken over."""
+        found = self._by_engine.get(engine)
+        if found is None:
+            found = self._newest = self._by_engine[engine] = Plans(engine, like=self._newest)
+        return found
 
 
 def _may_hold(constraint: Constraint, type_name: str) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from typing import Any
 
 import pytest
 
 from gateway.policy import Engine, Entities, Entity, EntityUid, PolicySet
-from gateway.policy.plans import PLANS_MAX, Plan, Plans, Question
+from gateway.policy.plans import PLANS_MAX, EnginePlans, Plan, Plans, Question
 from tests.policy import differential, generate
 
 ALICE, BOB, CAROL = (EntityUid("User", name) for name in ("alice", "bob", "carol"))
@@ -28,7 +29,8 @@ def engine_of(text: str, entities: list[Entity] | None = None) -> Engine:
 
 def plan_of(text: str, entities: list[Entity] | None = None, *types: str) -> Plan:
     principal_type, resource_type = types or ("User", "Doc")
-    return Plans(engine_of(text, entities)).of(principal_type, VIEW, resource_type)
+    engine = engine_of(text, entities)
+    return Plans(engine).of(principal_type, VIEW, resource_type)
 
 
 def question(context: dict[str, Any] | None = None, **others: Any) -> Question:
@@ -86,7 +88,8 @@ def test_a_plan_is_made_once_and_anew_when_the_groups_of_its_action_change() -> 
 
 
 def test_plans_of_made_up_types_do_not_pile_up() -> None:
-    plans = Plans(engine_of("permit (principal, action, resource);"))
+    engine = engine_of("permit (principal, action, resource);")
+    plans = Plans(engine)
     for number in range(PLANS_MAX + 10):
         plans.of(f"T{number}", VIEW, "Doc")
     assert len(plans._plans) == PLANS_MAX
@@ -98,7 +101,8 @@ def test_read_sets_of_statements_that_stay_are_taken_over(monkeypatch: pytest.Mo
     former = Plans(engine)
     before = former.of("User", VIEW, "Doc")
     monkeypatch.setattr("gateway.policy.plans.reads_of", lambda _: pytest.fail("read anew"))
-    assert Plans(engine.with_policies(engine.policies), like=former).of("User", VIEW, "Doc").reads == before.reads
+    other = engine.with_policies(engine.policies)
+    assert Plans(other, like=former).of("User", VIEW, "Doc").reads == before.reads
 
 
 def test_equal_candidates_have_equal_digests_wherever_others_change() -> None:
@@ -114,8 +118,18 @@ def test_a_link_names_what_fills_its_slot() -> None:
     policies = PolicySet.parse("permit (principal in ?principal, action, resource);").link(
         "policy0", "link", {"?principal": STAFF}
     )
-    plan = Plans(Engine(policies, Entities())).of("User", VIEW, "Doc")
-    assert plan.named == (STAFF,)
+    engine = Engine(policies, Entities())
+    assert Plans(engine).of("User", VIEW, "Doc").named == (STAFF,)
+
+
+def test_plans_of_engines_live_as_long_as_they_do() -> None:
+    kept, engine = EnginePlans(), engine_of("permit (principal, action, resource);")
+    plans = kept.of(engine)
+    assert kept.of(engine) is plans
+    del engine
+    gc.collect()
+    with pytest.raises(RuntimeError):
+        plans.of("User", VIEW, "Doc")
 
 
 # --- which entities

@@ -1,0 +1,509 @@
+"""`AttributePrefetcher`: fetches the entities that a decision needs and that are not here, then decides.
+
+A decision is tried first: the machine says when it rests on an entity that is kept in a source and not resident. Only
+then the plan is asked what the decision can touch, all of that is read (one read a source, the sources side by side),
+and the decision is tried again; what it reaches next, `principal.manager.manager`, is read in the next round. A whole
+decision has one time budget. Whatever goes wrong denies, with the fault `attributes_unavailable`.
+
+What is read and how long it stays: `residency.py`. Of a source with a log (`FollowedSource`) every change is followed
+(`attribute_follower.py`), and while the log cannot be read nothing of the source counts. Of a source without one an
+entity is believed for `ttl_s`. Several requests that need one entity wait for one read. Faults are never kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+
+from gateway._native.uid import EntityUid
+from gateway._native.vm import Answer
+from gateway.errors import GatewayError, StoreUnavailable
+from gateway.policy.attribute_follower import AttributeFollower, AttributeState
+from gateway.policy.entities import Entity
+from gateway.policy.faults import EntityError
+from gateway.policy.plans import EnginePlans, Overlays, Question
+from gateway.policy.residency import Residency
+from gateway.stores.attributes import READ_MAX, AttributeBatch, AttributeSource, FollowedSource
+from gateway.stores.base import Revision
+from gateway.stores.following import uniform_random
+from gateway.types import Clock
+
+if TYPE_CHECKING:
+    from gateway.policy.engine import Engine
+
+logger = logging.getLogger(__name__)
+
+BUDGET_S: Final = 0.25  # of one decision, all rounds together
+ROUNDS_MAX: Final = 8  # of one decision: so far apart may what it reads be
+WANTED_MAX: Final = 10_000  # entities of one round: a principal in more groups than that is refused
+FLIGHTS_MAX: Final = 20_000  # entities being read at once, for all requests
+CAPACITY: Final = 100_000
+TTL_S: Final = 60.0
+ABSENT_TTL_S: Final = 5.0  # an entity that comes into being is seen after so long, where nobody tells of it
+JITTER: Final = 0.9  # of a time to live at least: what was read together is not over together
+SWEEP_S: Final = 0.25
+TOLD_MAX: Final = 1000  # entities of which it is remembered that the log was told of them
+NOT_RESIDENT: Final = "entity_not_resident"
+UNAVAILABLE: Final = "attributes_unavailable"
+
+Reason = Literal[
+    "unavailable",  # the source could not be asked
+    "too_slow",
+    "untrusted",  # its log cannot be read, so that nobody knows what changed
+    "invalid",  # an entity does not fit the schema
+    "no_source",
+    "too_many",
+    "too_deep",
+    "internal",
+]
+
+
+class AttributeUnavailable(GatewayError):
+    """What a decision needs could not be had: it denies. `source` is "" where it is none's fault."""
+
+    code = UNAVAILABLE
+    status = 503
+    retry_after_s = 1.0
+
+    def __init__(self, source: str, reason: Reason) -> None:
+        super().__init__(f"attributes of `{source}` are unavailable: {reason}" if source else f"attributes: {reason}")
+        self.source = source
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[AttributeUnavailable], tuple[str, Reason]]:
+        return type(self), (self.source, self.reason)
+
+
+UNAVAILABLE_ANSWER: Final = Answer(False, frozenset(), frozenset(), (UNAVAILABLE,))
+
+
+@dataclass(frozen=True, slots=True)
+class SourcedTypes:
+    """Entity types that are kept in a source. `ttl_s` counts only where the source has no log."""
+
+    source: AttributeSource
+    types: frozenset[str]
+    ttl_s: float = TTL_S
+
+
+class Judgement(NamedTuple):
+    """An answer, the store's revision when it was made, and why it is none where attributes could not be had."""
+
+    answer: Answer
+    revision: int
+    with_io: bool = False
+    failure: AttributeUnavailable | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PrefetchStats:
+    """Totals since start, but for `resident`."""
+
+    without_io: int  # decisions for which everything was here
+    with_io: int  # decisions that waited for a source, successful or not
+    rounds: int
+    reads: int  # of sources
+    fetched: int  # entities
+    absent: int  # entities that their source did not know
+    bytes: int
+    refreshed: int  # entities that were read again before anybody had to wait
+    changed: int  # entities that went because they changed
+    expired: int
+    evicted: int  # entities that made room
+    failures: Mapping[tuple[str, Reason], int]  # decisions denied, by source and reason
+    invalid: int  # entities that did not fit
+    resident: int
+
+
+class _Origin:
+    """A source and what is needed to trust it."""
+
+    def __init__(self, sourced: SourcedTypes, clock: Clock, prefetcher: AttributePrefetcher) -> None:
+        self.source = sourced.source
+        self.name = sourced.source.name
+        self.ttl_s = sourced.ttl_s
+        self.follower: AttributeFollower | None = None
+        if isinstance(self.source, FollowedSource):
+            self.follower = AttributeFollower(
+                self.source,
+                clock=clock,
+                on_change=lambda uids: prefetcher._changed(self, uids),
+                on_lost=lambda: prefetcher._distrusted(self),
+                on_trust=lambda: None if self.trusted else prefetcher._distrusted(self),
+            )
+
+    @property
+    def trusted(self) -> bool:
+        return self.follower is None or self.follower.trusted
+
+    def covers(self, revision: Revision) -> bool:
+        """Tell whether what was read may be kept: every later change will be told, or it ends by itself."""
+        return self.follower is None or self.follower.covers(revision)
+
+
+class AttributePrefetcher:
+    """Decides with entities from sources. Belongs to one event loop; engines are handed in, newest last."""
+
+    def __init__(
+        self,
+        sources: Sequence[SourcedTypes],
+        *,
+        clock: Clock,
+        budget_s: float = BUDGET_S,
+        capacity: int = CAPACITY,
+        plans: EnginePlans | None = None,
+        uniform: Callable[[float, float], float] = uniform_random,
+    ) -> None:
+        """Raises ValueError for a type or a name of two sources, and for sizes that make no sense."""
+        if capacity < READ_MAX:
+            raise ValueError(f"a capacity of at least {READ_MAX} is needed")
+        if budget_s <= 0 or any(each.ttl_s <= 0 for each in sources):
+            raise ValueError("times are above 0")
+        self._clock = clock
+        self._budget_s = budget_s
+        self._capacity = capacity
+        self._plans = plans or EnginePlans()
+        self._uniform = uniform
+        self._origins = [_Origin(each, clock, self) for each in sources]
+        self._by_type: dict[str, _Origin] = {}
+        for origin, each in zip(self._origins, sources, strict=True):
+            for name in each.types:
+                if self._by_type.setdefault(name, origin) is not origin:
+                    raise ValueError(f"`{name}` is kept in two sources")
+        if len({origin.name for origin in self._origins}) < len(self._origins):
+            raise ValueError("two sources have one name")
+        self._residencies: list[Residency] = []  # of the stores by which some engine decides
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._told: OrderedDict[EntityUid, None] = OrderedDict()
+        self._counts: Counter[str] = Counter()
+        self._failures: Counter[tuple[str, Reason]] = Counter()
+
+    # --- life
+
+    async def start(self) -> None:
+        """Begin to follow the sources that have logs; return after the first look at each."""
+        self._keep(asyncio.create_task(self._sweep_for_ever(), name="attributes: sweep"))
+        await asyncio.gather(*(origin.follower.start() for origin in self._origins if origin.follower is not None))
+
+    async def stop(self) -> None:
+        """Stop following and reading. The sources stay open, and belong to whoever opened them."""
+        await asyncio.gather(*(origin.follower.stop() for origin in self._origins if origin.follower is not None))
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def follow(self) -> None:
+        """Look at the end of every log now."""
+        await asyncio.gather(*(origin.follower.follow() for origin in self._origins if origin.follower is not None))
+
+    def adopt(self, engine: Engine) -> None:
+        """Make the engine's store know which types are kept in sources. Before the engine decides anything.
+
+        Raises SourcesMisfit for types that cannot be: then the engine must not be used.
+        """
+        self._residency_of(engine)
+
+    @property
+    def types(self) -> frozenset[str]:
+        """The types that are kept in sources."""
+        return frozenset(self._by_type)
+
+    def states(self) -> list[AttributeState]:
+        """Say how the following of each source that has a log stands."""
+        return [origin.follower.state() for origin in self._origins if origin.follower is not None]
+
+    def stats(self) -> PrefetchStats:
+        """Give the counters."""
+        counts = self._counts
+        return PrefetchStats(
+            without_io=counts["without_io"],
+            with_io=counts["with_io"],
+            rounds=counts["rounds"],
+            reads=counts["reads"],
+            fetched=counts["fetched"],
+            absent=counts["absent"],
+            bytes=counts["bytes"],
+            refreshed=counts["refreshed"],
+            changed=counts["changed"],
+            expired=counts["expired"],
+            evicted=counts["evicted"] + sum(each.evicted for each in self._residencies),
+            failures=dict(self._failures),
+            invalid=counts["invalid"],
+            resident=sum(map(len, self._residencies)),
+        )
+
+    # --- deciding
+
+    async def authorize(
+        self,
+        engine: Engine,
+        principal: EntityUid,
+        action: EntityUid,
+        resource: EntityUid,
+        context: dict[str, Any] | None = None,
+        *,
+        overlays: Overlays | None = None,
+    ) -> Answer:
+        """Return what `engine.authorize` would with everything resident.
+
+        Where that cannot be had in time the Answer denies, with the fault `attributes_unavailable`.
+        """
+        return (await self.judge(engine, Question(principal, action, resource, context, overlays))).answer
+
+    async def judge(self, engine: Engine, question: Question) -> Judgement:
+        """Decide a question, as `authorize`, and say what the answer rests on."""
+        residency = self._residency_of(engine)
+        self.sweep()
+        revision = engine.store.revision
+        answer = question.answered_by(engine)
+        if NOT_RESIDENT not in answer.faults:
+            self._counts["without_io"] += 1
+            residency.touch((question.principal, question.resource))
+            return Judgement(answer, revision)
+        self._counts["with_io"] += 1
+        until_s = self._clock.monotonic_s() + self._budget_s
+        try:
+            for _ in range(ROUNDS_MAX):
+                await self._round(engine, residency, question, answer.missing, until_s)
+                revision = engine.store.revision
+                answer = question.answered_by(engine)
+                if NOT_RESIDENT not in answer.faults:
+                    return Judgement(answer, revision, with_io=True)
+            raise AttributeUnavailable("", "too_deep")
+        except AttributeUnavailable as failure:
+            self._failures[failure.source, failure.reason] += 1
+            return Judgement(UNAVAILABLE_ANSWER, revision, with_io=True, failure=failure)
+
+    async def prefetch(self, engine: Engine, question: Question) -> None:
+        """Make resident what deciding the question can touch, as far as that is known beforehand.
+
+        Raises AttributeUnavailable where it cannot be had in time.
+        """
+        residency = self._residency_of(engine)
+        self.sweep()
+        until_s = self._clock.monotonic_s() + self._budget_s
+        for _ in range(ROUNDS_MAX):
+            if not await self._round(engine, residency, question, None, until_s):
+                return
+        raise AttributeUnavailable("", "too_deep")
+
+    def until_s(self, engine: Engine, uids: Iterable[EntityUid]) -> float | None:
+        """Give when, on the monotonic clock, the first of `uids` is believed no more; None: none has an end."""
+        return self._residency_of(engine).until_s(uids)
+
+    def revisions(self) -> dict[str, Revision]:
+        """Give, by source with a log, up to where its changes are in force here."""
+        return {each.name: each.follower.revision for each in self._origins if each.follower is not None}
+
+    async def _round(
+        self, engine: Engine, residency: Residency, question: Question, missing: EntityUid | None, until_s: float
+    ) -> bool:
+        """Fetch what is known to be needed and is not here; False where that is nothing."""
+        plan = self._plans.of(engine).of(question.principal.type, question.action, question.resource.type)
+        wanted = set(plan.uids(question, engine.store))
+        if missing is not None:
+            wanted.add(missing)
+        if not wanted:
+            return False
+        if len(wanted) > WANTED_MAX:
+            raise AttributeUnavailable("", "too_many")
+        self._counts["rounds"] += 1
+        await self._fetch(residency, wanted, until_s)
+        residency.touch(wanted)
+        return True
+
+    def _residency_of(self, engine: Engine) -> Residency:
+        for residency in self._residencies:
+            if residency.store is engine.store:
+                residency.engines.add(engine)
+                return residency
+        made = Residency(engine, self._by_type, self._capacity)
+        self._residencies.append(made)
+        return made
+
+    # --- reading
+
+    async def _fetch(self, residency: Residency, wanted: Collection[EntityUid], until_s: float) -> None:
+        """Wait until all that is wanted was read, by whomever. Raises AttributeUnavailable for what was not."""
+        groups: dict[_Origin, list[EntityUid]] = {}
+        for uid in wanted:
+            origin = self._by_type.get(uid.type)
+            if origin is None:
+                raise AttributeUnavailable("", "no_source")
+            if not origin.trusted:
+                raise AttributeUnavailable(origin.name, "untrusted")
+            if self._clock.monotonic_s() >= until_s:
+                raise AttributeUnavailable(origin.name, "too_slow")
+            groups.setdefault(origin, []).append(uid)
+        joined = {residency.flights[uid] for uid in wanted if uid in residency.flights}
+        flights = {origin: self._flights(residency, origin, uids) for origin, uids in groups.items()}
+        tasks = {task for each in flights.values() for task in each}
+        _, late = await asyncio.wait(tasks, timeout=max(0.0, until_s - self._clock.monotonic_s()))
+        again: list[EntityUid] = []
+        for origin, uids in groups.items():
+            if not late.isdisjoint(flights[origin]):
+                raise AttributeUnavailable(origin.name, "too_slow")
+            for task in flights[origin]:
+                if task.cancelled():  # all of this is being stopped
+                    raise AttributeUnavailable(origin.name, "unavailable")
+                failed = task.result()
+                for uid in failed.keys() & set(uids):
+                    if failed[uid] != "too_slow" or task not in joined:
+                        raise AttributeUnavailable(origin.name, failed[uid])
+                    again.append(uid)  # its time was over, ours is not
+        if again:
+            await self._fetch(residency, again, until_s)
+
+    def _flights(
+        self, residency: Residency, origin: _Origin, uids: Sequence[EntityUid]
+    ) -> set[asyncio.Task[Mapping[EntityUid, Reason]]]:
+        """Give the reads that bring `uids`: those that are under way, and new ones for the others."""
+        fresh = [uid for uid in uids if uid not in residency.flights]
+        if len(residency.flights) + len(fresh) > FLIGHTS_MAX:
+            raise AttributeUnavailable(origin.name, "too_many")
+        for first in range(0, len(fresh), READ_MAX):
+            part = fresh[first : first + READ_MAX]
+            task = asyncio.create_task(self._read(residency, origin, part), name=f"attributes: {origin.name}")
+            self._keep(task)
+            residency.flights.update(dict.fromkeys(part, task))
+        return {residency.flights[uid] for uid in uids}
+
+    def _keep(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _read(
+        self, residency: Residency, origin: _Origin, uids: Sequence[EntityUid]
+    ) -> Mapping[EntityUid, Reason]:
+        """Read entities of a source into the store; give those that are not here afterwards, with the reason.
+
+        It goes on when whoever asked has given up: what comes late serves the next one. It never takes longer than a
+        decision may.
+        """
+        reason: Reason
+        try:
+            async with asyncio.timeout(self._budget_s):
+                return await self._read_and_put(residency, origin, uids)
+        except TimeoutError:
+            reason = "too_slow"
+        except StoreUnavailable as error:
+            logger.warning("attributes of `%s` could not be read: %s", origin.name, error)
+            reason = "unavailable"
+        except AttributeUnavailable as failure:
+            reason = failure.reason
+        except Exception:  # our own mistake, or the source's: nobody may wait for ever, or decide without
+            logger.exception("attributes of `%s` could not be read", origin.name)
+            reason = "internal"
+        finally:
+            for uid in uids:
+                residency.flights.pop(uid, None)
+        return dict.fromkeys(uids, reason)
+
+    async def _read_and_put(
+        self, residency: Residency, origin: _Origin, uids: Sequence[EntityUid]
+    ) -> Mapping[EntityUid, Reason]:
+        while True:
+            now_s = self._clock.monotonic_s()
+            self._counts["reads"] += 1
+            batch = await origin.source.read(uids)
+            found, failed = await self._entities(residency, origin, uids, batch)
+            # From here on nothing else runs in the loop: no change can be told between the question and the store.
+            if not origin.trusted:
+                raise AttributeUnavailable(origin.name, "untrusted")
+            if origin.covers(batch.revision):
+                break
+            await asyncio.sleep(0)  # a change was told meanwhile that the batch may not show
+        absent = [uid for uid in uids if uid not in batch.found]
+
+        def ends(is_absent: bool) -> float | None:
+            if origin.follower is not None:
+                return None
+            ttl_s = min(origin.ttl_s, ABSENT_TTL_S) if is_absent else origin.ttl_s
+            return now_s + ttl_s * self._uniform(JITTER, 1.0)
+
+        for uid, why in residency.put(origin.name, found, absent, now_s=now_s, ends=ends).items():
+            failed[uid] = "invalid"
+            self._note_invalid(origin, uid, why)
+        residency.evict(residency.held_of(failed, origin.name))  # what was here of them is no longer so
+        self._counts["fetched"] += len(found)
+        self._counts["absent"] += len(absent)
+        self._counts["bytes"] += sum(map(len, batch.found.values()))
+        return failed
+
+    async def _entities(
+        self, residency: Residency, origin: _Origin, uids: Sequence[EntityUid], batch: AttributeBatch
+    ) -> tuple[list[Entity], dict[EntityUid, Reason]]:
+        """Read the bodies; nothing that was not asked for counts."""
+        found: list[Entity] = []
+        failed: dict[EntityUid, Reason] = {}
+        for number, uid in enumerate(uids, 1):
+            if uid in batch.found:
+                try:
+                    found.append(residency.entity(uid, batch.found[uid]))
+                    self._told.pop(uid, None)
+                except EntityError as error:
+                    failed[uid] = "invalid"
+                    self._note_invalid(origin, uid, str(error))
+            if number % 100 == 0:
+                await asyncio.sleep(0)
+        return found, failed
+
+    def _note_invalid(self, origin: _Origin, uid: EntityUid, why: str) -> None:
+        """Count, and tell the log once until the entity fits again."""
+        self._counts["invalid"] += 1
+        if uid not in self._told:
+            logger.error("`%s` of the source `%s` does not fit: %s", uid, origin.name, why)
+            self._told[uid] = None
+            if len(self._told) > TOLD_MAX:
+                self._told.popitem(last=False)
+
+    # --- what ends
+
+    def sweep(self) -> None:
+        """Let go what is over or trusted no more, and read again what was used and soon will be over."""
+        now_s = self._clock.monotonic_s()
+        for origin in self._origins:
+            if not origin.trusted:  # it may have ceased to be just now, before anybody was told
+                self._distrusted(origin)
+        for residency in self._residencies:
+            next_s = residency.next_s
+            if next_s is None or next_s > now_s:
+                continue
+            count, soon = residency.expire(now_s)
+            self._counts["expired"] += count
+            for origin in self._origins:
+                self._read_again(residency, origin, soon.get(origin.name, ()))
+
+    async def _sweep_for_ever(self) -> None:
+        while True:
+            self.sweep()
+            for gone in [each for each in self._residencies if not each.engines]:
+                self._counts["evicted"] += gone.evicted
+                self._residencies.remove(gone)
+            due_s = [each.next_s for each in self._residencies if each.next_s is not None]
+            rest_s = min([SWEEP_S, *(when_s - self._clock.monotonic_s() for when_s in due_s)])
+            await asyncio.sleep(max(0.001, rest_s))
+
+    def _changed(self, origin: _Origin, uids: Sequence[EntityUid]) -> None:
+        """Let go what changed, at once; as much as one read brings is read again before anybody asks."""
+        for residency in self._residencies:
+            held = residency.held_of(uids, origin.name)
+            residency.evict(held)
+            self._counts["changed"] += len(held)
+            self._read_again(residency, origin, held[:READ_MAX])
+
+    def _distrusted(self, origin: _Origin) -> None:
+        """Let everything of a source go: nobody knows whether it is still so."""
+        for residency in self._residencies:
+            self._counts["changed"] += residency.evict_origin(origin.name)
+
+    def _read_again(self, residency: Residency, origin: _Origin, uids: Sequence[EntityUid]) -> None:
+        if not uids or len(residency.flights) + len(uids) > FLIGHTS_MAX:
+            return  # whoever needs them reads them
+        self._counts["refreshed"] += len(uids)
+        self._flights(residency, origin, uids)
