@@ -69,3 +69,61 @@ class StoreUnavailable(GatewayError):
     code = "store_unavailable"
     status = 503
     retry_after_s = 5.0
+
+
+class BulkheadFullError(GatewayError):
+    """A pool has as much work as it may have; the caller comes again later."""
+
+    code = "pool_full"
+    status = 503
+    retry_after_s = 5.0
+
+
+class ResourceExhaustedError(GatewayError):
+    """No permit for a shared resource came free in the time that there was to wait for it."""
+
+    code = "resource_exhausted"
+    status = 503
+    retry_after_s = 5.0
+
+
+class CircuitOpenError(GatewayError):
+    """A dependency failed so often that it is left alone for a while; it was not asked."""
+
+    code = "circuit_open"
+    status = 503
+    retry_after_s = 30.0
+
+
+class OverloadedError(GatewayError):
+    """The worker has a standing queue, and this request was chosen not to make it longer."""
+
+    code = "overloaded"
+    status = 503
+    retry_after_s = 5.0
+
+
+class DeadlineExceededError(GatewayError):
+    """The time that the request had is over. What was under way may have taken place all the same."""
+
+    code = "deadline_exceeded"
+    status = 504
+    retry_after_s = 5.0
+
+
+class AlreadyExists(GatewayError):
+    """Something of that name or id is there already. `field` says what collides."""
+
+    code = "already_exists"
+    status = 409
+
+    def __init__(self, message: str = "", *, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class VersionConflict(GatewayError):
+    """It was changed by somebody else meanwhile; read it again and decide anew."""
+
+    code = "version_conflict"
+    status = 412

@@ -10,9 +10,11 @@ from gateway.stores.base import ORIGIN, Revision, RevocationBatch, RevocationRow
 if TYPE_CHECKING:
     from gateway.stores.attributes import AttributeSource
     from gateway.stores.decisions import DecisionStore
+    from gateway.stores.records import RecordKind, RecordStore
     from gateway.stores.relations import RelationStore
     from gateway.stores.rows import RowLayout, RowStore
-    from gateway.types import Secret
+    from gateway.stores.sessions import SessionStore
+    from gateway.types import Clock, Secret
 
 __all__ = [
     "ORIGIN",
@@ -23,11 +25,13 @@ __all__ = [
     "open_attribute_source",
     "open_decision_store",
     "open_relation_store",
+    "open_session_store",
     "open_store",
 ]
 
 REVOCATIONS_FILE = "revocations.sqlite3"
 RELATIONS_FILE = "relations.sqlite3"
+SESSIONS_FILE = "sessions.sqlite3"
 ENTITIES_FILE = "entities.sqlite3"
 
 
@@ -125,4 +129,33 @@ def _open_rows(layout: RowLayout, url: str, file: Path, poll_ms: int) -> RowStor
         from gateway.stores.rows_postgres import PostgresRowStore
 
         return PostgresRowStore(layout, url)
+    raise ValueError(f"unknown kind of store `{scheme}`")
+
+
+def open_session_store(url: str, run_dir: Path, clock: Clock, *, poll_ms: int = 50) -> SessionStore:
+    """Return the store of sessions that `url` names; nothing is connected yet. Belongs to one event loop.
+
+    "" is the embedded default, a SQLite file in `run_dir`; "sqlite:PATH" another, relative to it. "memory:" forgets
+    with the process. "redis://", "rediss://" and "unix://" are a server, with several `host:port`, comma between, a
+    cluster. Raises ValueError for anything else.
+    """
+    from gateway.stores.sessions_records import KIND, RecordSessionStore
+
+    return RecordSessionStore(_open_records(KIND, url, run_dir / SESSIONS_FILE, poll_ms), clock)
+
+
+def _open_records(kind: RecordKind, url: str, file: Path, poll_ms: int) -> RecordStore:
+    """Return the records that `url` names; `file` is the embedded default, and other files are relative to its folder.
+
+    Also "postgresql://" and "postgres://", with several hosts a primary and its replicas.
+    """
+    scheme, _, rest = url.partition(":")
+    if url == "memory:":
+        from gateway.stores.records_memory import MemoryRecordStore
+
+        return MemoryRecordStore(kind)
+    if url.startswith(("redis://", "rediss://", "unix://")):
+        from gateway.stores.records_redis import RedisRecordStore
+
+        return RedisRecordStore(kind, url)
     raise ValueError(f"unknown kind of store `{scheme}`")

@@ -1,0 +1,41 @@
+"""How many connections a store may hold, and how many it holds. The numbers are those of the source design."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLimits:
+    """The limits of the connections to one server, in one process."""
+
+    connections_min: int  # opened with the first call, and kept
+    connections_max: int  # whoever comes then waits, within the deadline of the call
+    idle_s_max: float | None  # a connection that was idle for longer is closed, down to the minimum; None: never
+    connect_timeout_s: float  # TCP, TLS and the log-in; never beyond the deadline of the call
+    call_timeout_s: float  # of one exchange with the server
+    statements_max: int = 0  # prepared statements kept on each connection
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.connections_min <= self.connections_max or self.connections_max < 1:
+            raise ValueError(
+                f"at least {self.connections_min} connections and at most {self.connections_max} exclude each other"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class PoolState:
+    """The connections to one server, at this moment, for the metrics."""
+
+    store: str  # "redis", "postgres_primary" or "postgres_replica"
+    server: str  # host and port
+    open: int
+    busy: int
+    waiting: int
+    connections_max: int
+
+
+REDIS_NODE: Final = PoolLimits(10, 50, None, connect_timeout_s=1.0, call_timeout_s=0.5)
+POSTGRES_PRIMARY: Final = PoolLimits(20, 100, 300.0, connect_timeout_s=5.0, call_timeout_s=2.0, statements_max=100)
+POSTGRES_REPLICA: Final = PoolLimits(10, 50, 120.0, connect_timeout_s=5.0, call_timeout_s=2.0, statements_max=100)
