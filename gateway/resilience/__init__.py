@@ -1,0 +1,57 @@
+"""What keeps one fault from becoming all: deadlines, pools, permits, breakers, retries, shedding, degradation.
+
+Knows nothing of what is authenticated: it is given callables, and tells what happened.
+"""
+
+from gateway.errors import (
+    BulkheadFullError,
+    CircuitOpenError,
+    DeadlineExceededError,
+    OverloadedError,
+    ResourceExhaustedError,
+)
+from gateway.resilience.bulkhead import BulkheadManager, PoolLimits, PoolPlace, PoolState
+from gateway.resilience.circuit_breaker import BreakerKey, BreakerLimits, CircuitBreaker, CircuitBreakers, Transition
+from gateway.resilience.deadlines import Deadline, check_deadline, current_deadline, deadline, remaining_s, within
+from gateway.resilience.limiter import WaitLimits
+from gateway.resilience.permits import ResourceGuard, ResourceName, ResourceSemaphores
+from gateway.resilience.pools import BACKGROUND, POOLS, PoolName, ShareName, current_pool
+from gateway.resilience.retry import Retry, RetryBudget, RetryLimits
+from gateway.resilience.shedding import LoadShedder, SheddingLimits
+
+__all__ = [
+    "BACKGROUND",
+    "POOLS",
+    "BreakerKey",
+    "BreakerLimits",
+    "BulkheadFullError",
+    "BulkheadManager",
+    "CircuitBreaker",
+    "CircuitBreakers",
+    "CircuitOpenError",
+    "Deadline",
+    "DeadlineExceededError",
+    "LoadShedder",
+    "OverloadedError",
+    "PoolLimits",
+    "PoolName",
+    "PoolPlace",
+    "PoolState",
+    "ResourceExhaustedError",
+    "ResourceGuard",
+    "ResourceName",
+    "ResourceSemaphores",
+    "Retry",
+    "RetryBudget",
+    "RetryLimits",
+    "ShareName",
+    "SheddingLimits",
+    "Transition",
+    "WaitLimits",
+    "check_deadline",
+    "current_deadline",
+    "current_pool",
+    "deadline",
+    "remaining_s",
+    "within",
+]
