@@ -46,7 +46,7 @@ def check(file: Path | None, online: bool, schema: bool, as_json: bool) -> None:
             ConfigFault(_shown(loaded), None, "routes", "none, so every request is refused", "add `[[routes]]`")
         )
     issuers, faults = _issuers(loaded, online, warnings)
-    policies, policy_faults = _policies(loaded.config)
+    policies, policy_faults = _policies(loaded)
     faults += policy_faults
     document = {
         "ok": not faults,
@@ -111,20 +111,21 @@ def _issuers(
     return found, faults
 
 
-def _policies(config: Config) -> tuple[int | None, list[ConfigFault]]:
+def _policies(found: LoadedConfig) -> tuple[int | None, list[ConfigFault]]:
     """Load the policies as a worker does: give how many there are (None: none are configured), and what is wrong."""
+    config = found.config
     if not config.policy.path:
         return None, []
-    from gateway.front.policies import as_config_fault, check_relations, sources_of
+    from gateway.front.policies import as_config_fault, check_fit, sources_of
     from gateway.policy.faults import PolicyFault
     from gateway.policy.repository import PolicyRepository
 
     try:
         loaded = PolicyRepository(sources_of(config.policy)).load()
-        check_relations(loaded, config.policy)
+        check_fit(config, loaded)
         return len(loaded.engine), []
     except ConfigError as error:
-        return None, list(error.faults)
+        return None, [found.fault_at(each.key, each.problem, each.hint) for each in error.faults]
     except PolicyFault as error:
         return None, [as_config_fault(fault) for fault in error.faults]
 

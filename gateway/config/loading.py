@@ -57,8 +57,11 @@ class LoadedConfig:
         return self.origins.get(key, _DEFAULT)
 
     def fault_at(self, key: str, problem: str, hint: str = "") -> ConfigFault:
-        """Make a fault that was found after loading, with the place of its key."""
-        origin = self.origin_of(key)
+        """Make a fault that was found after loading, with the place of its key, or of what lacks it."""
+        holder = key
+        while holder not in self.origins and "." in holder:
+            holder = holder.rpartition(".")[0]
+        origin = self.origin_of(holder)
         if origin.kind == "env":
             return ConfigFault("environment", None, origin.place, problem, hint)
         file, _, line = origin.place.rpartition(":")

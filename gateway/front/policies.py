@@ -23,6 +23,7 @@ from gateway.front.authzen.search import Searcher, SearchLimits
 from gateway.front.principals import PrincipalClaims
 from gateway.front.relations import Following, Relations
 from gateway.front.route_policy import compile_route_policy
+from gateway.front.routing import policies_of_routes
 from gateway.policy.faults import Fault, PolicyFault
 from gateway.policy.handle import PolicyHandle
 from gateway.policy.related_entities import RelatedEntities
@@ -215,7 +216,7 @@ class Policies:
             if self._replan is not None and loaded.engine.schema is not plan.loaded.engine.schema:
                 self._replan(PoliciesRead(plan.repository, loaded))
             else:
-                self.commit(self.plan(plan.config, PoliciesRead(plan.repository, loaded)))
+                self.commit(replace(plan, loaded=loaded, following=self._following(loaded, plan.config)))
         except (PolicyFault, ConfigError) as error:
             self._refused = loaded
             _log.error("policies were not reloaded, the former ones stay: %s", error)
@@ -229,6 +230,14 @@ class Policies:
     def _locked(self, load: Callable[[], Loaded | None]) -> Loaded | None:
         with self._lock:
             return load()
+
+
+def check_fit(config: Config, loaded: Loaded) -> None:
+    """Raise ConfigError with what of a config does not fit its policies, as serving it would."""
+    check_relations(loaded, config.policy)
+    _refuse_made_by_relations(config.policy, loaded)
+    principals = PrincipalClaims(config.policy, loaded.engine.schema)
+    policies_of_routes(config, lambda route, index: compile_route_policy(route, index, principals))
 
 
 def check_relations(loaded: Loaded, config: PolicyConfig) -> None:

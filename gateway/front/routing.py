@@ -9,6 +9,7 @@ from gateway._native.front import RouteSettings
 from gateway._native.route_policy import RoutePolicy
 from gateway._native.routes import Route, RouteSnapshot
 from gateway.config import Config, RouteConfig
+from gateway.errors import ConfigError, ConfigFault
 from gateway.front.answers import challenge_of, refusal_of
 
 PoolOf = Callable[[RouteConfig], object]
@@ -57,17 +58,31 @@ def _settings(
     )
 
 
+def policies_of_routes(config: Config, policy_of: PolicyOf) -> list[RoutePolicy | None]:
+    """Give what each route asks of the policies. Raises ConfigError with what is wrong with any of them."""
+    found: list[RoutePolicy | None] = []
+    faults: list[ConfigFault] = []
+    for index, route in enumerate(config.routes):
+        try:
+            found.append(policy_of(route, index))
+        except ConfigError as error:
+            faults += error.faults
+    if faults:
+        raise ConfigError(faults)
+    return found
+
+
 def plan_routes(config: Config, pool_of: PoolOf, policy_of: PolicyOf | None = None) -> RoutePlan:
     """Compile the routes; `pool_of` gives the upstream pool of a route that has one.
 
     `policy_of` gives what a route asks of the policies, by its index. Raises RouteConflict (a ValueError) for two
-    routes that match the same requests.
+    routes that match the same requests, and ConfigError for routes that the policies do not foresee.
     """
     names = scope_names_of(config)
     routes = []
-    for index, route in enumerate(config.routes):
+    policies = policies_of_routes(config, policy_of or (lambda _, __: None))
+    for index, (route, policy) in enumerate(zip(config.routes, policies, strict=True)):
         pool = pool_of(route) if route.upstream else None
-        policy = None if policy_of is None else policy_of(route, index)
         settings = _settings(route, config.server.realm, names, pool, policy)
         routes.append(
             Route(

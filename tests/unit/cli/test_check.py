@@ -67,6 +67,53 @@ def test_relations_that_nothing_keeps_are_a_fault(run_json: RunJson, issuer_conf
     assert run_json("check")["policies"] == 1
 
 
+def test_all_routes_that_do_not_fit_the_schema_are_told_with_their_lines(
+    run_json: RunJson, issuer_config: Path, folder: Path
+) -> None:
+    (folder / "policies").mkdir()
+    (folder / "policies" / "a.cedar").write_text("permit (principal, action, resource);\n")
+    (folder / "policies" / "a.cedarschema").write_text(
+        "entity User; entity Order; action read appliesTo"
+        " { principal: User, resource: Order, context: { floor: Long, must: String, tags?: Set<String> } };"
+    )
+    text = issuer_config.read_text() + '\n[policy]\npath = "policies"\n'
+    first = text.count("\n") + 1
+    issuer_config.write_text(
+        f"""{text}
+[[routes]]
+path = "/orders/{{id}}"
+action = 'Action::"read"'
+resource = 'Thing::"{{nope}}"'
+[routes.context]
+floor = "{{header.bad name}}"
+other = "x"
+tags = "a, b"
+[[routes]]
+path = "/b"
+action = 'Action::"reed"'
+resource = 'Order::"1"'
+[[routes]]
+path = "/c"
+action = 'Action::"read"'
+resource = 'Thing::"1"'
+"""
+    )
+    faults = run_json("check", status=1)["faults"]
+    assert [(fault["key"], fault["line"] - first) for fault in faults] == [
+        ("routes[1].resource", 4),
+        ("routes[1].context.floor", 6),
+        ("routes[1].context.other", 7),
+        ("routes[1].context", 5),
+        ("routes[1].context.tags", 8),
+        ("routes[2].action", 11),
+        ("routes[3].resource", 16),
+        ("routes[3].context", 13),
+        ("routes[3].context", 13),
+    ]
+    assert "needs `must`" in faults[3]["problem"]
+    assert "is no resource of the action" in faults[6]["problem"]
+
+
 def test_keys_that_cannot_be_used_are_faults_with_a_line(run: Run, issuer_config: Path, folder: Path) -> None:
     (folder / "keys" / "jwks.json").write_text('{"keys": []}')
     assert "portcullis.toml:5: issuers[0].jwks_file: " in run("check", status=1).stderr
