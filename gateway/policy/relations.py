@@ -128,12 +128,36 @@ class RelationGraph:
                 batch = []
         yield batch
 
+    def definition(self, uid: EntityUid) -> tuple[dict[str, Any], tuple[EntityUid, ...], dict[str, Any]] | None:
+        """Give (attributes, parents, tags) of an entity as it was defined, without what relations make of it.
+
+        None where it is not defined, though tuples may speak of it.
+        """
+        found = self.store.get(uid)
+        if found is None or self.rules.of_node(uid.type) is not None:
+            return None
+        rules = self.rules.of_type(uid.type)
+        attributes = {name: value for name, value in found[0].items() if name not in rules}
+        parents = tuple(each for each in found[1] if self.rules.of_node(each.type) is None)
+        is_defined = bool(attributes or parents or found[2]) or uid in self._bare
+        return (attributes, parents, found[2]) if is_defined else None
+
     def node(self, object: EntityUid, relation: str) -> EntityUid:
         """Give the node of an object and a relation. Raises ValueError where the schema has no such relation."""
         rule = self.rules.find(object.type, relation)
         if rule is None:
             raise ValueError(f"`{object.type}` has no relation `{relation}`")
         return rule.node(object.id)
+
+    def holds(self, relation: Relation) -> bool:
+        """Tell whether this very tuple is there, whenever it ends."""
+        rule = self.rules.find(relation.object.type, relation.relation)
+        who = relation.subject
+        if rule is None or (isinstance(who, Userset) and self.rules.find(who.object.type, who.relation) is None):
+            return False
+        child = self.node(who.object, who.relation) if isinstance(who, Userset) else who
+        found, parent = self.store.get(child), rule.node(relation.object.id)
+        return found is not None and parent in found[1] and self.is_tuple(child, parent)
 
     def is_tuple(self, child: EntityUid, parent: EntityUid) -> bool:
         """Tell whether an edge of the store is there because a relation says so."""

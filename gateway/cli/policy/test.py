@@ -39,7 +39,7 @@ def command(paths: tuple[Path, ...], coverage: bool, fail_uncovered: bool, as_js
         try:
             loaded = load_cases(file)
             folder = read(loaded.policies, loaded.schema, loaded.entities, as_json)
-            runs[file] = run_cases(folder.policies, folder.entities, folder.schema, loaded.cases)
+            runs[file] = run_cases(folder.policies, folder.entities, folder.schema, loaded.cases, loaded.relations)
         except PolicyFault as error:
             fail_policy(error, as_json)
     uncovered = {

@@ -3,6 +3,7 @@
 policies = "."                     # a folder or a file, from this file's folder; "." when it is left out
 schema = "schema.cedarschema"      # else what lies in the folder
 entities = "entities.json"         # of all tests of this file
+relations = ['Folder::"a"#viewers@User::"eve"']  # of all tests, where the schema has relations
 
 [[tests]]
 name = "editors change reports"
@@ -13,6 +14,7 @@ context = { mfa = true }           # Cedar's JSON, also `__entity` and `__extn`
 decision = "allow"                 # or "deny"
 reasons = ["policy0"]              # left out: not looked at
 errors = []                        # left out: none may happen
+relations = []                     # besides the file's
 
 [[tests.entities]]                 # besides the file's entities, and in their place
 uid = { type = "User", id = "eve" }
@@ -30,14 +32,16 @@ from typing import Any, Final
 
 from gateway.config.toml_lines import TomlLines
 from gateway.policy.faults import Fault, PolicyFault
+from gateway.policy.relation_text import parse_relation
+from gateway.stores.relations import Relation
 
 CASES_MAX: Final = 10_000  # of one file
 FILE_BYTES_MAX: Final = 10 * 1024 * 1024
 SUFFIX: Final = ".test.toml"
 
-_FILE_KEYS: Final = frozenset(("policies", "schema", "entities", "tests"))
+_FILE_KEYS: Final = frozenset(("policies", "schema", "entities", "relations", "tests"))
 _CASE_KEYS: Final = frozenset(
-    ("name", "principal", "action", "resource", "context", "decision", "reasons", "errors", "entities")
+    ("name", "principal", "action", "resource", "context", "decision", "reasons", "errors", "entities", "relations")
 )
 
 
@@ -60,6 +64,7 @@ class Case:
     reasons: frozenset[str] | None
     errors: frozenset[str]
     entities: tuple[Mapping[str, Any], ...]  # Cedar's entity JSON, besides those of the file
+    relations: tuple[Relation, ...]  # besides those of the file
     line: int
 
 
@@ -71,6 +76,7 @@ class CaseFile:
     policies: Path
     schema: Path | None
     entities: Path | None
+    relations: tuple[Relation, ...]  # of all cases
     cases: tuple[Case, ...]
 
 
@@ -121,6 +127,7 @@ class _Reader:
             self._beside(self._text((), document, "policies", ".")),
             self._optional("schema"),
             self._optional("entities"),
+            self._relations((), document),
             cases,
         )
         if self._faults:
@@ -152,6 +159,7 @@ class _Reader:
             reasons,
             self._names(at, test, "errors"),
             tuple(entities),
+            self._relations(at, test),
             self._lines.find(at) or 1,
         )
 
@@ -178,6 +186,19 @@ class _Reader:
             self._fault(at, key, "ill_typed", f"`{key}` is no array of policy ids")
             return frozenset()
         return frozenset(value)
+
+    def _relations(self, at: tuple[str | int, ...], table: dict[str, Any]) -> tuple[Relation, ...]:
+        value = table.get("relations", [])
+        if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+            self._fault(at, "relations", "ill_typed", "`relations` is no array of texts")
+            return ()
+        found = []
+        for text in value:
+            try:
+                found.append(parse_relation(text))
+            except ValueError as error:
+                self._fault(at, "relations", "no_relation", str(error))
+        return tuple(found)
 
     def _no_others(self, table: dict[str, Any], known: frozenset[str], at: tuple[str | int, ...]) -> None:
         import difflib

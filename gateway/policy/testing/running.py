@@ -7,14 +7,16 @@ from dataclasses import dataclass
 
 from gateway._native.uid import EntityUid
 from gateway.policy.engine import Engine
-from gateway.policy.entities import Entities
+from gateway.policy.entities import Entities, Entity
 from gateway.policy.faults import Fault, PolicyFault, RequestError
 from gateway.policy.language import tree
 from gateway.policy.language.statements import parse_expression
 from gateway.policy.policy_set import PolicySet
+from gateway.policy.related_entities import RelatedEntities
 from gateway.policy.requests import parse_context, validate_request
 from gateway.policy.schema import Schema
 from gateway.policy.testing.cases import Case
+from gateway.stores.relations import Relation, RelationChange
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +69,15 @@ def parse_uid(text: str) -> EntityUid:
     raise RequestError([Fault("no_entity", f"`{text}` is no entity", 'write it as Type::"id"')])
 
 
-def run_cases(policies: PolicySet, entities: Entities, schema: Schema | None, cases: Sequence[Case]) -> Run:
-    """Decide every case. With a schema, requests and entities must fit it."""
+def run_cases(
+    policies: PolicySet,
+    entities: Entities,
+    schema: Schema | None,
+    cases: Sequence[Case],
+    relations: Sequence[Relation] = (),
+) -> Run:
+    """Decide every case. With a schema, requests and entities must fit it; `relations` are there in all of them."""
+    _relate(entities, relations)
     engine = Engine(policies, entities, schema)
     counts = {policy_id: [0, 0, 0] for policy_id in policies.policies}
     outcomes = tuple(_run(engine, schema, case, counts) for case in cases)
@@ -109,17 +118,53 @@ class _Defined:
 
     def __init__(self, entities: Entities, schema: Schema | None, case: Case) -> None:
         self._entities = entities
+        if schema is not None and isinstance(entities, RelatedEntities):
+            schema = entities.graph.rules.for_entities(schema)
         read = Entities.from_json(list(case.entities), schema=schema)
         found = (read.get(uid) for uid in read if schema is None or uid not in schema.actions)
         self._own = [entity for entity in found if entity is not None]
-        self._former = [(entity.uid, entities.get(entity.uid)) for entity in self._own]
+        self._former = [(entity.uid, _as_written(entities, entity.uid)) for entity in self._own]
+        self._relations = case.relations
+        self._related: Sequence[Relation] = ()
 
     def __enter__(self) -> None:
         self._entities.upsert(self._own)
+        try:
+            self._related = _relate(self._entities, self._relations)
+        except PolicyFault:
+            self.__exit__()
+            raise
 
     def __exit__(self, *_: object) -> None:
+        if isinstance(self._entities, RelatedEntities):
+            self._entities.graph.apply([RelationChange(each, removed=True) for each in self._related])
         self._entities.remove([uid for uid, former in self._former if former is None])
         self._entities.upsert([former for _, former in self._former if former is not None])
+
+
+def _as_written(entities: Entities, uid: EntityUid) -> Entity | None:
+    if not isinstance(entities, RelatedEntities):
+        return entities.get(uid)
+    found = entities.graph.definition(uid)
+    return None if found is None else Entity(uid, *found)
+
+
+def _relate(entities: Entities, relations: Sequence[Relation]) -> Sequence[Relation]:
+    """Add relations; give those that were not there before. Raises RequestError for what the schema does not allow."""
+    if not relations:
+        return ()
+    if not isinstance(entities, RelatedEntities):
+        hint = "mark an attribute: `@relation viewers: Set<User>`"
+        raise RequestError([Fault("no_relations", "the schema has no relations", hint)])
+    graph = entities.graph
+    try:
+        for relation in relations:
+            graph.rules.check(relation)
+    except ValueError as error:
+        raise RequestError([Fault("relation_refused", str(error))]) from None
+    new = [each for each in relations if not graph.holds(each)]
+    graph.apply([RelationChange(each) for each in new])
+    return new
 
 
 def _decision(allowed: bool) -> str:

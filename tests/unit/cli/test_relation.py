@@ -251,3 +251,86 @@ def test_a_schema_without_relations_has_none_to_read(config: Path, tmp_path: Pat
     (tmp_path / "policies" / "s.cedarschema").write_text(SCHEMA.replace("@relation", "@rel").replace("@inherits", "@i"))
     (tmp_path / "entities.json").write_text("[]")
     assert "the schema has no relations" in explain(tmp_path, "--relations", "tuples.txt").output
+
+
+# --- `policy test`
+
+
+TESTS = """
+entities = "../entities.json"
+relations = ['Folder::"top"#viewers@Team::"eng"#members']
+
+[[tests]]
+name = "nobody is in the team"
+principal = 'User::"eve"'
+action = 'Action::"read"'
+resource = 'Doc::"1"'
+decision = "deny"
+
+[[tests]]
+name = "eve is, in this test"
+principal = 'User::"eve"'
+action = 'Action::"read"'
+resource = 'Doc::"1"'
+relations = ['Team::"eng"#members@User::"eve"', 'Folder::"top"#viewers@Team::"eng"#members']
+decision = "allow"
+
+[[tests]]
+name = "and not in another one"
+principal = 'User::"eve"'
+action = 'Action::"read"'
+resource = 'Doc::"2"'
+relations = ['Team::"eng"#members@User::"bob"']
+decision = "deny"
+
+[[tests.entities]]
+uid = { type = "Doc", id = "2" }
+attrs = { folder = { type = "Folder", id = "top" } }
+parents = []
+
+[[tests]]
+name = "what a test brings is gone after it, and what it replaced is back"
+principal = 'User::"eve"'
+action = 'Action::"read"'
+resource = 'Doc::"1"'
+relations = ['Doc::"1"#viewers@User::"eve"']
+decision = "allow"
+
+[[tests.entities]]
+uid = { type = "Doc", id = "1" }
+attrs = { folder = { type = "Folder", id = "other" } }
+parents = []
+
+[[tests]]
+name = "so bob is in the folder again"
+principal = 'User::"bob"'
+action = 'Action::"read"'
+resource = 'Doc::"1"'
+relations = ['Team::"eng"#members@User::"bob"']
+decision = "allow"
+"""
+
+
+def policy_test(folder: Path, text: str) -> Any:
+    file = folder / "policies" / "p.test.toml"
+    file.write_text(text)
+    return json.loads(CliRunner().invoke(policy_group, ["test", "--json", str(file)]).output)
+
+
+def test_tests_of_policies_bring_relations(config: Path, tmp_path: Path) -> None:
+    told = policy_test(tmp_path, TESTS)
+    assert [test["problems"] for test in told["files"][0]["tests"]] == [[]] * 5
+    assert told["ok"] is True
+
+
+def test_a_test_with_relations_that_cannot_be_is_told(config: Path, tmp_path: Path) -> None:
+    told = policy_test(tmp_path, TESTS.replace('#members@User::"bob"', '#leaders@User::"bob"'))
+    problems = [test["problems"] for test in told["files"][0]["tests"]]
+    assert problems[2:] == [["`Team` has no relation `leaders`"], [], ["`Team` has no relation `leaders`"]]
+    told = policy_test(tmp_path, TESTS.replace('Folder::"top"#viewers@', "Folder:top#viewers@"))
+    assert {(fault["code"], fault["line"]) for fault in told["faults"]} == {("no_relation", 3), ("no_relation", 17)}
+    told = policy_test(tmp_path, TESTS.replace("relations = [", "relations = 1 # [", 1))
+    assert told["faults"][0]["code"] == "ill_typed"
+    (tmp_path / "policies" / "s.cedarschema").write_text(SCHEMA.replace("@relation", "@rel").replace("@inherits", "@i"))
+    (tmp_path / "entities.json").write_text("[]")
+    assert policy_test(tmp_path, TESTS)["faults"][0]["code"] == "no_relations"

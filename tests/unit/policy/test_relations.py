@@ -446,3 +446,28 @@ def test_digests_differ_where_relations_do() -> None:
     digests = {digest(relation(text)) for text in TEXTS}
     assert len(digests) == len(TEXTS)
     assert digest(Relation(uid("A:1"), "r", subject("B:2#s"))) != digest(Relation(uid("A:1"), "r", subject("B:2s")))
+
+
+@given(st.lists(st.sampled_from(TEXTS), unique=True), st.lists(st.sampled_from(TEXTS), unique=True))
+def test_it_is_known_which_tuples_are_held(texts: list[str], gone: list[str]) -> None:
+    graph = new_graph()
+    graph.apply(added(*texts))
+    graph.apply(removed(*gone))
+    assert {text for text in TEXTS if graph.holds(relation(text))} == set(texts) - set(gone)
+    assert not graph.holds(relation("User:alice#friends@User:bob"))
+    assert not graph.holds(relation("Doc:1#viewers@User:alice#friends"))
+
+
+def test_a_definition_is_what_was_written_and_not_what_tuples_make_of_it() -> None:
+    graph = new_graph()
+    graph.apply(added("Doc:1#viewers@User:alice", "Doc:1#home@Folder:top"))
+    assert graph.definition(uid("Doc:1")) is None
+    assert graph.definition(uid("User:alice")) is None
+    graph.define([(uid("Doc:1"), {"title": "x"}, (), None), (uid("User:alice"), {}, (uid("Role:a"),), {"tag": 1})])
+    graph.define([(uid("Folder:top"), {}, (), None)])
+    assert graph.definition(uid("Doc:1")) == ({"title": "x"}, (), {})
+    assert graph.definition(uid("User:alice")) == ({}, (uid("Role:a"),), {"tag": 1})
+    assert graph.definition(uid("Folder:top")) == ({}, (), {})
+    assert graph.definition(graph.node(uid("Doc:1"), "viewers")) is None
+    graph.define([], [uid("Folder:top"), uid("User:alice")])
+    assert graph.definition(uid("Folder:top")) is graph.definition(uid("User:alice")) is None
