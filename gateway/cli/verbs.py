@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import keyword
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ import click
 
 
 class Verbs(click.Group):
-    """A group whose verb `x` is the object `command` of the module `PACKAGE.x`."""
+    """A group whose verb `x` is the object `command` of the module `PACKAGE.x`, `PACKAGE.x_` for a word of Python."""
 
     def __init__(self, *args: Any, package: str, verbs: Mapping[str, str], **options: Any) -> None:
         """`verbs` says by name what each of them does."""
@@ -24,7 +25,8 @@ class Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self._verbs:
             return None
-        module = importlib.import_module(f"{self._package}.{cmd_name}")
+        name = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        module = importlib.import_module(f"{self._package}.{name}")
         command = module.command
         assert isinstance(command, click.Command)
         return command

@@ -117,6 +117,11 @@ class FolderReader:
             self._schema = _SchemaRead.of(digest, state.schemas)
         return self._schema.for_policies
 
+    def entity_schema(self, state: FolderState) -> Schema | None:
+        """Read the schema that entities are held against: without what relations alone may say."""
+        self.schema(state)
+        return self._schema.for_entities
+
     def entities(self, state: FolderState) -> Entities:
         """Read the entities by the schema. The same text and schema give the same object as the last time."""
         # Without a file as well: a schema's actions go into the store, which a former engine may still ask.

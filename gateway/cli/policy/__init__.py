@@ -12,6 +12,7 @@ VERBS = {
     "explain": "Say why a request is allowed or denied.",
     "fmt": "Format policy files.",
     "compile": "Compile policies; show the bytecode, or keep it.",
+    "entities": "Write and show entities in the sources of the config.",
 }
 
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from gateway.cli.folders import lasting_dir
-from gateway.cli.output import default_file, fail, fail_config
-from gateway.errors import ConfigError, StoreUnavailable
+from gateway.cli import store_access
+from gateway.cli.output import fail
+from gateway.errors import StoreUnavailable
 
 if TYPE_CHECKING:
     from gateway.config import LoadedConfig
@@ -34,12 +31,7 @@ relations_argument = click.argument("relations", nargs=-1, required=True, metava
 
 def load(file: Path | None, as_json: bool) -> LoadedConfig:
     """Load a config that keeps relations where another process can reach them, or end with what is wrong."""
-    from gateway.config import load_config
-
-    try:
-        loaded = load_config(default_file(file), env=os.environ)
-    except ConfigError as error:
-        fail_config(error.faults, as_json)
+    loaded = store_access.load(file, as_json)
     url = loaded.config.policy.relations.url
     if not url:
         fail('the config keeps no relations; say where: `[policy.relations]`, `url = "embedded"`', as_json)
@@ -50,25 +42,17 @@ def load(file: Path | None, as_json: bool) -> LoadedConfig:
 
 def in_store(loaded: LoadedConfig, work: Callable[[RelationStore], Awaitable[T]], as_json: bool) -> T:
     """Run `work` over the config's store, or end with what is wrong there."""
-    try:
-        return asyncio.run(_in_store(loaded, work))
-    except (StoreUnavailable, ValueError) as error:
-        fail(str(error), as_json)
-    except ConfigError as error:
-        fail_config(error.faults, as_json)
 
+    async def working(run_dir: Path) -> T:
+        from gateway.front.relations import open_configured_store
 
-async def _in_store(loaded: LoadedConfig, work: Callable[[RelationStore], Awaitable[T]]) -> T:
-    from gateway.front.relations import open_configured_store
+        store = open_configured_store(loaded.config.policy.relations, base_dir=loaded.base_dir, run_dir=run_dir)
+        try:
+            return await work(store)
+        finally:
+            await store.close()
 
-    run_dir = lasting_dir(loaded.config.server.run_dir, os.environ)
-    if run_dir is None:
-        raise ValueError("there is no folder for the embedded store; set server.run_dir")
-    store = open_configured_store(loaded.config.policy.relations, base_dir=loaded.base_dir, run_dir=run_dir)
-    try:
-        return await work(store)
-    finally:
-        await store.close()
+    return store_access.with_run_dir(loaded, working, as_json)
 
 
 def read_policies(loaded: LoadedConfig, *, entities: bool) -> tuple[FolderReader, FolderState]:
@@ -109,7 +93,7 @@ def given(texts: Sequence[str]) -> list[Relation]:
     from gateway.policy.relation_text import parse_relation
 
     found, wrong = [], []
-    for text in _lines(texts):
+    for text in store_access.lines(texts):
         try:
             found.append(parse_relation(text))
         except ValueError as error:
@@ -117,16 +101,6 @@ def given(texts: Sequence[str]) -> list[Relation]:
     if wrong:
         raise ValueError("\n".join(wrong))
     return found
-
-
-def _lines(texts: Sequence[str]) -> Iterator[str]:
-    for text in texts:
-        if text != "-":
-            yield text
-            continue
-        for line in sys.stdin:
-            if line.strip():
-                yield line.strip()
 
 
 async def write(store: RelationStore, adds: Sequence[Relation], removes: Sequence[Relation]) -> str:
