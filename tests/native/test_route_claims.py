@@ -223,7 +223,7 @@ def test_who_comes_often_stays_known_however_many_come_once() -> None:
         ISSUER.encode(), audiences=(AUDIENCE.encode(),), algorithms=("RS256",), types=(b"jwt",), opaque=True
     )
     validator.publish(KeySnapshot((rules,), ((),), (FAR_FUTURE_S,)))
-    tokens = [f"opaque{number}" for number in range(2 * 4096 + 10)]
+    tokens = [f"opaque{number}" for number in range(2 * 16_384 + 10)]
     for number, token in enumerate(tokens):
         validator.remember(
             token.encode(),
