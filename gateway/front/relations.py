@@ -38,9 +38,11 @@ class Following:
         for task in pending:
             task.cancel()  # the following goes on; only the waiting ends
 
-    async def stop(self) -> None:
+    async def stop(self, *, keep_store: bool) -> None:
+        """End the following; the store goes too, unless another one has it."""
         await self.follower.stop()
-        await self.store.close()
+        if not keep_store:
+            await self.store.close()
 
 
 def open_configured_store(config: RelationsConfig, *, base_dir: Path, run_dir: Path) -> RelationStore:
@@ -75,11 +77,18 @@ class Relations:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def of(self, config: RelationsConfig, graph: RelationGraph) -> Following:
-        """Give the following of this graph, the one there is or a new one. Raises ValueError for no usable address."""
+        """Give the following of this graph, the one there is or a new one. Raises ValueError for no usable address.
+
+        Followings of one config share its store: one that is in memory would be lost with the first of them.
+        """
+        store = None
         for known in (self._now, self._next):
-            if known is not None and known.graph is graph and known.config == config:
-                return known
-        store = open_configured_store(config, base_dir=self._base_dir, run_dir=self._run_dir)
+            if known is not None and known.config == config:
+                if known.graph is graph:
+                    return known
+                store = known.store
+        if store is None:
+            store = open_configured_store(config, base_dir=self._base_dir, run_dir=self._run_dir)
         follower = RelationFollower(store, graph, clock=self._clock, on_trust=self._turn, behind_s_max=config.lease_s)
         return Following(config, graph, store, follower)
 
@@ -93,17 +102,17 @@ class Relations:
         now = self._now
         if wanted is not None and wanted is self._next:
             return
-        self._give_up_next()
-        has_to_be_read = wanted is not None and wanted is not now
-        if has_to_be_read and self._is_running and now is not None and now.follower.trusted:
-            assert wanted is not None
+        given_up = self._give_up_next()
+        if wanted is None or wanted is now or not self._is_running:
+            self._switch(wanted)
+        elif now is not None and now.follower.trusted:
             self._next = wanted
             self._settling = self._spawn(self._settle(wanted))
-            return
-        self._switch(wanted)
-        if has_to_be_read and self._is_running:
-            assert wanted is not None
+        else:
+            self._switch(wanted)
             self._spawn(wanted.start())
+        if given_up is not None:
+            self._end(given_up)
 
     async def start(self) -> None:
         """Begin to follow what is in force; waits for its first reading, and not for ever."""
@@ -115,10 +124,10 @@ class Relations:
     async def stop(self) -> None:
         """End everything."""
         self._is_running = False
-        self._give_up_next()
-        now, self._now = self._now, None
-        if now is not None:
-            await now.stop()
+        given_up, now, self._now = self._give_up_next(), self._now, None
+        for following in (given_up, now):
+            if following is not None:
+                await following.stop(keep_store=False)
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     # --- from one to the next
@@ -129,20 +138,25 @@ class Relations:
         while not following.follower.trusted and self._now is not None and self._now.follower.trusted:
             self._turned.clear()
             await self._turned.wait()
-        self._next = None
+        self._next = self._settling = None
         self._switch(following)
 
     def _switch(self, following: Following | None) -> None:
         former, self._now = self._now, following
         self._publish()
         if self._is_running and former is not None and former is not following:
-            self._spawn(former.stop())
+            self._end(former)
 
-    def _give_up_next(self) -> None:
+    def _end(self, following: Following) -> None:
+        is_used = any(each is not None and each.store is following.store for each in (self._now, self._next))
+        self._spawn(following.stop(keep_store=is_used))
+
+    def _give_up_next(self) -> Following | None:
         given_up, self._next = self._next, None
-        if given_up is not None and self._settling is not None:
+        if self._settling is not None:
             self._settling.cancel()
-            self._spawn(given_up.stop())
+            self._settling = None
+        return given_up
 
     def _turn(self) -> None:
         self._on_trust()
