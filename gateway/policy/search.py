@@ -10,19 +10,24 @@ from __future__ import annotations
 import bisect
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from gateway._native.uid import EntityUid
+from gateway.policy.incremental import IncrementalEvaluator, Residual
 
 if TYPE_CHECKING:
     from gateway.policy.engine import Answer, Engine, Request
     from gateway.policy.language.tree import Constraint
+    from gateway.policy.policy_set import Policy
 
 BATCH: Final = 128  # requests that are decided at once
+RESIDUAL_POLICIES_MAX: Final = 64  # more are not computed anew for one principal: that takes longer than it saves
+RESIDUALS_MAX: Final = 256  # principals, by action, whose residuals are kept
 
 Prepare = Callable[[EntityUid], "Request | None"]
+Scope = tuple["Constraint", "Constraint", "Constraint"]  # of principal, action, resource
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +60,38 @@ class Lister:
         self._lock = threading.Lock()
         self._ordered: dict[str, tuple[int, list[str]]] = {}  # by type: revision of the store, ids
         policies = engine.policies.policies.values()
-        self._permits = [policy.scope() for policy in policies if policy.statement.effect == "permit"]
+        self._permits = _permits_of(policies)
         self._named = {uid for policy in policies for constraint in policy.scope() for uid in constraint.entities}
+        self._evaluator = IncrementalEvaluator(engine, capacity=RESIDUALS_MAX)  # guarded by self._computing
+        self._computing = threading.Lock()
 
     # --- candidates
+
+    def resources(
+        self, principal: EntityUid, action: EntityUid, kind: str, *, after: str | None = None
+    ) -> tuple[Iterator[EntityUid], Residual | None]:
+        """Yield what `entities` does of resources, but for those that no `permit` for this principal could be about.
+
+        For requests that do not define the principal anew. With it comes the residual to decide them by, where it is
+        worth one. That is for few policies of a principal who is stored: a store keeps the types of all it hears of.
+        """
+        numbers = self.engine.candidates(principal, action)
+        if len(numbers) <= RESIDUAL_POLICIES_MAX and principal in self.engine.store:
+            with self._computing:
+                residual = self._evaluator.residual(principal, action)
+            permits = [] if residual.decided is False else _permits_of(residual.policies.policies.values())
+            return self._behind(self._narrowed("resource", kind, action, permits), kind, after), residual
+        policies, ids = self.engine.policies.policies, self.engine.ids
+        permits = _permits_of(policies[ids[number]] for number, _ in numbers)
+        return self._behind(self._narrowed("resource", kind, action, permits), kind, after), None
 
     def entities(
         self, role: Literal["principal", "resource"], kind: str, action: EntityUid, *, after: str | None = None
     ) -> Iterator[EntityUid]:
         """Yield the entities of a type that a `permit` for the action could be about, in order, behind an id."""
-        ids = self._narrowed(role, kind, action)
+        return self._behind(self._narrowed(role, kind, action, self._permits), kind, after)
+
+    def _behind(self, ids: list[str] | None, kind: str, after: str | None) -> Iterator[EntityUid]:
         if ids is None:
             ids = self._all_of(kind)
         start = 0 if after is None else bisect.bisect_right(ids, after)
@@ -83,11 +110,13 @@ class Lister:
             ids.update(uid.id for uid in self.engine.store.uids(kind))
         return (EntityUid(kind, each) for each in sorted(ids) if after is None or each > after)
 
-    def _narrowed(self, role: Literal["principal", "resource"], kind: str, action: EntityUid) -> list[str] | None:
+    def _narrowed(
+        self, role: Literal["principal", "resource"], kind: str, action: EntityUid, permits: list[Scope]
+    ) -> list[str] | None:
         """Give what the scopes leave of a type, or None where that is all of it."""
         store = self.engine.store
         ids: set[str] = set()
-        for principal, actions, resource in self._permits:
+        for principal, actions, resource in permits:
             if not self._covers(actions, action):
                 continue
             constraint = principal if role == "principal" else resource
@@ -133,12 +162,19 @@ class Lister:
     # --- decisions
 
     def find(
-        self, candidates: Iterator[EntityUid], prepare: Prepare, *, limit: int, count_max: int, time_s: float
+        self,
+        candidates: Iterator[EntityUid],
+        prepare: Prepare,
+        *,
+        limit: int,
+        count_max: int,
+        time_s: float,
+        residual: Residual | None = None,
     ) -> Found:
         """Decide candidates until `limit` are allowed, `count_max` were looked at or `time_s` is over.
 
         `prepare` gives a candidate's request, or None where there can be none. At least one batch is looked at, so
-        that who resumes always comes to an end.
+        that who resumes always comes to an end. A `residual` decides as long as it holds.
         """
         until = self._clock() + time_s
         found: list[EntityUid] = []
@@ -148,7 +184,8 @@ class Lister:
             batch = list(itertools.islice(candidates, max(1, min(BATCH, count_max - looked_at))))
             if not batch:
                 return Found(tuple(found), None, looked_at)
-            for uid, allowed in self._decided(batch, prepare):
+            engine = residual.engine if residual is not None and residual.holds() else self.engine
+            for uid, allowed in _decided(engine, batch, prepare):
                 if allowed and len(found) == limit:
                     return Found(tuple(found), last, looked_at)
                 looked_at += 1
@@ -158,11 +195,16 @@ class Lister:
             if looked_at >= count_max or self._clock() >= until:
                 return Found(tuple(found), last, looked_at)
 
-    def _decided(self, batch: list[EntityUid], prepare: Prepare) -> Iterator[tuple[EntityUid, bool]]:
-        prepared = [prepare(uid) for uid in batch]
-        requests = [request for request in prepared if request is not None]
-        decisions = iter(self.engine.decide_all(requests))
-        for uid, request in zip(batch, prepared, strict=True):
-            # The fast way only says no for good: an allow may rest on a `forbid` that could not be evaluated.
-            likely = request is not None and next(decisions)
-            yield uid, likely and request is not None and may_allow(self.engine, self.engine.answer(request))
+
+def _permits_of(policies: Iterable[Policy]) -> list[Scope]:
+    return [policy.scope() for policy in policies if policy.statement.effect == "permit"]
+
+
+def _decided(engine: Engine, batch: list[EntityUid], prepare: Prepare) -> Iterator[tuple[EntityUid, bool]]:
+    prepared = [prepare(uid) for uid in batch]
+    requests = [request for request in prepared if request is not None]
+    decisions = iter(engine.decide_all(requests))
+    for uid, request in zip(batch, prepared, strict=True):
+        # The fast way only says no for good: an allow may rest on a `forbid` that could not be evaluated.
+        likely = request is not None and next(decisions)
+        yield uid, likely and request is not None and may_allow(engine, engine.answer(request))

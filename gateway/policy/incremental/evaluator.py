@@ -39,6 +39,11 @@ class Residual:
         """The policies that may still apply, under their own ids."""
         return self.engine.policies
 
+    def holds(self) -> bool:
+        """Tell whether nothing that it was computed from has changed since."""
+        version = self.engine.store.version
+        return all(version(uid) == seen for uid, seen in self.reads.items())
+
     @property
     def decided(self) -> bool | None:
         """True or False where the answer is the same for every resource and context, else None."""
@@ -97,12 +102,10 @@ class IncrementalEvaluator:
         """Give what is left for a principal and an action: what was kept, where nothing that it read has changed."""
         key = principal, action
         kept = self._kept.get(key)
-        if kept is not None:
-            version = self.engine.store.version
-            if all(version(uid) == seen for uid, seen in kept.reads.items()):
-                self._kept.move_to_end(key)
-                self.reused += 1
-                return kept
+        if kept is not None and kept.holds():
+            self._kept.move_to_end(key)
+            self.reused += 1
+            return kept
         made = self._kept[key] = self._compute(principal, action)
         self._kept.move_to_end(key)
         self.computed += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -107,6 +108,84 @@ def test_lists_are_what_single_questions_say(texts: list[str], limit: int, count
             count_max=count_max,
         )
         assert found == [uid for uid in expected if is_candidate(uid)]
+
+
+@given(
+    st.lists(policy(), max_size=5), st.integers(0, 7), st.integers(1, 4), st.integers(1, 9), st.sampled_from([0, 64])
+)
+def test_lists_for_one_principal_are_what_single_questions_say(
+    texts: list[str], who: int, limit: int, count_max: int, residual_max: int
+) -> None:
+    """By residuals, and by heads alone."""
+    engine = Engine(PolicySet.parse("\n".join(texts)), world())
+    lister = Lister(engine, clock=Ticks())
+    principal = EntityUid("User", str(who))
+    found: list[EntityUid] = []
+    after: str | None = None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gateway.policy.search.RESIDUAL_POLICIES_MAX", residual_max)
+        while True:
+            candidates, residual = lister.resources(principal, READ, "Doc", after=after)
+            page = lister.find(
+                candidates,
+                lambda uid: engine.prepare(principal, READ, uid),
+                limit=limit,
+                count_max=count_max,
+                time_s=9.0,
+                residual=residual,
+            )
+            found += page.uids
+            after = page.resume
+            if after is None:
+                break
+    named = {uid for each in engine.policies.policies.values() for part in each.scope() for uid in part.entities}
+    docs = [EntityUid("Doc", str(number)) for number in range(8)]
+    assert found == [
+        uid
+        for uid in docs
+        if (uid in engine.entities or uid in named) and may_allow(engine, engine.authorize(principal, READ, uid))
+    ]
+
+
+def test_permits_for_others_make_no_candidates() -> None:
+    text = """
+permit (principal == User::"3", action, resource == Doc::"1");
+permit (principal == User::"4", action, resource);
+permit (principal, action, resource == Doc::"2") when { principal.age > 4 };
+permit (principal, action, resource == Doc::"3") when { resource.open };
+"""
+    lister = Lister(Engine(PolicySet.parse(text), world()), clock=Ticks())
+
+    def ids(who: str) -> list[str]:
+        return [uid.id for uid in lister.resources(EntityUid("User", who), READ, "Doc")[0]]
+
+    assert ids("3") == ["1", "3"]
+    assert ids("5") == ["2", "3"]
+    assert ids("4") == ["0", "1", "2", "3", "4", "5"]
+    assert ids("nobody") == ["2", "3"]  # of whom nothing is known, and nothing computed
+    assert lister.resources(EntityUid("User", "nobody"), READ, "Doc")[1] is None
+
+
+def test_a_residual_that_holds_no_more_decides_no_more() -> None:
+    entities = world()
+    lister = Lister(
+        Engine(PolicySet.parse("permit (principal, action, resource) when { principal.age > 2 };"), entities),
+        clock=Ticks(),
+    )
+    user = EntityUid("User", "3")
+    candidates, residual = lister.resources(user, READ, "Doc")
+    assert residual is not None
+    assert residual.decided is True
+    entities.upsert([Entity(user, {"age": 1})])
+    page = lister.find(
+        candidates,
+        lambda uid: lister.engine.prepare(user, READ, uid),
+        limit=9,
+        count_max=9,
+        time_s=9.0,
+        residual=residual,
+    )
+    assert page.uids == ()
 
 
 def test_scopes_leave_few_candidates() -> None:
