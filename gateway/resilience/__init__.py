@@ -13,6 +13,15 @@ from gateway.errors import (
 from gateway.resilience.bulkhead import BulkheadManager, PoolLimits, PoolPlace, PoolState
 from gateway.resilience.circuit_breaker import BreakerKey, BreakerLimits, CircuitBreaker, CircuitBreakers, Transition
 from gateway.resilience.deadlines import Deadline, check_deadline, current_deadline, deadline, remaining_s, within
+from gateway.resilience.degradation import (
+    FEATURES,
+    DegradationMonitor,
+    DegradationSnapshot,
+    Feature,
+    Level,
+    determine_degradation_level,
+)
+from gateway.resilience.health import DEPENDENCIES, DependencyHealth, DependencyName, HealthLimits, HealthState
 from gateway.resilience.limiter import WaitLimits
 from gateway.resilience.permits import ResourceGuard, ResourceName, ResourceSemaphores
 from gateway.resilience.pools import BACKGROUND, POOLS, PoolName, ShareName, current_pool
@@ -21,6 +30,8 @@ from gateway.resilience.shedding import LoadShedder, SheddingLimits
 
 __all__ = [
     "BACKGROUND",
+    "DEPENDENCIES",
+    "FEATURES",
     "POOLS",
     "BreakerKey",
     "BreakerLimits",
@@ -31,6 +42,14 @@ __all__ = [
     "CircuitOpenError",
     "Deadline",
     "DeadlineExceededError",
+    "DegradationMonitor",
+    "DegradationSnapshot",
+    "DependencyHealth",
+    "DependencyName",
+    "Feature",
+    "HealthLimits",
+    "HealthState",
+    "Level",
     "LoadShedder",
     "OverloadedError",
     "PoolLimits",
@@ -52,6 +71,7 @@ __all__ = [
     "current_deadline",
     "current_pool",
     "deadline",
+    "determine_degradation_level",
     "remaining_s",
     "within",
 ]
