@@ -20,12 +20,10 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Any
 
-from gateway._native.entities import EntityStore
 from gateway._native.uid import EntityUid
 from gateway._native.vm import Decider, Program, Rule
 from gateway.policy.compiler.bundle import BundleError, bundle_from_bytes, bundle_key, bundle_to_bytes
-from gateway.policy.compiler.policies import compile_expression, compile_statement
-from gateway.policy.compiler.scopes import encode_scope
+from gateway.policy.compiler.policies import compile_expression
 from gateway.policy.entities import Entities
 from gateway.policy.faults import EntityError, PolicySyntaxError, RequestError, SchemaError
 from gateway.policy.language.format import format_policies
@@ -35,6 +33,7 @@ from gateway.policy.requests import parse_context
 from gateway.policy.schema import Schema
 from tests.oracle import policy as oracle
 from tests.policy import generate
+from tests.policy.machine import decider_of, rules_of, store_of
 
 LENGTH_MAX = 4096
 DIGEST_BYTES = 32
@@ -54,20 +53,6 @@ WORDS = (
 
 KNOWN = generate.entities(random.Random(1))
 ASKED = [generate.request(random.Random(seed)) for seed in range(2)]
-
-
-def store() -> EntityStore:
-    """Give a new store: names of attributes stay in one as long as it lives."""
-    made = EntityStore()
-    made.apply([(uid, entity.attributes, list(entity.parents), entity.tags or None) for uid, entity in KNOWN.items()])
-    return made
-
-
-def rules_of(policies: PolicySet) -> list[Rule]:
-    return [
-        Rule(encode_scope(policy.statement.effect, *policy.scope()), compile_statement(policy.statement))
-        for policy in policies.policies.values()
-    ]
 
 
 def seeds() -> Iterable[bytes]:
@@ -131,7 +116,7 @@ def policy_text(text: str) -> object:
 
 
 def decided(policies: PolicySet) -> object:
-    decider = Decider(store(), rules_of(policies), list(policies.policies))
+    decider = decider_of(store_of(KNOWN), policies)
     outcomes = []
     for asked in ASKED:
         answer = decider.authorize(asked.principal, asked.action, asked.resource, dict(asked.context))
@@ -198,7 +183,7 @@ def json_bytes(data: str | bytes) -> object:
     except RequestError as fault:
         outcome.append(codes(fault))
     else:
-        allowed = Decider(store(), [], []).allows(
+        allowed = Decider(store_of(KNOWN), [], []).allows(
             EntityUid("U", "a"), EntityUid("Action", "b"), EntityUid("R", "c"), context
         )
         assert not allowed
@@ -210,7 +195,7 @@ def run(programs: list[Program]) -> object:
     """Run programs that the verifier took: as the conditions of a permit, or as expressions."""
     head = rules_of(PolicySet.parse("permit(principal, action, resource);"))[0].head
     rules = [Rule(head, each) for each in programs if each.is_policy]
-    decider = Decider(store(), rules, [f"p{number}" for number in range(len(rules))], steps_max=20_000)
+    decider = Decider(store_of(KNOWN), rules, [f"p{number}" for number in range(len(rules))], steps_max=20_000)
     outcomes: list[object] = []
     for asked in ASKED:
         answer = decider.authorize(asked.principal, asked.action, asked.resource, dict(asked.context))

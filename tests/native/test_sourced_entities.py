@@ -9,10 +9,8 @@ import pytest
 from gateway._native.entities import EntityStore
 from gateway._native.extensions import Datetime
 from gateway._native.uid import EntityUid
-from gateway._native.vm import Answer, Decider, Rule
-from gateway.policy.compiler.policies import compile_statement
-from gateway.policy.compiler.scopes import encode_scope
-from gateway.policy.policy_set import PolicySet
+from gateway._native.vm import Answer
+from tests.policy.machine import decider_of
 
 ALICE, STAFF, WORLD = EntityUid("User", "alice"), EntityUid("Group", "staff"), EntityUid("Group", "world")
 VIEW, DOC = EntityUid("Action", "view"), EntityUid("Doc", "d")
@@ -26,17 +24,9 @@ def store_with(*sourced: str) -> EntityStore:
     return store
 
 
-def decider(store: EntityStore, text: str) -> Decider:
-    policies = PolicySet.parse(text).policies.values()
-    rules = [
-        Rule(encode_scope(each.statement.effect, *each.scope()), compile_statement(each.statement)) for each in policies
-    ]
-    return Decider(store, rules, [each.id for each in policies])
-
-
 def ask(store: EntityStore, condition: str, context: dict[str, Any] | None = None) -> Answer:
     text = f"permit(principal, action, resource) when {{ {condition} }};"
-    return decider(store, text).authorize(ALICE, VIEW, DOC, context)
+    return decider_of(store, text).authorize(ALICE, VIEW, DOC, context)
 
 
 # --- what is missed
@@ -91,7 +81,7 @@ def test_what_is_above_an_entity_must_be_here_before_it_is_known_to_be_outside()
 def test_heads_that_ask_what_an_entity_is_in_find_their_policies_only_when_it_is_here() -> None:
     store = store_with("User", "Doc")
     many = "".join(f'permit(principal in Group::"g{i}", action, resource);' for i in range(50))
-    deciding = decider(store, f'{many} forbid(principal, action, resource in Group::"staff");')
+    deciding = decider_of(store, f'{many} forbid(principal, action, resource in Group::"staff");')
     assert deciding.authorize(ALICE, VIEW, DOC).missing == ALICE
     assert not deciding.allows(ALICE, VIEW, DOC)
     store.put(ALICE, {}, [EntityUid("Group", "g7")])
@@ -110,15 +100,15 @@ def test_diagnoses_need_every_policy_even_where_a_forbid_decides() -> None:
         "permit(principal, action, resource) when { principal.n == 1 };",
     )
     store = store_with("User")
-    assert decider(store, forbid + permit).authorize(ALICE, VIEW, DOC).missing == ALICE
+    assert decider_of(store, forbid + permit).authorize(ALICE, VIEW, DOC).missing == ALICE
     store.settle([ALICE])
-    answer = decider(store, forbid + permit).authorize(ALICE, VIEW, DOC)
+    answer = decider_of(store, forbid + permit).authorize(ALICE, VIEW, DOC)
     assert answer == Answer(False, frozenset({"policy0"}), frozenset({"policy1"}))
 
 
 def test_an_entity_that_the_request_defines_is_missed_for_what_it_does_not_say() -> None:
     store = store_with("User")
-    deciding = decider(
+    deciding = decider_of(
         store, "permit(principal, action, resource) when { principal.level == 1 && principal has name };"
     )
     ready = deciding.prepare(ALICE, VIEW, DOC, overlays={ALICE: ({"level": 1}, [])})
@@ -129,7 +119,7 @@ def test_an_entity_that_the_request_defines_is_missed_for_what_it_does_not_say()
 
 def test_a_prepared_request_follows_what_is_fetched_and_let_go() -> None:
     store = store_with("User")
-    deciding = decider(store, "permit(principal, action, resource) when { principal.level == 1 };")
+    deciding = decider_of(store, "permit(principal, action, resource) when { principal.level == 1 };")
     ready = deciding.prepare(ALICE, VIEW, DOC)
     for _ in range(3):
         assert not deciding.decide(ready)
@@ -143,7 +133,7 @@ def test_a_prepared_request_follows_what_is_fetched_and_let_go() -> None:
 def test_a_door_may_lack_another_entity_than_the_diagnosis() -> None:
     store = store_with("User", "Doc")
     clauses = "when { [1, 2, 3].contains(principal.n + 1 - 1) } when { resource has owner }"
-    deciding = decider(store, f"permit(principal, action, resource) {clauses};")
+    deciding = decider_of(store, f"permit(principal, action, resource) {clauses};")
     ready = deciding.prepare(ALICE, VIEW, DOC)
     assert deciding.answer(ready).missing == ALICE
     assert deciding.lacks(ready) == DOC  # `has` is cheap

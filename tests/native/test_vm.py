@@ -11,12 +11,12 @@ import pytest
 
 from gateway._native.entities import EntityStore
 from gateway._native.uid import EntityUid
-from gateway._native.vm import ERRORS, FORMAT, FUNCTIONS, OPCODES, Answer, Decider, Program, Rule
-from gateway.policy.compiler.policies import compile_expression, compile_statement
-from gateway.policy.compiler.scopes import encode_scope
+from gateway._native.vm import ERRORS, FORMAT, FUNCTIONS, OPCODES, Answer, Decider, Program
+from gateway.policy.compiler.policies import compile_expression
 from gateway.policy.evaluation import EvaluationError, evaluate
 from gateway.policy.language import tree
-from gateway.policy.language.statements import parse_expression, parse_policies
+from gateway.policy.language.statements import parse_expression
+from tests.policy.machine import decider_of
 
 ALICE, BOB, TEAM = EntityUid("User", "alice"), EntityUid("User", "bob"), EntityUid("Team", "t")
 VIEW, DOC = EntityUid("Action", "view"), EntityUid("Doc", "d")
@@ -234,14 +234,6 @@ def test_the_node_that_failed_is_named() -> None:
 # --- deciders
 
 
-def decider(store: EntityStore, text: str, **options: int) -> Decider:
-    rules = []
-    for parsed in parse_policies(text):
-        s = parsed.statement
-        rules.append(Rule(encode_scope(s.effect, s.principal, s.action, s.resource), compile_statement(s)))
-    return Decider(store, rules, [f"policy{number}" for number in range(len(rules))], **options)
-
-
 def ask(deciding: Decider, context: dict[str, Any] | None = None) -> tuple[bool, set[str], set[str]]:
     """Ask in every way there is; they must agree."""
     answer = deciding.authorize(ALICE, VIEW, DOC, context)
@@ -289,14 +281,14 @@ DECISIONS = {
 
 @pytest.mark.parametrize("text", DECISIONS)
 def test_policies_decide_by_cedars_rules(store: EntityStore, text: str) -> None:
-    assert ask(decider(store, text)) == DECISIONS[text]
+    assert ask(decider_of(store, text)) == DECISIONS[text]
 
 
 def test_steps_beyond_the_limit_deny_with_a_reason_of_their_own(store: EntityStore) -> None:
     text = f"permit{ANY} when {{ context.set.containsAll(context.set) }};"
     context = {"set": list(range(2000))}
-    assert ask(decider(store, text), context)[0] is True
-    limited = decider(store, text, steps_max=1000)
+    assert ask(decider_of(store, text), context)[0] is True
+    limited = decider_of(store, text, steps_max=1000)
     assert limited.authorize(ALICE, VIEW, DOC, context).faults == ("steps_limit",)
     assert limited.allows(ALICE, VIEW, DOC, context) is False
 
@@ -317,15 +309,15 @@ def test_comparing_deep_values_costs_steps(store: EntityStore, condition: str) -
     deep: list[Any] = [{"x": number, "y": [number, str(number)]} for number in range(500)]
     context = {"a": [*deep, {"z": 1}], "b": [*deep, {"z": 2}]}
     text = f"permit{ANY} when {{ ({condition}) == ({condition}) }};"
-    assert ask(decider(store, text), context)[0] is True
-    assert decider(store, text, steps_max=1500).authorize(ALICE, VIEW, DOC, context).faults == ("steps_limit",)
+    assert ask(decider_of(store, text), context)[0] is True
+    assert decider_of(store, text, steps_max=1500).authorize(ALICE, VIEW, DOC, context).faults == ("steps_limit",)
 
 
 def test_a_limit_that_a_forbid_hits_denies_what_a_permit_allows(store: EntityStore) -> None:
     text = f"permit{ANY}; forbid{ANY} when {{ context.set.containsAll(context.set) == false }};"
     context = {"set": list(range(2000))}
-    assert ask(decider(store, text), context)[0] is True
-    limited = decider(store, text, steps_max=1000)
+    assert ask(decider_of(store, text), context)[0] is True
+    limited = decider_of(store, text, steps_max=1000)
     assert limited.allows(ALICE, VIEW, DOC, context) is False
     answer = limited.authorize(ALICE, VIEW, DOC, context)
     assert (answer.allowed, answer.reasons, answer.faults) == (False, frozenset(), ("steps_limit",))
@@ -334,30 +326,30 @@ def test_a_limit_that_a_forbid_hits_denies_what_a_permit_allows(store: EntitySto
 def test_memory_beyond_the_limit_denies_with_a_reason_of_its_own(store: EntityStore) -> None:
     inner = "[" + ", ".join(["context.n"] * 4000) + "]"
     clauses = " || ".join(f"{inner} == {number}" for number in range(14))
-    limited = decider(store, f"permit{ANY} when {{ {clauses} }};" * 12)
+    limited = decider_of(store, f"permit{ANY} when {{ {clauses} }};" * 12)
     context = {"n": 1}
     assert limited.authorize(ALICE, VIEW, DOC, context).faults == ("memory_limit",)
     assert limited.allows(ALICE, VIEW, DOC, context) is False
 
 
 def test_steps_are_counted_anew_for_each_decision(store: EntityStore) -> None:
-    deciding = decider(store, f"permit{ANY} when {{ context.n == 1 }};", steps_max=50)
+    deciding = decider_of(store, f"permit{ANY} when {{ context.n == 1 }};", steps_max=50)
     request = deciding.prepare(ALICE, VIEW, DOC, {"n": 1})
     assert all(deciding.decide(request) for _ in range(100))
     assert deciding.decide_all([request] * 100) == [True] * 100
 
 
 def test_a_request_belongs_to_its_store(store: EntityStore) -> None:
-    request = decider(store, "").prepare(ALICE, VIEW, DOC)
+    request = decider_of(store, "").prepare(ALICE, VIEW, DOC)
     with pytest.raises(ValueError, match="other entities"):
-        decider(EntityStore(), "").decide(request)
+        decider_of(EntityStore(), "").decide(request)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells so what a process holds")
 @pytest.mark.skipif("libasan" in os.environ.get("LD_PRELOAD", ""), reason="the sanitizer takes its own memory")
 def test_a_prepared_request_is_small(store: EntityStore) -> None:
     """Thousands are kept, one a token; each once held 16 KiB of room."""
-    deciding = decider(store, "")
+    deciding = decider_of(store, "")
     unknown = [EntityUid("User", f"nobody{number}") for number in range(5_000)]
     page_bytes = os.sysconf("SC_PAGE_SIZE")
 
@@ -375,9 +367,9 @@ def test_ids_and_rules_must_match(store: EntityStore) -> None:
 
 
 def test_deciders_of_one_store_share_a_prepared_request(store: EntityStore) -> None:
-    request = decider(store, "").prepare(ALICE, VIEW, DOC)
-    assert decider(store, f"permit{ANY};").decide(request) is True
-    assert decider(store, f"forbid{ANY};").decide(request) is False
+    request = decider_of(store, "").prepare(ALICE, VIEW, DOC)
+    assert decider_of(store, f"permit{ANY};").decide(request) is True
+    assert decider_of(store, f"forbid{ANY};").decide(request) is False
 
 
 def test_each_policy_alone_is_what_all_of_them_together_are(store: EntityStore) -> None:
@@ -387,7 +379,7 @@ def test_each_policy_alone_is_what_all_of_them_together_are(store: EntityStore) 
         f'permit(principal, action == Action::"edit", resource); permit(principal, action, resource is Team);'
         f"forbid{ANY} when {{ false }};"
     )
-    deciding = decider(store, text)
+    deciding = decider_of(store, text)
     assert deciding.run_each(deciding.prepare(ALICE, VIEW, DOC)) == [
         (None, "missing_attribute", False, 0),
         ("principal", None, False, 0),

@@ -10,10 +10,8 @@ import pytest
 
 from gateway._native.entities import EntityStore
 from gateway._native.uid import EntityUid
-from gateway._native.vm import Decider, Request, Rule
-from gateway.policy.compiler.policies import compile_statement
-from gateway.policy.compiler.scopes import encode_scope
-from gateway.policy.language.statements import parse_policies
+from gateway._native.vm import Decider, Request
+from tests.policy.machine import decider_of, rules_of
 
 USERS = [EntityUid("User", f"u{n}") for n in range(12)]
 TEAMS = [EntityUid("Team", f"t{n}") for n in range(12)]
@@ -79,18 +77,6 @@ def policy(source: random.Random) -> str:
         )
     )
     return f"{effect}({principal}, {action}, {resource}) {condition};"
-
-
-def rules_of(text: str) -> list[Rule]:
-    rules = []
-    for parsed in parse_policies(text):
-        s = parsed.statement
-        rules.append(Rule(encode_scope(s.effect, s.principal, s.action, s.resource), compile_statement(s)))
-    return rules
-
-
-def decider_of(store: EntityStore, rules: list[Rule]) -> Decider:
-    return Decider(store, rules, [f"policy{number}" for number in range(len(rules))])
 
 
 def by_hand(

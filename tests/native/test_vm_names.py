@@ -9,22 +9,12 @@ import pytest
 
 from gateway._native.entities import EntityStore
 from gateway._native.uid import EntityUid
-from gateway._native.vm import Decider, Rule
-from gateway.policy.compiler.policies import compile_statement
-from gateway.policy.compiler.scopes import encode_scope
+from gateway._native.vm import Decider
 from gateway.policy.evaluation import evaluate
-from gateway.policy.language.statements import parse_expression, parse_policies
+from gateway.policy.language.statements import parse_expression
+from tests.policy.machine import decider_of, rules_of
 
 ALICE, VIEW, DOC = EntityUid("User", "alice"), EntityUid("Action", "view"), EntityUid("Doc", "d")
-
-
-def decider_of(store: EntityStore, text: str) -> Decider:
-    statements = [parsed.statement for parsed in parse_policies(text)]
-    rules = [
-        Rule(encode_scope(each.effect, each.principal, each.action, each.resource), compile_statement(each))
-        for each in statements
-    ]
-    return Decider(store, rules, [f"policy{number}" for number in range(len(rules))])
 
 
 @pytest.mark.parametrize(
@@ -73,10 +63,7 @@ def test_a_name_that_two_programs_mention_stays_for_the_second() -> None:
 
 def test_a_program_that_is_bound_again_is_right_after_its_names_went() -> None:
     store = EntityStore()
-    rules = [
-        Rule(encode_scope(each.effect, each.principal, each.action, each.resource), compile_statement(each))
-        for each in [parse_policies('permit (principal in Group::"g", action, resource);')[0].statement]
-    ]
+    rules = rules_of('permit (principal in Group::"g", action, resource);')
     assert not Decider(store, rules, ["a"]).allows(ALICE, VIEW, DOC)
     elsewhere = EntityStore()
     assert not Decider(elsewhere, rules, ["a"]).allows(ALICE, VIEW, DOC)  # binds the rule to another store
@@ -104,9 +91,7 @@ def test_a_prepared_request_is_not_mistaken_for_who_took_its_place() -> None:
 
 def test_a_store_lives_as_long_as_what_mentions_its_names() -> None:
     store = EntityStore()
-    statement = parse_policies('permit (principal == User::"alice", action, resource);')[0].statement
-    head = encode_scope(statement.effect, statement.principal, statement.action, statement.resource)
-    rule = Rule(head, compile_statement(statement))
+    [rule] = rules_of('permit (principal == User::"alice", action, resource);')
     held = sys.getrefcount(store)
     assert Decider(store, [rule], ["a"]).allows(ALICE, VIEW, DOC)
     assert sys.getrefcount(store) == held + 1  # the rule goes on mentioning its names

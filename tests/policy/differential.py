@@ -12,20 +12,17 @@ import random
 import re
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import cedarpy
 
-from gateway._native.entities import EntityStore
 from gateway._native.uid import EntityUid
-from gateway._native.vm import Decider, Rule
-from gateway.policy.compiler.policies import compile_statement
-from gateway.policy.compiler.scopes import encode_scope
 from gateway.policy.policy_set import PolicySet
 from tests.oracle import policy as oracle
 from tests.policy import generate
 from tests.policy.generate import Case
+from tests.policy.machine import decider_of, store_of
 
 REQUESTS_A_CASE = 50
 _ERRING = re.compile(r"policy `([^`]*)`")
@@ -39,25 +36,9 @@ def read_policies(case: Case) -> PolicySet:
     return made
 
 
-def store_of(known: Mapping[EntityUid, oracle.Entity]) -> EntityStore:
-    """Fill a store."""
-    store = EntityStore()
-    store.apply([(uid, entity.attributes, list(entity.parents), entity.tags or None) for uid, entity in known.items()])
-    return store
-
-
-def decider_of(policies: PolicySet, known: Mapping[EntityUid, oracle.Entity]) -> Decider:
-    """Compile policies for a store of the entities."""
-    rules = [
-        Rule(encode_scope(policy.statement.effect, *policy.scope()), compile_statement(policy.statement))
-        for policy in policies.policies.values()
-    ]
-    return Decider(store_of(known), rules, list(policies.policies))
-
-
 def verdicts_of_machine(case: Case) -> list[oracle.Verdict]:
     """Decide with the machine: by every way of asking, which must agree."""
-    decider = decider_of(read_policies(case), case.entities)
+    decider = decider_of(store_of(case.entities), read_policies(case))
     prepared = [decider.prepare(r.principal, r.action, r.resource, dict(r.context)) for r in case.requests]
     decisions = decider.decide_all(prepared)
     made = []
@@ -76,7 +57,7 @@ def verdicts_of_machine(case: Case) -> list[oracle.Verdict]:
 def verdicts_without_index(case: Case) -> list[oracle.Verdict]:
     """Run every policy of the machine for every request, and put the decision together here."""
     policies = read_policies(case)
-    decider = decider_of(policies, case.entities)
+    decider = decider_of(store_of(case.entities), policies)
     made = []
     for request in case.requests:
         ready = decider.prepare(request.principal, request.action, request.resource, dict(request.context))

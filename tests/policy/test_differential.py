@@ -13,6 +13,7 @@ from gateway.policy.evaluation import EvaluationError, evaluate
 from gateway.policy.language.statements import parse_expression
 from tests.oracle import policy as oracle
 from tests.policy import differential, generate
+from tests.policy.machine import decider_of, store_of
 
 SEED = 20_241
 REQUESTS = 20_000
@@ -48,7 +49,7 @@ def test_the_index_leaves_no_policy_out(seed: int) -> None:
 def test_an_expression_has_the_value_and_the_error_of_the_slow_twin(chooser: random.Random, kind: str) -> None:
     expression = parse_expression(generate.Writer(chooser).of(kind, generate.DEPTH_MAX))
     known, request = generate.entities(chooser), generate.request(chooser)
-    store = differential.store_of(known)
+    store = store_of(known)
     slow: object
     try:
         slow = oracle.evaluate(expression, request, known)
@@ -81,7 +82,7 @@ def test_entities_that_a_request_defines_are_as_if_the_store_had_them(seed: int)
     for uid, entity in case.entities.items():
         case.entities[uid] = oracle.Entity(entity.attributes, entity.parents - {principal, resource}, entity.tags)
     policies = differential.read_policies(case)
-    decider = differential.decider_of(policies, case.entities)
+    decider = decider_of(store_of(case.entities), policies)
     containers = [*generate.GROUPS, *generate.FOLDERS, EntityUid("Group", "new")]
     for asked in case.requests:
         request = oracle.Request(principal, asked.action, resource, asked.context)
@@ -109,9 +110,8 @@ def test_a_decision_over_entities_that_are_fetched_when_they_are_missed_is_the_r
     case = generate.case(chooser, policies_max=10, requests=10)
     sourced = [name for name in SOURCED if generate.chance(chooser, 70)]
     policies = differential.read_policies(case)
-    decider = differential.decider_of(
-        policies, {uid: entity for uid, entity in case.entities.items() if uid.type not in sourced}
-    )
+    here = store_of({uid: entity for uid, entity in case.entities.items() if uid.type not in sourced})
+    decider = decider_of(here, policies)
     for name in sourced:
         decider.store.source_type(name)
     for request in case.requests:
@@ -144,7 +144,7 @@ def test_decisions_follow_the_entities_as_they_change(seed: int) -> None:
     chooser = random.Random(f"change {seed}")
     case = generate.case(chooser, policies_max=10, requests=10)
     policies = differential.read_policies(case)
-    decider = differential.decider_of(policies, case.entities)
+    decider = decider_of(store_of(case.entities), policies)
     prepared = [decider.prepare(r.principal, r.action, r.resource, dict(r.context)) for r in case.requests]
     for _ in range(6):
         changed = generate.entities(chooser)

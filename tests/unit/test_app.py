@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -30,6 +29,7 @@ from gateway.observability.metrics import create_map
 from gateway.policy.compiler.policies import compile_statement
 from gateway.policy.language.tree import Statement
 from gateway.types import WorkerContext
+from tests.files import rewrite
 from tests.real.gateway import AUDIENCE, ISSUER, jwks_file, mint
 from tests.real.process import free_port
 
@@ -174,18 +174,11 @@ ORDERS = RouteConfig(
 )
 
 
-def write(path: Path, text: str) -> None:
-    """Write so that the file's time differs from before, however coarse the file system's clock."""
-    before = path.stat().st_mtime_ns if path.exists() else 0
-    path.write_text(text)
-    os.utime(path, ns=(before + 10**9, before + 10**9))
-
-
 def policies_of(folder: Path, text: str, kind: str) -> PolicyConfig:
     """Write a folder of policies, whose context has a `floor` of a kind."""
     (folder / "policies").mkdir(exist_ok=True)
-    write(folder / "policies" / "a.cedar", text)
-    write(folder / "policies" / "a.cedarschema", SCHEMA.replace("KIND", kind))
+    rewrite(folder / "policies" / "a.cedar", text)
+    rewrite(folder / "policies" / "a.cedarschema", SCHEMA.replace("KIND", kind))
     return PolicyConfig(path=str(folder / "policies"), watch_s=1.0)
 
 
@@ -205,13 +198,13 @@ async def test_requests_are_answered_while_ten_thousand_policies_are_compiled(
         return compile_statement(statement)
 
     route = RouteConfig(path="/orders/{id}", action='Action::"read"', resource='Order::"{id}"')
-    write(tmp_path / "p.cedar", "permit (principal, action, resource);")
+    rewrite(tmp_path / "p.cedar", "permit (principal, action, resource);")
     config = config_for(tmp_path, routes=(route,), policy=PolicyConfig(path=str(tmp_path / "p.cedar")))
     async with running(tmp_path, config) as app:
         token = mint()
         assert verdict_of(app, token) == ("allow", "ok")
         monkeypatch.setattr("gateway.policy.engine.compile_statement", compiling)
-        write(
+        rewrite(
             tmp_path / "p.cedar",
             "".join(f'permit (principal, action, resource == Order::"{number}");\n' for number in range(2, 10_002)),
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from gateway._native.uid import EntityUid
 from gateway.config import AuthzenClientConfig, AuthzenConfig, Config, PolicyConfig, RelationsConfig
 from gateway.errors import ConfigError
 from gateway.front.policies import COMPILED_FOLDER, REFRESH_S, Policies, PolicyPlan
+from tests.files import rewrite
 from tests.policy.decision_api import SetClock
 
 A, READ, ONE = EntityUid("User", "a"), EntityUid("Action", "read"), EntityUid("Doc", "1")
@@ -22,14 +22,8 @@ ALLOW, DENY = "permit (principal, action, resource);\n", "forbid (principal, act
 def file(tmp_path: Path) -> Path:
     (tmp_path / "policies").mkdir()
     path = tmp_path / "policies" / "a.cedar"
-    write(path, ALLOW)
+    rewrite(path, ALLOW)
     return path
-
-
-def write(path: Path, text: str) -> None:
-    before = path.stat().st_mtime_ns if path.exists() else 0
-    path.write_text(text)
-    os.utime(path, ns=(before + 10**9, before + 10**9))
 
 
 def started(file: Path, clock: SetClock, *, watch_s: float = 0.0) -> tuple[Policies, PolicyPlan, PolicyConfig]:
@@ -47,7 +41,7 @@ def allows(plan: PolicyPlan) -> bool:
 def test_a_plan_serves_only_once_it_is_committed(file: Path) -> None:
     policies, plan, config = started(file, SetClock())
     before = plan.handle.revision
-    write(file, DENY)
+    rewrite(file, DENY)
     following = policies.plan(config)
     assert following.handle is plan.handle
     assert allows(plan)
@@ -58,7 +52,7 @@ def test_a_plan_serves_only_once_it_is_committed(file: Path) -> None:
 
 def test_what_cannot_serve_is_told_with_its_place_and_changes_nothing(file: Path) -> None:
     policies, plan, config = started(file, SetClock())
-    write(file, ALLOW + "permit (principal);\n")
+    rewrite(file, ALLOW + "permit (principal);\n")
     with pytest.raises(ConfigError) as caught:
         policies.plan(config)
     assert (caught.value.faults[0].file, caught.value.faults[0].line) == (str(file), 2)
@@ -69,7 +63,7 @@ def test_another_folder_goes_on_with_the_same_revisions(file: Path, tmp_path: Pa
     policies, plan, _ = started(file, SetClock())
     before = plan.handle.revision
     (tmp_path / "others").mkdir()
-    write(tmp_path / "others" / "b.cedar", DENY)
+    rewrite(tmp_path / "others" / "b.cedar", DENY)
     policies.commit(policies.plan(PolicyConfig(path=str(tmp_path / "others"))))
     assert not allows(plan)
     assert plan.handle.revision > before
@@ -77,10 +71,10 @@ def test_another_folder_goes_on_with_the_same_revisions(file: Path, tmp_path: Pa
 
 async def test_files_are_watched_where_that_is_asked_for(file: Path) -> None:
     for watch_s, taken in ((0.0, False), (1.0, True)):
-        write(file, ALLOW)
+        rewrite(file, ALLOW)
         policies, plan, _ = started(file, SetClock(), watch_s=watch_s)
         await policies.look()
-        write(file, DENY)
+        rewrite(file, DENY)
         await policies.look()
         await policies.look()
         assert allows(plan) is not taken
@@ -91,13 +85,13 @@ async def test_a_broken_change_is_logged_and_the_former_policies_stay(
 ) -> None:
     policies, plan, _ = started(file, SetClock(), watch_s=1.0)
     await policies.look()
-    write(file, "permit")
+    rewrite(file, "permit")
     for _ in range(3):
         await policies.look()
     assert allows(plan)
     assert [record.levelname for record in caplog.records if "the former ones stay" in record.message] == ["ERROR"]
     policies.commit(None)  # the config names no policies any more: nothing is watched
-    write(file, DENY)
+    rewrite(file, DENY)
     for _ in range(3):
         await policies.look()
     assert allows(plan)
@@ -106,10 +100,10 @@ async def test_a_broken_change_is_logged_and_the_former_policies_stay(
 async def test_looking_for_newer_policies_has_its_pace(file: Path) -> None:
     clock = SetClock()
     policies, plan, _ = started(file, clock, watch_s=60.0)
-    write(file, DENY)
+    rewrite(file, DENY)
     await policies.refresh()
     assert not allows(plan)
-    write(file, ALLOW)
+    rewrite(file, ALLOW)
     await policies.refresh()
     assert not allows(plan)
     clock.now_s += REFRESH_S
@@ -154,7 +148,7 @@ def test_a_cache_that_cannot_be_written_is_told_of(file: Path, caplog: pytest.Lo
 
 
 def test_no_claim_defines_what_relations_make(file: Path) -> None:
-    write(
+    rewrite(
         file.parent / "a.cedarschema",
         "entity User { @relation friends: Set<User> }; entity Doc;"
         "action read appliesTo { principal: User, resource: Doc };",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from gateway.errors import ConfigError
 from gateway.front import relations as module
 from gateway.front.policies import Policies, PolicyPlan
 from gateway.stores.relations import RelationPage, RelationStore
+from tests.files import rewrite
 from tests.unit.policy.relation_world import ManualClock, relation
 from tests.unit.policy.test_relation_follower import TroubledStore
 
@@ -70,17 +70,11 @@ class World:
         self.policies = Policies(folder, self.clock)
 
     def write(self, name: str, text: str) -> None:
-        self._put(self.folder / name, text)
+        rewrite(self.folder / name, text)
 
     def put_entities(self, *docs: str) -> None:
         made = [{"uid": {"type": "Doc", "id": doc}, "attrs": {}, "parents": []} for doc in docs]
-        self._put(self.entities, json.dumps(made))
-
-    @staticmethod
-    def _put(path: Path, text: str) -> None:
-        before = path.stat().st_mtime_ns if path.exists() else 0
-        path.write_text(text)
-        os.utime(path, ns=(before + 10**9, before + 10**9))
+        rewrite(self.entities, json.dumps(made))
 
     def open_store(self, config: RelationsConfig, *, base_dir: Path, run_dir: Path) -> RelationStore:
         store = self.store(config.url)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from gateway.policy.faults import EntityError, PolicyFault, PolicySyntaxError, S
 from gateway.policy.handle import PolicyHandle
 from gateway.policy.policy_set import PolicySet
 from gateway.policy.repository import PolicyInvalid, PolicyRepository, RepositoryError, Sources
+from tests.files import rewrite
 
 A, READ, ONE = EntityUid("User", "a"), EntityUid("Action", "read"), EntityUid("Doc", "1")
 READERS = '@id("readers")\npermit (principal in Group::"readers", action == Action::"read", resource);\n'
@@ -28,18 +28,11 @@ MEMBERS = (
 )
 
 
-def touch(path: Path, text: str) -> None:
-    """Write so that the file's times differ from before, however coarse the file system's clock."""
-    before = path.stat().st_mtime_ns if path.exists() else 0
-    path.write_text(text)
-    os.utime(path, ns=(before + 10**9, before + 10**9))
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    touch(tmp_path / "a.cedar", READERS)
-    touch(tmp_path / "x.cedarschema", SCHEMA)
-    touch(tmp_path / "entities.json", MEMBERS)
+    rewrite(tmp_path / "a.cedar", READERS)
+    rewrite(tmp_path / "x.cedarschema", SCHEMA)
+    rewrite(tmp_path / "entities.json", MEMBERS)
     return tmp_path
 
 
@@ -55,27 +48,27 @@ def test_policies_schema_and_entities_decide_together(folder: Path) -> None:
 
 
 def test_one_file_alone_may_be_the_policies(tmp_path: Path) -> None:
-    touch(tmp_path / "p.cedar", ANY)
+    rewrite(tmp_path / "p.cedar", ANY)
     engine = PolicyRepository(Sources(tmp_path / "p.cedar")).load().engine
     assert engine.authorize(A, READ, ONE).reasons == {"policy0"}
 
 
 def test_ids_that_count_carry_their_file_where_there_are_several(folder: Path) -> None:
     (folder / "deep").mkdir()
-    touch(folder / "deep" / "b.cedar", READERS.replace('@id("readers")\n', ""))
+    rewrite(folder / "deep" / "b.cedar", READERS.replace('@id("readers")\n', ""))
     (folder / ".hidden").mkdir()
-    touch(folder / ".hidden" / "c.cedar", "not read")
+    rewrite(folder / ".hidden" / "c.cedar", "not read")
     assert list(repository(folder).load().engine.policies.policies) == ["readers", "deep/b/policy0"]
 
 
 def test_what_did_not_change_is_the_same_object(folder: Path) -> None:
-    touch(folder / "b.cedar", READERS.replace("readers", "writers"))
+    rewrite(folder / "b.cedar", READERS.replace("readers", "writers"))
     repo = repository(folder)
     first = repo.load()
     assert repo.load() is first
-    touch(folder / "b.cedar", READERS.replace("readers", "writers"))  # another time, the same text
+    rewrite(folder / "b.cedar", READERS.replace("readers", "writers"))  # another time, the same text
     assert repo.load() is first
-    touch(folder / "b.cedar", READERS.replace('@id("readers")', '@id("other")'))
+    rewrite(folder / "b.cedar", READERS.replace('@id("readers")', '@id("other")'))
     second = repo.load()
     assert list(second.engine.policies.policies) == ["readers", "other"]
     assert second.engine.policies.policies["readers"] is first.engine.policies.policies["readers"]
@@ -88,7 +81,7 @@ def test_what_did_not_change_is_the_same_object(folder: Path) -> None:
 def test_other_entities_are_another_store(folder: Path) -> None:
     repo = repository(folder)
     first = repo.load()
-    touch(folder / "entities.json", "[]")
+    rewrite(folder / "entities.json", "[]")
     second = repo.load()
     assert not second.engine.allows(A, READ, ONE)
     assert first.engine.allows(A, READ, ONE)
@@ -97,9 +90,9 @@ def test_other_entities_are_another_store(folder: Path) -> None:
 def test_entities_are_read_again_for_another_schema(folder: Path) -> None:
     repo = repository(folder)
     repo.load()
-    touch(folder / "x.cedarschema", SCHEMA + "entity Later;\n")
+    rewrite(folder / "x.cedarschema", SCHEMA + "entity Later;\n")
     assert repo.load().engine.allows(A, READ, ONE)
-    touch(folder / "x.cedarschema", SCHEMA.replace("entity User in [Group]", "entity User"))
+    rewrite(folder / "x.cedarschema", SCHEMA.replace("entity User in [Group]", "entity User"))
     with pytest.raises(PolicyFault):
         repo.load()
 
@@ -122,19 +115,19 @@ def test_a_fault_names_its_file_and_changes_nothing(
     first = repo.load()
     handle = PolicyHandle(first.engine, first.digest)
     good = (folder / name).read_text()
-    touch(folder / name, text)
+    rewrite(folder / name, text)
     with pytest.raises(error) as caught:
         repo.load()
     assert caught.value.faults[0].file == str(folder / name)
     assert caught.value.faults[0].line == line
     assert handle.now.engine is first.engine
-    touch(folder / name, good)
+    rewrite(folder / name, good)
     assert repo.load() is first
 
 
 def test_every_broken_file_is_named_at_once(folder: Path) -> None:
     for name in ("a.cedar", "b.cedar"):
-        touch(folder / name, "permit")
+        rewrite(folder / name, "permit")
     with pytest.raises(PolicySyntaxError) as caught:
         repository(folder).load()
     assert [fault.file for fault in caught.value.faults] == [str(folder / "a.cedar"), str(folder / "b.cedar")]
@@ -151,16 +144,16 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
     (tmp_path / "a.cedar").write_bytes(b"// ok\n// \xff\n")
     with pytest.raises(RepositoryError, match=r"a\.cedar:2:1: is no UTF-8"):
         PolicyRepository(Sources(tmp_path)).load()
-    touch(tmp_path / "a.cedar", ANY)
+    rewrite(tmp_path / "a.cedar", ANY)
     with pytest.raises(RepositoryError, match="more than 10 bytes"):
         PolicyRepository(Sources(tmp_path, policy_bytes_max=10)).load()
-    touch(tmp_path / "e.json", "[" + " " * 100 + "]")
+    rewrite(tmp_path / "e.json", "[" + " " * 100 + "]")
     with pytest.raises(RepositoryError, match="more than 100 bytes"):
         PolicyRepository(Sources(tmp_path, entities=tmp_path / "e.json", entity_bytes_max=100)).load()
 
 
 def test_two_schemas_in_json_and_text_are_refused(folder: Path) -> None:
-    touch(folder / "y.cedarschema.json", "{}")
+    rewrite(folder / "y.cedarschema.json", "{}")
     with pytest.raises(SchemaError, match="stands beside another"):
         repository(folder).load()
 
@@ -170,7 +163,7 @@ def test_watching_publishes_what_rests_and_only_once(folder: Path) -> None:
     first = repo.load()
     handle = PolicyHandle(first.engine, first.digest, stamp=first.stamp)
     assert not any(repo.poll(handle) for _ in range(3))
-    touch(folder / "a.cedar", READERS.replace("permit", "forbid"))
+    rewrite(folder / "a.cedar", READERS.replace("permit", "forbid"))
     assert not repo.poll(handle)  # it may still be being written
     assert repo.poll(handle)
     assert not handle.now.engine.allows(A, READ, ONE)
@@ -184,13 +177,13 @@ def test_watching_tells_of_a_broken_folder_once_and_recovers(folder: Path) -> No
     first = repo.load()
     handle = PolicyHandle(first.engine, first.digest)
     repo.poll(handle)
-    touch(folder / "a.cedar", "permit")
+    rewrite(folder / "a.cedar", "permit")
     assert not repo.poll(handle)
     with pytest.raises(PolicySyntaxError):
         repo.poll(handle)
     assert not any(repo.poll(handle) for _ in range(3))
     assert handle.now.engine is first.engine
-    touch(folder / "a.cedar", READERS + READERS.replace("readers", "others"))
+    rewrite(folder / "a.cedar", READERS + READERS.replace("readers", "others"))
     assert [repo.poll(handle) for _ in range(3)] == [False, True, False]
     assert len(handle.now.engine.policies) == 2
 
@@ -203,7 +196,7 @@ def test_a_process_that_starts_takes_what_another_one_compiled(
     folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     cache = tmp_path_factory.mktemp("run") / "compiled"
-    touch(folder / "b.cedar", READERS.replace("readers", "writers"))
+    rewrite(folder / "b.cedar", READERS.replace("readers", "writers"))
     sources = Sources(folder, entities=folder / "entities.json")
     PolicyRepository(sources, cache=cache).load()
     assert cache.stat().st_mode & 0o077 == 0
@@ -216,7 +209,7 @@ def test_a_process_that_starts_takes_what_another_one_compiled(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PolicySet, "parse", refuse_to_parse)
         assert list(first.engine.policies.policies) == ["readers", "writers"]
-    touch(folder / "b.cedar", READERS.replace("readers", "others"))
+    rewrite(folder / "b.cedar", READERS.replace("readers", "others"))
     second = repo.load()
     assert second.engine.program("readers") is first.engine.program("readers")
     assert list(second.engine.policies.policies) == ["readers", "others"]
@@ -233,9 +226,9 @@ def test_a_compiled_set_is_taken_only_for_the_very_same_files(
         return len(list(cache.iterdir()))
 
     assert (files(), files()) == (1, 1)
-    touch(folder / "x.cedarschema", SCHEMA + "entity Later;\n")
+    rewrite(folder / "x.cedarschema", SCHEMA + "entity Later;\n")
     assert files() == 2
-    touch(folder / "b.cedar", ANY)
+    rewrite(folder / "b.cedar", ANY)
     assert files() == 3  # one more file, and ids that count carry their file now
     (folder / "b.cedar").rename(folder / "c.cedar")
     assert files() == 4
@@ -250,7 +243,7 @@ def test_policies_of_the_cache_are_not_validated_again_but_a_changed_one_is(
     PolicyRepository(Sources(folder), cache=cache).load()
     repo = PolicyRepository(Sources(folder), cache=cache)
     first = repo.load()
-    touch(folder / "b.cedar", "permit (principal, action, resource) when { principal.nothing };")
+    rewrite(folder / "b.cedar", "permit (principal, action, resource) when { principal.nothing };")
     with pytest.raises(PolicyInvalid) as caught:
         repo.load()
     assert [fault.policy_id for fault in caught.value.faults] == ["b/policy0"]
@@ -286,14 +279,14 @@ def test_one_change_among_many_reads_validates_and_compiles_that_one(
     counted("gateway.policy.language.statements._read", "read")
     counted("gateway.policy.engine.compile_statement", "compiled")
     counted("gateway.policy.validator.validator.check_lookalikes", "validated")
-    touch(tmp_path / "x.cedarschema", SCHEMA)
+    rewrite(tmp_path / "x.cedarschema", SCHEMA)
     texts = [READERS.replace("readers", f"{tmp_path.name}{n}") for n in range(50)]
-    touch(tmp_path / "a.cedar", "".join(texts[:25]))
-    touch(tmp_path / "b.cedar", "".join(texts[25:]))
+    rewrite(tmp_path / "a.cedar", "".join(texts[:25]))
+    rewrite(tmp_path / "b.cedar", "".join(texts[25:]))
     repo = PolicyRepository(Sources(tmp_path))
     repo.load()
     assert counts == {"read": 50, "compiled": 50, "validated": 50}
     counts.clear()
-    touch(tmp_path / "b.cedar", "".join(texts[25:]).replace("permit", "forbid", 1))
+    rewrite(tmp_path / "b.cedar", "".join(texts[25:]).replace("permit", "forbid", 1))
     repo.load()
     assert counts == {"read": 1, "compiled": 1, "validated": 1}

@@ -7,9 +7,7 @@ import pytest
 
 from gateway._native.vm import Rule
 from gateway.policy.compiler.bundle import BundleError, bundle_from_bytes, bundle_key, bundle_to_bytes
-from gateway.policy.compiler.policies import compile_statement
-from gateway.policy.compiler.scopes import encode_scope
-from gateway.policy.language.statements import parse_policies
+from tests.policy.machine import rules_of
 
 KEY = bundle_key([b"source"], b"schema")
 TEXT = """
@@ -19,27 +17,19 @@ permit(principal, action in [], resource is Doc) when { principal.level > 3 };
 """
 
 
-def rules() -> list[Rule]:
-    found = []
-    for parsed in parse_policies(TEXT):
-        s = parsed.statement
-        found.append(Rule(encode_scope(s.effect, s.principal, s.action, s.resource), compile_statement(s)))
-    return found
-
-
 def written() -> bytes:
-    return bundle_to_bytes(KEY, ["a", "ü", ""], rules())
+    return bundle_to_bytes(KEY, ["a", "ü", ""], rules_of(TEXT))
 
 
 def test_a_bundle_reads_as_it_was_written() -> None:
     bundle = bundle_from_bytes(KEY, written())
     assert bundle.ids == ("a", "ü", "")
-    assert [(r.head, r.program) for r in bundle.rules] == [(r.head, r.program) for r in rules()]
+    assert [(r.head, r.program) for r in bundle.rules] == [(r.head, r.program) for r in rules_of(TEXT)]
 
 
 def test_rules_of_one_program_share_it_after_reading() -> None:
-    one = rules()[0]
-    links = [Rule(one.head, one.program), Rule(rules()[1].head, one.program)]
+    one = rules_of(TEXT)[0]
+    links = [Rule(one.head, one.program), Rule(rules_of(TEXT)[1].head, one.program)]
     bundle = bundle_from_bytes(KEY, bundle_to_bytes(KEY, ["a", "b"], links))
     assert bundle.rules[0].program is bundle.rules[1].program
 
