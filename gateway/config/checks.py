@@ -9,11 +9,12 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path as FilePath
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
+from gateway.config.complaints import Complaint
 from gateway.config.knobs import Config, IssuerConfig, RouteConfig, ServerConfig
+from gateway.config.resilience_checks import resilience_complaints
 from gateway.config.secrets import SecretUnresolved, resolve_secret, resolve_store_url, secret_file_mode
 from gateway.config.toml_lines import Path
 
@@ -52,17 +53,6 @@ _WHOLE_ADDRESS_HINT = "put the whole address into a variable: `env:NAME`"
 _CEDAR_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(::[A-Za-z_][A-Za-z0-9_]*)*")
 
 
-@dataclass(frozen=True, slots=True)
-class Complaint:
-    """One thing that is wrong or odd. `other` is a second place that the problem ends in, such as `… as`."""
-
-    path: Path
-    problem: str
-    hint: str = ""
-    is_warning: bool = False
-    other: Path = ()
-
-
 def find_complaints(config: Config, base_dir: FilePath, env: Mapping[str, str]) -> list[Complaint]:
     """Give everything that is wrong or odd with a config whose types are right."""
     found = [*_server(config.server, base_dir)]
@@ -83,6 +73,7 @@ def find_complaints(config: Config, base_dir: FilePath, env: Mapping[str, str]) 
     for index, route in enumerate(config.routes):
         found += _route(route, ("routes", index))
     found += _route_table(config.routes)
+    found += resilience_complaints(config.resilience)
     found += _logs(config, base_dir)
     return found
 

@@ -13,6 +13,8 @@ import msgspec
 KIB = 1024
 MIB = 1024 * KIB
 
+WAITING_PER_PERMIT_MAX = 4  # at 50 ms a call the last of them waits for 200 ms; more could only time out
+
 Algorithm = Literal[
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "HS256", "HS384", "HS512"
 ]
@@ -23,6 +25,8 @@ Seconds = Annotated[float, msgspec.Meta(gt=0)]
 SecondsOrNone = Annotated[float, msgspec.Meta(ge=0)]
 LeaseSeconds = Annotated[float, msgspec.Meta(ge=0.5)]
 KeepSeconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
+WaitSeconds = Annotated[float, msgspec.Meta(gt=0, le=5)]  # the source's wait is the longest
+Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
 
 
 class Chapter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -161,7 +165,7 @@ class SourceConfig(Chapter, frozen=True):
     types: tuple[str, ...]  # Cedar types; each is kept in one source
     url: str  # "embedded" | "memory:" | "sqlite:PATH" | "redis://…" | "postgresql://…" | "https://…"; `env:`, `file:`
     secret: str = ""  # bearer token for an https source, `env:NAME` or `file:PATH`
-    timeout_s: Seconds = 0.2  # for one batch
+    timeout_s: Seconds = 0.2  # for one batch of an https source; the others have `fetch_s`
     lease_s: LeaseSeconds = 1.0  # without news of its changes for this long nothing rests on it
     ttl_s: Seconds = 60.0  # of what an https source answers, which tells no changes
     poll_ms: Count = 50  # how soon another process's change is seen in SQLite
@@ -224,6 +228,139 @@ class AuthzenConfig(Chapter, frozen=True):
     search_time_s: Seconds = 0.5  # for one page; as search_candidates_max
 
 
+class PoolsConfig(Chapter, frozen=True):
+    """Work that a worker has at once in each pool, running and waiting together. More is refused: 503 `pool_full`."""
+
+    user_auth: Count = 100  # log-ins: password, passkey, MFA
+    admin_auth: Count = 20  # administrators
+    token_validation: Count = 200  # introspection, refresh, userinfo
+    scim_provisioning: Count = 30  # SCIM
+    external_idp: Count = 50  # log-ins and questions at identity providers
+
+
+class RunningConfig(Chapter, frozen=True):
+    """Work of a pool that runs at once; the rest of the pool waits its turn. 0 = all of it runs."""
+
+    user_auth: CountOrOff = 0  # of pools.user_auth
+    admin_auth: CountOrOff = 0  # of pools.admin_auth
+    token_validation: CountOrOff = 0  # of pools.token_validation
+    scim_provisioning: CountOrOff = 0  # of pools.scim_provisioning
+    external_idp: CountOrOff = 0  # of pools.external_idp
+
+
+class DbConnectionsConfig(Chapter, frozen=True):
+    """Who may use the database at once: each pool has a share that no other can take. More wait, 4 a permit at most."""
+
+    total: Count = 50  # the shares add up to this at most
+    user_auth: CountOrOff = 20  # of the total
+    admin_auth: CountOrOff = 5  # of the total
+    token_validation: CountOrOff = 10  # of the total
+    scim_provisioning: CountOrOff = 5  # of the total
+    external_idp: CountOrOff = 5  # of the total
+    background: Count = 5  # of the total: refreshes, audit, what was put off
+
+
+class RedisConnectionsConfig(Chapter, frozen=True):
+    """Who may use Redis at once, as db_connections."""
+
+    total: Count = 100  # the shares add up to this at most
+    user_auth: CountOrOff = 30  # of the total
+    admin_auth: CountOrOff = 5  # of the total
+    token_validation: CountOrOff = 40  # of the total
+    scim_provisioning: CountOrOff = 5  # of the total
+    external_idp: CountOrOff = 10  # of the total
+    background: Count = 10  # of the total
+
+
+class ExternalCallsConfig(Chapter, frozen=True):
+    """Who may call others (identity providers, webhooks) at once, as db_connections."""
+
+    total: Count = 30  # the shares add up to this at most
+    user_auth: CountOrOff = 0  # of the total
+    admin_auth: CountOrOff = 0  # of the total
+    token_validation: CountOrOff = 0  # of the total
+    scim_provisioning: CountOrOff = 0  # of the total
+    external_idp: CountOrOff = 20  # of the total
+    background: Count = 10  # of the total: key sets, metadata, back-channel logout
+
+
+class BreakerConfig(Chapter, frozen=True):
+    """When database, cache and sources of entities are left alone for a while, each operation by itself."""
+
+    failure_threshold: Count = 5  # calls that failed, at least
+    failure_rate: Share = 0.5  # of the calls in the window, and as many slow ones
+    calls_min: Count = 10  # fewer in the window say nothing
+    window_s: Seconds = 10.0  # what is older is forgotten
+    slow_call_s: Seconds = 1.0  # a call that takes this long is slow
+    recovery_s: Seconds = 30.0  # then probes go, ± 20 %; twice as long after each failure to recover
+    recovery_s_max: Seconds = 300.0  # at most
+    half_open_requests: Count = 3  # probes; all must succeed
+
+
+class IdpBreakerConfig(Chapter, frozen=True):
+    """When an identity provider is left alone, by tenant and operation; as breaker."""
+
+    failure_threshold: Count = 3  # calls that failed, at least
+    failure_rate: Share = 0.5  # of the calls in the window, and as many slow ones
+    calls_min: Count = 10  # fewer in the window say nothing
+    window_s: Seconds = 10.0  # what is older is forgotten
+    slow_call_s: Seconds = 5.0  # a call that takes this long is slow
+    recovery_s: Seconds = 60.0  # then probes go, ± 20 %; twice as long after each failure to recover
+    recovery_s_max: Seconds = 300.0  # at most
+    half_open_requests: Count = 3  # probes; all must succeed
+
+
+class RetryConfig(Chapter, frozen=True):
+    """How what may be repeated is repeated when a dependency fails it."""
+
+    retries_max: CountOrOff = 2  # of one call; 0 = none
+    pause_s: Seconds = 0.05  # before the first, half of it by chance; doubled each time
+    pause_s_max: Seconds = 2.0  # at most
+    budget_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.1  # retries among all calls of a dependency
+    budget_per_s: SecondsOrNone = 1.0  # a second, whatever the share says
+
+
+class SheddingConfig(Chapter, frozen=True):
+    """When new work is refused because what came before it waits: 503 `overloaded`. Never probes, never admin."""
+
+    target_s: Seconds = 0.05  # a queue in which everybody waits longer stands
+    interval_s: Seconds = 0.1  # that it is looked at
+
+
+class HealthConfig(Chapter, frozen=True):
+    """How the health of dependencies is found out, and how fast the degradation level falls."""
+
+    interval_s: Seconds = 0.5  # between two looks at each
+    probe_timeout_s: Seconds = 0.4  # for each
+    good_samples: Count = 3  # in a row, after an outage; twice as many after each relapse in 5 minutes
+    database_slow_s: Seconds = 0.25  # a latency above is slow
+    cache_slow_s: Seconds = 0.1  # a latency above is slow
+    idp_slow_s: Seconds = 5.0  # a latency above is slow
+    policy_slow_s: Seconds = 0.05  # a latency above is slow
+    fall_s: Seconds = 30.0  # of good health, for each step down
+    provisional: bool = False  # while the database is down, an earlier proof that still holds gives a short session
+
+
+class ResilienceConfig(Chapter, frozen=True):
+    """How much work is taken at once, and what is done while a dependency is ill. Limits are those of one worker."""
+
+    request_timeout_s: Seconds = 10.0  # a flow's whole request; what it awaits gets what is left
+    wait_s: WaitSeconds = 0.25  # for a place in a pool or a permit, at most
+    soft_limit: Share = 0.9  # of a pool; what is above is for refresh, introspection and break-glass
+    retry_after_s: Seconds = 5.0  # told to who is refused, ± 20 %
+    breakers_max: Count = 1000  # breakers of a worker; the one unused longest goes
+    pools: PoolsConfig = PoolsConfig()  # see below
+    running: RunningConfig = RunningConfig()  # see below
+    db_connections: DbConnectionsConfig = DbConnectionsConfig()  # see below
+    redis_connections: RedisConnectionsConfig = RedisConnectionsConfig()  # see below
+    external_calls: ExternalCallsConfig = ExternalCallsConfig()  # see below
+    breaker: BreakerConfig = BreakerConfig()  # see below
+    idp_breaker: IdpBreakerConfig = IdpBreakerConfig()  # see below
+    retry: RetryConfig = RetryConfig()  # see below
+    shedding: SheddingConfig = SheddingConfig()  # see below
+    health: HealthConfig = HealthConfig()  # see below
+
+
 class LogConfig(Chapter, frozen=True):
     """What is written down, and where."""
 
@@ -245,4 +382,5 @@ class Config(Chapter, frozen=True):
     policy: PolicyConfig = PolicyConfig()
     authzen: AuthzenConfig = AuthzenConfig()
     routes: tuple[RouteConfig, ...] = ()
+    resilience: ResilienceConfig = ResilienceConfig()
     log: LogConfig = LogConfig()

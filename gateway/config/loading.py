@@ -13,7 +13,8 @@ from typing import Literal
 
 import msgspec
 
-from gateway.config.checks import Complaint, find_complaints
+from gateway.config.checks import find_complaints
+from gateway.config.complaints import Complaint
 from gateway.config.conversion import Misfit, find_misfits, is_text, key_text
 from gateway.config.knobs import MIB, Config
 from gateway.config.toml_lines import Path as KeyPath
@@ -22,7 +23,10 @@ from gateway.errors import ConfigError, ConfigFault
 
 CONFIG_BYTES_MAX = 1 * MIB
 ENV_PREFIX = "PORTCULLIS_"
-_SINGLE = ("server", "cache", "store", "forward_auth", "identity", "introspection", "policy", "authzen", "log")
+_SINGLE = (
+    *("server", "cache", "store", "forward_auth", "identity", "introspection", "policy", "authzen", "resilience"),
+    "log",
+)
 _ARRAYS = ("issuers", "routes")
 _TOML_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 

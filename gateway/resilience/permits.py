@@ -12,6 +12,7 @@ from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from typing import Literal, Self, get_args
 
+from gateway.config import WAITING_PER_PERMIT_MAX
 from gateway.errors import ResourceExhaustedError
 from gateway.resilience.deadlines import check_deadline
 from gateway.resilience.limiter import Limiter, LimiterRefused, WaitLimits
@@ -25,7 +26,6 @@ ResourceName = Literal["external_calls", "db_connections", "redis_connections"]
 RESOURCES: tuple[ResourceName, ...] = get_args(ResourceName)
 _RANK: Mapping[str, int] = {name: rank for rank, name in enumerate(RESOURCES)}
 
-WAITING_PER_PERMIT_MAX = 4  # at 50 ms a call the last of them waits for 200 ms; more could only time out
 WAIT_S_MAX = 5.0  # the source's number
 
 _held: ContextVar[int] = ContextVar("portcullis_permit_held", default=-1)  # rank of the last permit that was taken

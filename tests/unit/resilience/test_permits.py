@@ -6,10 +6,11 @@ import asyncio
 
 import pytest
 
+from gateway.config import WAITING_PER_PERMIT_MAX
 from gateway.errors import DeadlineExceededError, ResourceExhaustedError
 from gateway.resilience.bulkhead import BulkheadManager, PoolLimits
 from gateway.resilience.deadlines import deadline
-from gateway.resilience.permits import WAITING_PER_PERMIT_MAX, ResourceName, ResourceSemaphores
+from gateway.resilience.permits import ResourceName, ResourceSemaphores
 from gateway.resilience.pools import PoolName, ShareName
 from tests.unit.resilience.parts import CLOCK, RETRY_AFTER_S, new_bulkheads, new_permits
 from tests.virtual_time import run_virtual
