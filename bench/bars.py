@@ -38,7 +38,7 @@ def _asked(figure: Callable[[Any], float] | None, measured: Any) -> float | None
 
 
 def _shown(value: float | None, unit: str) -> str:
-    return "" if value is None else f"{value:.2f} {unit}"
+    return "" if value is None else f"{value:,.0f} {unit}" if value >= 1000 else f"{value:.2f} {unit}"
 
 
 class Verdicts:
@@ -52,7 +52,7 @@ class Verdicts:
         rows = []
         for bar, value, by_cpu in self._rows:
             mark = "not measured" if value is None else "✓" if bar.holds(value) else "✗"
-            row = [bar.name, f"{bar.relation} {bar.bound:g} {bar.unit}", _shown(value, bar.unit), mark]
+            row = [bar.name, f"{bar.relation} {bar.bound:,.6g} {bar.unit}", _shown(value, bar.unit), mark]
             rows.append([*row, _shown(by_cpu, bar.unit)] if with_cpu else row)
         print_table("bars", ("", "bar", "measured", "", *(["by CPU time"] if with_cpu else [])), rows)
 
@@ -73,6 +73,7 @@ class Verdicts:
 
 
 INLINE, PUBLIC = "Portcullis, inline answers", "Portcullis, public interface"
+POLICY = "Portcullis, inline answers, policy"
 HAPROXY, ENVOY, ENVOY_CACHE = "HAProxy jwt_verify", "Envoy jwt_authn", "Envoy jwt_authn, JWT cache"
 SAME, DISTINCT, BAD = "same token", "10,000 tokens", "bad signatures"
 
@@ -115,6 +116,13 @@ def _memory(measured: Measured) -> float:
 
 
 FORWARD = "forward-auth"
+# What asking the policies costs a whole request, beside the same gateway that asks none.
+DOOR_POLICY_BARS = (
+    _faster(f"{FORWARD}, {SAME}, with policy / without", 0.9, [POLICY], INLINE, "forward", SAME),
+    _faster(f"{FORWARD}, {DISTINCT}, with policy / without", 0.9, [POLICY], INLINE, "forward", DISTINCT),
+    _faster(f"proxy door, {SAME}, with policy / without", 0.9, [POLICY], INLINE, "proxy", SAME),
+    _faster(f"proxy door, {DISTINCT}, with policy / without", 0.9, [POLICY], INLINE, "proxy", DISTINCT),
+)
 JOURNEY_BARS = (
     _faster(f"{FORWARD}, {SAME}, public interface / Envoy, JWT cache", 1.05, [PUBLIC], ENVOY_CACHE, "forward", SAME),
     _faster(f"{FORWARD}, {SAME}, public interface / HAProxy", 1.9, [PUBLIC], HAPROXY, "forward", SAME),
@@ -131,6 +139,7 @@ JOURNEY_BARS = (
     _faster(f"proxy door, {SAME} / Envoy, JWT cache", 1.2, [INLINE, PUBLIC], ENVOY_CACHE, "proxy", SAME),
     _faster(f"proxy door, {SAME} / HAProxy", 1.4, [INLINE, PUBLIC], HAPROXY, "proxy", SAME),
     Bar("memory of one worker with 10,000 cached tokens / Envoy's", "≤", 0.6, _memory),
+    *DOOR_POLICY_BARS,
 )
 
 
@@ -154,15 +163,24 @@ MICRO_BARS = (
 )
 
 _POLICY_WORKLOADS = ("gdrive", "github", "tinytodo", "source mix")
+_CORPUS = "shared corpus: validation, decision, reasons, errors"
 POLICY_BARS = (
+    *(Bar(name, "≥", 100, _named(name), "%") for name in (_CORPUS, "AuthZEN Todo")),
+    Bar("equal to cedarpy's", "≥", 100_000, _named("generated requests equal to cedarpy's"), "requests"),
     *(Bar(f"{name}, cedarpy / ours", "≥", 50, _named(f"{name}: cedarpy / ours")) for name in _POLICY_WORKLOADS),
     *(Bar(f"{name}, cedarpy's core / ours", "≥", 20, _named(f"{name}: core / ours")) for name in _POLICY_WORKLOADS),
     *(Bar(f"{name}, the machine alone", "≤", 0.25, _named(f"{name}: machine µs"), "µs") for name in _POLICY_WORKLOADS),
     Bar("10,000 policies / 10", "≤", 2, _named("policies: most / fewest")),
-    Bar("1,000,000 entities / 100", "≤", 2, _named("entities: most / fewest")),
+    Bar("1,000,000 entities / 100, prepared", "≤", 2, _named("entities: most / fewest")),
+    Bar("1,000,000 entities / 100, four arguments", "≤", 2, _named("entities: most / fewest, four arguments")),
     Bar("an entity", "≤", 400, _named("bytes an entity"), "bytes"),
     Bar("10,000 policies, compiled cold", "≤", 1500, _named("10,000 policies cold ms"), "ms"),
     Bar("one of 10,000 policies changed", "≤", 5, _named("one of 10,000 changed ms"), "ms"),
     Bar("10,000 policies from the bytecode cache", "≤", 100, _named("10,000 policies warm ms"), "ms"),
     Bar("a principal from claims", "≤", 0.5, _named("a principal from claims costs µs more"), "µs"),
+    Bar("front door, token known + policy, 1 and 500 tokens", "≤", 1, _named("token known + policy: µs more"), "µs"),
+    Bar("front door, the same, 10,000 tokens", "≤", 1, _named("token known + policy, of many: µs more"), "µs"),
+    *DOOR_POLICY_BARS,
+    Bar("relations, 675,000 tuples, p50", "≤", 1, _named("relations: p50 µs"), "µs"),
+    Bar("relations, 675,000 tuples, p99", "≤", 3, _named("relations: p99 µs"), "µs"),
 )

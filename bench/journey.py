@@ -21,7 +21,7 @@ from bench.peers.envoy import Envoy, EnvoyFloor, EnvoyWithCache
 from bench.peers.granian import GranianHello, StarlettePyJWT
 from bench.peers.haproxy import HAProxy, HAProxyFloor
 from bench.peers.nginx import Nginx, UpstreamApp
-from bench.peers.portcullis import Portcullis, PortcullisPublic
+from bench.peers.portcullis import Portcullis, PortcullisPolicy, PortcullisPublic
 from bench.process import Server, ServerFailed, free_port, serving
 from bench.table import Progress, print_table
 
@@ -32,6 +32,7 @@ BAD_TOKENS = 1_000
 
 PEERS: tuple[Peer, ...] = (
     Portcullis(),
+    PortcullisPolicy(),
     PortcullisPublic(),
     HAProxy(),
     Envoy(),
@@ -83,6 +84,10 @@ class Plan:
     warm_up_s: int = 2
     peers: tuple[Peer, ...] = PEERS
     doors: tuple[Door, ...] = ("forward", "proxy")
+    workloads: tuple[str, ...] = WORKLOADS
+
+    def workloads_of(self, peer: Peer, door: Door) -> tuple[str, ...]:
+        return tuple(each for each in workloads_of(peer, door) if each in self.workloads)
 
 
 def quick_plan(peers: tuple[Peer, ...] = PEERS) -> Plan:
@@ -142,7 +147,7 @@ def measure(plan: Plan) -> tuple[list[Figures], dict[str, str]]:
     figures = {
         (peer.name, door, name): Figures(peer.name, door, name)
         for peer, door in runs
-        for name in workloads_of(peer, door)
+        for name in plan.workloads_of(peer, door)
     }
     progress = Progress(1 + plan.rounds * len(figures))
     with tempfile.TemporaryDirectory(prefix="portcullis-bench-") as name:
@@ -153,7 +158,7 @@ def measure(plan: Plan) -> tuple[list[Figures], dict[str, str]]:
             for peer, door in runs:
                 if peer.name in left_out:
                     continue
-                own = folder / f"{round_number}-{door}-{PEERS.index(peer)}"
+                own = folder / f"{round_number}-{door}-{plan.peers.index(peer)}"
                 own.mkdir()
                 try:
                     _measure_peer(plan, peer, door, tokens, own, figures, progress)
@@ -174,7 +179,7 @@ def _measure_peer(
 ) -> None:
     app_folder = folder / "app"
     app_folder.mkdir()
-    setup = Setup(folder, free_port(), door, tokens.issuer, free_port())
+    setup = Setup(folder, free_port(), door, tokens.issuer, free_port(), tokens.good)
     app = Setup(app_folder, setup.upstream_port, door, tokens.issuer, 0)
     with serving(UpstreamApp().command(app), app_folder, core=LOAD_CORE) as upstream:
         upstream.wait_until_listening(app.port)
@@ -182,7 +187,7 @@ def _measure_peer(
             server.wait_until_listening(setup.port)
             check_answers(peer, door, setup.port, tokens)
             path, headers = peer.path(door), load.headers_for(door)
-            for workload in workloads_of(peer, door):
+            for workload in plan.workloads_of(peer, door):
                 progress.step(f"{door}: {peer.name}, {workload}")
                 asked = tokens.workloads[workload]
                 load.run_wrk(folder, setup.port, path, headers, asked, seconds=plan.warm_up_s, core=LOAD_CORE)

@@ -126,6 +126,13 @@ class Spread:
     max_us: float
 
 
+def median_spread(rounds: Sequence[Spread]) -> Spread:
+    """Give the medians of each figure over several rounds."""
+    return Spread(
+        *(statistics.median(getattr(each, name) for each in rounds) for name in ("p50_us", "p99_us", "max_us"))
+    )
+
+
 def spread_of(
     call: Callable[[object], object], arguments: Sequence[object], prepare: Callable[[], None] = lambda: None
 ) -> Spread:

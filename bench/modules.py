@@ -8,7 +8,7 @@ import json
 import posixpath
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import orjson
@@ -16,20 +16,17 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from bench.load import COMMON_HEADERS, FORWARD_HEADERS
+from bench.front import Door, forward_scope
 from bench.material import Issuer
 from bench.measure import Contestant, calling, looping, proved
 from bench.verifiers import our_validator
 from gateway._native import base64url, json_scan
 from gateway._native.cache import ByteCache
-from gateway._native.front import Engine, FrontDoor
 from gateway._native.http1 import parse_response_head
 from gateway._native.metrics import MetricsBlock
 from gateway._native.routes import Route, RouteSnapshot, canonical_path
 from gateway._native.verify import KeyHandle, raw_verify_loop
-from gateway.config import Config, RouteConfig
-from gateway.front.answers import deny_answers
-from gateway.front.routing import plan_routes
+from gateway.config import RouteConfig
 
 CLAIMS = (b"exp", b"iat", b"iss", b"aud", b"nbf", b"sub", b"scope", b"jti")
 ROUTE_COUNT = 100
@@ -223,71 +220,19 @@ def _http1(count: int) -> Group:
     )
 
 
-class _Protocol:
-    """Stands for granian's: its bound `send` completes at once and keeps the status that was sent."""
-
-    def __init__(self) -> None:
-        self.status = 0
-
-    def send(self, message: dict[str, Any]) -> None:
-        if "status" in message:
-            self.status = message["status"]
-
-
 def _front(issuer: Issuer, tokens: list[bytes], count: int) -> Group:
-    def unexpected(*_: object) -> NoReturn:
-        raise AssertionError("a request left the hot path")
-
-    validator = our_validator(issuer)
-    plan = plan_routes(Config(routes=(RouteConfig(path="/api/{*rest}"),)), lambda _: None)
-    protocol = _Protocol()
-    door = FrontDoor(
-        Engine(validator, plan.snapshot),
-        app=unexpected,
-        ask=unexpected,
-        websocket=unexpected,
-        fault=unexpected,
-        is_trusted=lambda _: True,
-        answers=deny_answers("bench"),
-        forward_answers=deny_answers("bench", forward=True),
-        metrics=MetricsBlock(bytearray(8 * 100), 0, 100),
-        decision_slot=lambda _door, _reason: 0,
-        duration_slot=lambda _door: 1,
-        sync_send=_Protocol,
-    )
-
-    def scope_for(token: bytes) -> dict[str, Any]:
-        headers = {**COMMON_HEADERS, **FORWARD_HEADERS, "Authorization": f"Bearer {token.decode()}"}
-        return {
-            "type": "http",
-            "http_version": "1.1",
-            "method": "GET",
-            "scheme": "http",
-            "path": "/auth/forward",
-            "raw_path": b"/auth/forward",
-            "query_string": b"",
-            "client": ("127.0.0.1", 50_000),
-            "server": ("127.0.0.1", 8080),
-            "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
-        }
-
-    send = protocol.send
-    call: Callable[[Any], object] = lambda scope: door(scope, unexpected, send)  # type: ignore[arg-type]  # noqa: E731
-    scopes = [scope_for(token) for token in tokens[:500]]
+    door = Door(our_validator(issuer), (RouteConfig(path="/api/{*rest}"),))
+    scopes = [forward_scope(token) for token in tokens[:500]]
     for _ in range(2):
-        for scope in scopes:
-            protocol.status = 0
-            call(scope)
-            assert protocol.status == 200, protocol.status
-    broken = scope_for(tokens[0][:-8])
-    call(broken)
-    assert protocol.status == 401, protocol.status
+        assert {door.status(scope) for scope in scopes} == {200}
+    broken = forward_scope(tokens[0][:-8])
+    assert door.status(broken) == 401
     return Group(
         "front: forward-auth inside the server, from scope to answer",
         (
-            Contestant("FrontDoor, same token", calling(call, scopes[:1]), count),
-            Contestant("FrontDoor, 500 tokens in turn", calling(call, scopes), count),
-            Contestant("FrontDoor, a malformed token", calling(call, [broken]), count, "401 with problem+json"),
+            Contestant("FrontDoor, same token", calling(door.call, scopes[:1]), count),
+            Contestant("FrontDoor, 500 tokens in turn", calling(door.call, scopes), count),
+            Contestant("FrontDoor, a malformed token", calling(door.call, [broken]), count, "401 with problem+json"),
         ),
     )
 

@@ -12,16 +12,20 @@ import gc
 import itertools
 import random
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from gateway._native.entities import EntityStore
+from bench.measure import Spread, median_spread, spread_of
+from bench.table import Cell, Part, Table
 from gateway._native.uid import EntityUid
+from gateway.policy.engine import Engine
+from gateway.policy.entities import Entities
+from gateway.policy.policy_set import PolicySet
+from gateway.policy.related_entities import RelatedEntities
 from gateway.policy.relation_rules import RelationRules
-from gateway.policy.relations import RelationGraph
 from gateway.policy.schema import Schema
 from gateway.stores.relations import Relation, RelationChange, Userset
-from gateway.types import SystemClock
 
 SCHEMA = """
 entity User;
@@ -37,6 +41,8 @@ entity Doc {
 action view appliesTo { principal: User, resource: Doc };
 """
 POLICIES = 'permit (principal, action == Action::"view", resource) when { principal in resource.viewers };'
+
+VIEW = EntityUid("Action", "view")
 
 PAGE = 1000  # tuples in one change, as when they are read from a store
 
@@ -124,65 +130,79 @@ def _up(place: EntityUid, above: dict[EntityUid, EntityUid]) -> list[EntityUid]:
 
 @dataclass(frozen=True, slots=True)
 class RelationFigures:
-    """What was measured. Times of one question from Python, the timer's own share taken off."""
+    """What was measured. Times are of one question from Python, the timer's own share taken off, medians of rounds."""
 
     entities: int
     tuples: int
     load_s: float
     store_bytes_per_tuple: float  # all of the store: entities, their attributes and nodes
     allowed_share: float
-    p50_us: float
-    p99_us: float
+    decision: Spread  # by the engine, of a policy that asks for `principal in resource.viewers`
+    question: Spread  # whether somebody is among those who may view, alone
     change_p50_us: float
 
 
-def load(tuples: Sequence[Relation]) -> RelationGraph:
+def load(tuples: Sequence[Relation]) -> RelatedEntities:
     """Bring tuples into a new store, page by page as from a store of relations."""
-    graph = RelationGraph(RelationRules(Schema.parse(SCHEMA)), EntityStore(), clock=SystemClock())
+    entities = RelatedEntities.over(Entities(), RelationRules(Schema.parse(SCHEMA)))
     for first in range(0, len(tuples), PAGE):
-        graph.apply([RelationChange(each) for each in tuples[first : first + PAGE]])
-    return graph
+        entities.graph.apply([RelationChange(each) for each in tuples[first : first + PAGE]])
+    return entities
 
 
-def measure(data: RelationSet, *, asks: int = 100_000, changes: int = 1000) -> RelationFigures:
+def measure(data: RelationSet, *, asks: int = 100_000, changes: int = 1000, rounds: int = 3) -> RelationFigures:
     """Load the data set, ask it and change it."""
     # As a store's pages come: by object, so that one subject is met again and again.
     tuples = sorted(dict.fromkeys(data.tuples()), key=lambda each: (each.object, each.relation))
     gc.freeze()  # the tuples themselves: a store of relations does not keep them in this process
     started = time.perf_counter()
-    graph = load(tuples)
+    entities = load(tuples)
     load_s = time.perf_counter() - started
-    nodes = [(who, graph.node(doc, "viewers")) for who, doc in data.asks(asks)]
-    is_in, clock = graph.store.is_in, time.perf_counter_ns
-    allowed = sum(is_in(who, node) for who, node in nodes)  # the answers, and the first touch of each
-    spent = []
-    gc.disable()
-    try:
-        for who, node in nodes:
-            begun = clock()
-            is_in(who, node)
-            spent.append(clock() - begun)
-        timer = sorted(-(clock() - clock()) for _ in range(10_000))[5000]
-    finally:
-        gc.enable()
-    spent.sort()
+    engine, graph = Engine(PolicySet.parse(POLICIES), entities), entities.graph
+    pairs = data.asks(asks)
+    requests = [engine.prepare(who, VIEW, doc) for who, doc in pairs]
+    nodes = [(who, graph.node(doc, "viewers")) for who, doc in pairs]
+    allowed = [engine.decide(each) for each in requests]
+    assert allowed == [graph.store.is_in(who, node) for who, node in nodes]
+    ways: tuple[tuple[Callable[[Any], object], list[Any]], ...] = (
+        (engine.decide, requests),
+        (lambda pair: graph.store.is_in(pair[0], pair[1]), nodes),
+    )
+    spreads = [[spread_of(call, arguments) for call, arguments in ways] for _ in range(rounds)]
+    decision, question = (median_spread(each) for each in zip(*spreads, strict=True))
     changed = []
     for each in itertools.islice(tuples, 0, None, max(1, len(tuples) // changes)):
-        begun = clock()
+        begun = time.perf_counter_ns()
         graph.apply([RelationChange(each, removed=True)])
         graph.apply([RelationChange(each)])
-        changed.append((clock() - begun) / 2)
+        changed.append((time.perf_counter_ns() - begun) / 2)
     return RelationFigures(
         entities=data.users + data.groups + data.folders + data.docs,
         tuples=len(tuples),
         load_s=load_s,
         store_bytes_per_tuple=graph.store.memory_bytes / len(tuples),
-        allowed_share=allowed / len(nodes),
-        p50_us=(spent[len(spent) // 2] - timer) / 1000,
-        p99_us=(spent[len(spent) * 99 // 100] - timer) / 1000,
+        allowed_share=sum(allowed) / len(allowed),
+        decision=decision,
+        question=question,
         change_p50_us=sorted(changed)[len(changed) // 2] / 1000,
     )
 
 
+def part(found: RelationFigures, *, whole: bool) -> Part:
+    """Give the figures as tables and, of the `whole` data set, for the bars."""
+    rows: list[list[Cell]] = [
+        ["a decision: `principal in resource.viewers`", found.decision.p50_us, found.decision.p99_us],
+        ["the question alone", found.question.p50_us, found.question.p99_us],
+        ["a tuple added or removed", found.change_p50_us, None],
+    ]
+    title = (
+        f"relations: {found.tuples:,} tuples over {found.entities:,} entities, µs; {found.allowed_share * 100:.0f} %"
+        f" allowed, loaded in {found.load_s:.1f} s, {found.store_bytes_per_tuple:.0f} bytes a tuple"
+    )
+    bars = {"relations: p50 µs": found.decision.p50_us, "relations: p99 µs": found.decision.p99_us} if whole else {}
+    return Part([Table(title, ("", "p50", "p99"), rows)], bars, {"relations": asdict(found)})
+
+
 if __name__ == "__main__":
-    print(measure(RelationSet()))
+    for table in part(measure(RelationSet()), whole=True).tables:
+        table.print()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -38,6 +40,27 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell
     for row in shown:
         print(line(row).rstrip())
     sys.stdout.flush()
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table that is not printed yet."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+
+    def print(self) -> None:
+        print_table(self.title, self.columns, self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one part of a run found: tables for people, figures by the names that bars ask for, all of it for JSON."""
+
+    tables: Sequence[Table] = ()
+    bars: Mapping[Any, Any] = field(default_factory=dict)
+    measured: Mapping[str, Any] = field(default_factory=dict)
 
 
 def save(kind: str, result: dict[str, object], path: Path | None = None) -> Path:

@@ -22,6 +22,7 @@ class Setup:
     door: Door
     issuer: Issuer
     upstream_port: int  # of the proxy door's upstream
+    tokens: Sequence[bytes] = ()  # all that will be sent and are good: policies may know their subjects
 
 
 class Peer(ABC):

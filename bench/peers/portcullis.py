@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from bench import door_policies
 from bench.machine import package_version
 from bench.material import AUDIENCE, ISSUER
 from bench.peers.base import Door, Peer, Setup
@@ -41,9 +42,18 @@ audiences = ["{audience}"]
 algorithms = ["{algorithm}"]
 jwks_file = {jwks}
 
+{policy}
 [[routes]]
-path = "/api/{{*rest}}"
+path = "{path}"
+{asks}
 {upstream}
+"""
+
+_POLICY = """\
+[policy]
+path = {folder}
+entities = {entities}
+principal = "User"
 """
 
 
@@ -54,6 +64,7 @@ class Portcullis(Peer):
     skips = "nothing that the others check"
     forward_path = "/auth/forward"
     inline = True
+    policy = False
     # The checkout itself, also where it is not installed: the server starts in a folder of its own.
     environment: ClassVar[Mapping[str, str]] = {
         "PYTHONPATH": os.pathsep.join(filter(None, [str(_CHECKOUT), os.environ.get("PYTHONPATH")]))
@@ -73,6 +84,7 @@ class Portcullis(Peer):
         run_dir = setup.folder / "run"
         run_dir.mkdir(mode=0o700)
         upstream = f'upstream = "http://127.0.0.1:{setup.upstream_port}"' if setup.door == "proxy" else ""
+        policy = self._write_policy(setup) if self.policy else ""
         config = setup.folder / "portcullis.toml"
         config.write_text(
             _CONFIG.format(
@@ -84,10 +96,29 @@ class Portcullis(Peer):
                 audience=AUDIENCE,
                 algorithm=setup.issuer.algorithm,
                 jwks=json.dumps(str(jwks)),
+                policy=policy,
+                path="/api/orders/{id}",  # the same for both, so that only the policies differ
+                asks=door_policies.ROUTE_TOML if self.policy else "",
                 upstream=upstream,
             )
         )
         return [sys.executable, "-m", "gateway", "serve", "-c", str(config)]
+
+    @staticmethod
+    def _write_policy(setup: Setup) -> str:
+        folder = setup.folder / "policies"
+        folder.mkdir()
+        (folder / "orders.cedar").write_text(door_policies.POLICIES)
+        (folder / "orders.cedarschema").write_text(door_policies.SCHEMA)
+        entities = setup.folder / "entities.json"
+        entities.write_text(json.dumps(door_policies.entities_for(setup.tokens)))
+        return _POLICY.format(folder=json.dumps(str(folder)), entities=json.dumps(str(entities)))
+
+
+class PortcullisPolicy(Portcullis):
+    name = "Portcullis, inline answers, policy"
+    checks = f"{Portcullis.checks}; five policies by role, team, state and a header"
+    policy = True
 
 
 class PortcullisPublic(Portcullis):

@@ -30,7 +30,7 @@ def test_it_is_the_same_each_time_and_fits_its_schema() -> None:
 
 
 def test_half_of_what_is_asked_is_granted_over_several_steps() -> None:
-    graph = load(list(SMALL.tuples()))
+    graph = load(list(SMALL.tuples())).graph
     asks = SMALL.asks(100)
     paths = [relation_path(graph, who, doc, "viewers") for who, doc in asks]
     assert all(path is not None for path in paths[1::2])
@@ -38,7 +38,9 @@ def test_half_of_what_is_asked_is_granted_over_several_steps() -> None:
 
 
 def test_the_figures_are_measured() -> None:
-    figures = measure(SMALL, asks=200, changes=20)
+    figures = measure(SMALL, asks=200, changes=20, rounds=1)
     assert figures.tuples > 1000
     assert 0.5 <= figures.allowed_share < 1
-    assert min(figures.load_s, figures.p50_us, figures.p99_us, figures.change_p50_us, figures.store_bytes_per_tuple) > 0
+    assert min(figures.load_s, figures.change_p50_us, figures.store_bytes_per_tuple) > 0
+    for spread in (figures.decision, figures.question):
+        assert 0 < spread.p50_us <= spread.p99_us <= spread.max_us
