@@ -23,7 +23,8 @@ from gateway.types import Clock
 
 logger = logging.getLogger(__name__)
 
-PAGE: Final = 500  # relations read and applied at once; the loop is free between two pages
+PAGE: Final = 200  # relations read at once: in another thread, which takes turns with the loop
+STEP: Final = 50  # relations applied at once where all are read: less than a millisecond, then the loop is free
 TOGETHER: Final = 10_000  # changes applied as one: what was removed and came back in them is never seen removed
 HEARTBEAT_S: Final = 0.25
 BEHIND_S_MAX: Final = 1.0
@@ -198,8 +199,8 @@ class RelationFollower:
                 revision = page.revision
                 seen = set() if any(True for _ in self._graph.relations()) else None
             self._note_damage(page.damaged)
-            for first in range(0, len(page.relations), PAGE):
-                part = page.relations[first : first + PAGE]
+            for first in range(0, len(page.relations), STEP):
+                part = page.relations[first : first + STEP]
                 self._graph.apply([RelationChange(relation) for relation in part])
                 if seen is not None:
                     seen.update(digest(relation) for relation in part)
