@@ -96,7 +96,8 @@ class PolicyRepository:
         files changed again.
         """
         with self._lock:
-            marks = marks_of(self.sources)
+            with without_collection():
+                marks = marks_of(self.sources)
             settled = marks == self._glimpse
             first_look = self._glimpse is None
             self._glimpse = marks
@@ -130,7 +131,8 @@ class PolicyRepository:
     # --- parts
 
     def _load(self) -> Loaded:
-        state = read_state(self.sources, self._state)
+        with without_collection():
+            state = read_state(self.sources, self._state)
         digest = state.digest()
         if self._loaded is not None and self._loaded.digest == digest:
             self._state = state.without_entity_bytes()
