@@ -11,7 +11,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from gateway.stores.base import ORIGIN, PURGE_SLACK_S, Revision, RevocationBatch, RevocationKind, RevocationRow
-from gateway.stores.redis_server import BLOCK_S_MAX, CALL_TIMEOUT_S, RedisServer, answer
+from gateway.stores.redis_server import BLOCK_S_MAX, CALL_TIMEOUT_S, RedisServer
+from gateway.stores.redis_stream import START, last_id, log_name, order
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -22,7 +23,6 @@ OVERLAP_MS = 60_000  # read again after a fault: a replica that took over may la
 # One hash tag, so that a cluster keeps both in one slot.
 STREAM = "portcullis:{revocations}"
 LOG = "portcullis:{revocations}:log"
-START = "0-0"
 
 Fields = Mapping[bytes, bytes]
 
@@ -53,11 +53,11 @@ class RedisRevocationStore:
     async def read_after(self, revision: Revision, limit: int) -> RevocationBatch:
         client = await self._server.open()
         async with self._server.bounded(CALL_TIMEOUT_S):
-            log = await self._log(client)
+            log = await log_name(client, LOG)
             after, restarted = _place(revision, log)
             begin = _rewind(after) if self._server.suspect else after
             found = await _page(client, begin, limit)
-            if not found and _order(after) > _order(await _last_id(client)):
+            if not found and order(after) > order(await last_id(client, STREAM)):
                 # The log is one that we know, with less in it than we saw: an earlier state was restored.
                 restarted = after != START
                 begin = after = START
@@ -101,26 +101,10 @@ class RedisRevocationStore:
     async def close(self) -> None:
         await self._server.close()
 
-    async def _log(self, client: Redis) -> str:
-        """Return the log's name, giving it one when it is new: a server that was emptied has another."""
-        name = await answer(client.get(LOG))
-        if name is None:
-            await answer(client.set(LOG, secrets.token_hex(8), nx=True))
-            name = await answer(client.get(LOG))
-        return cast(bytes, name).decode()
-
 
 async def _page(client: Redis, after: str, limit: int) -> list[tuple[bytes, Fields]]:
     """Return the entries after an id, one more than `limit` where there are more."""
     return cast("list[tuple[bytes, Fields]]", await client.xrange(STREAM, min=f"({after}", max="+", count=limit + 1))
-
-
-async def _last_id(client: Redis) -> str:
-    """Return the highest id ever given; entries that were removed count."""
-    if not await answer(client.exists(STREAM)):
-        return START
-    information = await client.xinfo_stream(STREAM)
-    return cast(bytes, information["last-generated-id"]).decode()
 
 
 def _fields(row: RevocationRow) -> dict[str, bytes | int | str]:
@@ -163,10 +147,5 @@ def _place(revision: Revision, log: str) -> tuple[str, bool]:
     return (identifier, False) if own == log else (START, True)
 
 
-def _order(identifier: str) -> tuple[int, int]:
-    milliseconds, _, sequence = identifier.partition("-")
-    return int(milliseconds), int(sequence)
-
-
 def _rewind(identifier: str) -> str:
-    return f"{max(0, _order(identifier)[0] - OVERLAP_MS)}-0"
+    return f"{max(0, order(identifier)[0] - OVERLAP_MS)}-0"

@@ -6,10 +6,11 @@ import json
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any
 
 from gateway.stores.base import ORIGIN, PURGE_SLACK_S, Revision
 from gateway.stores.redis_server import BLOCK_S_MAX, CALL_TIMEOUT_S, RedisServer, answer
+from gateway.stores.redis_stream import START, last_id, log_name, order
 from gateway.stores.rows import (
     LOG_KEPT_S,
     Key,
@@ -25,7 +26,6 @@ from gateway.stores.rows import (
 )
 
 PURGE_PAGE = 1000  # rows or changes in one call
-START = "0-0"
 
 # ARGV: a name for a new log, then for each change: "+" or "-", key, value.
 _WRITE_EXPIRING = """
@@ -114,7 +114,7 @@ class RedisRowStore:
                 pipe.info("replication")
                 (log, last), information = await pipe.execute()
             if not last:
-                last = await self._last_id(client)
+                last = await last_id(client, self._changes)
             return _revision(log, information, last)
 
     async def read(self, keys: Sequence[Key]) -> RowsFound:
@@ -129,7 +129,7 @@ class RedisRowStore:
                     pipe.hmget(self._held, [_field(key) for key in keys])
                 log, information, floor, newest, *found = await pipe.execute()
             if log is None:
-                log = await self._name_log(client)
+                log = await log_name(client, self._log)
         rows = {
             key: self._value(held) for key, held in zip(keys, found[0] if keys else (), strict=True) if held is not None
         }
@@ -146,10 +146,10 @@ class RedisRowStore:
                 pipe.xrange(self._changes, min=f"({after}", max="+", count=limit + 1)
                 log, information, floor, found = await pipe.execute()
             if log is None:
-                log = await self._name_log(client)
-            last = found[-1][0].decode() if found else await self._last_id(client)
+                log = await log_name(client, self._log)
+            last = found[-1][0].decode() if found else await last_id(client, self._changes)
         here = _revision(log, information, after)
-        if (revision not in (ORIGIN, here)) or not _order(floor or START) <= _order(after) <= _order(last):
+        if (revision not in (ORIGIN, here)) or not order(_text(floor or START)) <= order(after) <= order(last):
             return RowBatch((), revision, lost=True)
         page = found[:limit]
         changes = []
@@ -170,8 +170,12 @@ class RedisRowStore:
                 begun, at = json.loads(cursor)
                 last = begun.rpartition(":")[2]
             else:
-                await self._name_log(client)
-                begun, at, last = "", 0, await self._last_id(client)  # before the first page: what comes then is logged
+                await log_name(client, self._log)
+                begun, at, last = (
+                    "",
+                    0,
+                    await last_id(client, self._changes),
+                )  # before the first page: what comes then is logged
             async with client.pipeline(transaction=True) as pipe:
                 pipe.get(self._log)
                 pipe.info("replication")
@@ -219,17 +223,6 @@ class RedisRowStore:
             total += count
         return total
 
-    async def _name_log(self, client: Any) -> bytes:
-        await answer(client.set(self._log, secrets.token_hex(8), nx=True))
-        return cast(bytes, await answer(client.get(self._log)))
-
-    async def _last_id(self, client: Any) -> str:
-        """Return the highest id ever given; entries that were purged count."""
-        if not await answer(client.exists(self._changes)):
-            return START
-        information = await client.xinfo_stream(self._changes)
-        return cast(bytes, information["last-generated-id"]).decode()
-
     def _change(self, fields: Mapping[bytes, bytes]) -> RowChange:
         """Read an entry of the stream. Raises KeyError and ValueError for one that is none."""
         if fields[b"do"] not in (b"+", b"-"):
@@ -256,12 +249,9 @@ def _key(field: bytes) -> Key:
     return tuple(texts)
 
 
-def _revision(log: bytes, information: Mapping[str, Any], identifier: bytes | str) -> Revision:
-    place = identifier.decode() if isinstance(identifier, bytes) else identifier
-    return f"{log.decode()}:{information['master_replid']}:{place}"
+def _revision(log: bytes | str, information: Mapping[str, Any], identifier: bytes | str) -> Revision:
+    return f"{_text(log)}:{information['master_replid']}:{_text(identifier)}"
 
 
-def _order(identifier: bytes | str) -> tuple[int, int]:
-    text = identifier.decode() if isinstance(identifier, bytes) else identifier
-    milliseconds, _, sequence = text.partition("-")
-    return int(milliseconds), int(sequence)
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
