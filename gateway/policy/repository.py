@@ -21,7 +21,6 @@ from gateway.policy.compiler.bundle import BundleError
 from gateway.policy.engine import Engine
 from gateway.policy.faults import PolicyFault
 from gateway.policy.folder import FolderReader, schema_digest
-from gateway.policy.handle import PolicyHandle
 from gateway.policy.policy_compiler import PolicyCompiler
 from gateway.policy.policy_files import FolderState, Mark, RepositoryError, Sources, marks_of, read_state
 from gateway.policy.policy_set import PolicySet
@@ -59,7 +58,7 @@ class PolicyRepository:
         self._validator: tuple[Schema, Validator] | None = None
         self._state: FolderState | None = None  # that the newest engine was made of
         self._loaded: Loaded | None = None
-        self._glimpse: dict[str, Mark] | None = None  # what `poll` saw last
+        self._glimpse: dict[str, Mark] | None = None  # what `look` saw last
         self._refused: dict[str, Mark] | None = None  # what could not be loaded
 
     @property
@@ -75,19 +74,6 @@ class PolicyRepository:
             loaded = self._load()
             self._compiler.save()
             return loaded
-
-    def renew(self, handle: PolicyHandle) -> bool:
-        """Load and publish what changed; tell whether anything did. Raises PolicyFault."""
-        with self._lock:
-            is_new = self.publish(self._load(), handle)
-            self._compiler.save()  # nobody waits for it any more
-            return is_new
-
-    def poll(self, handle: PolicyHandle) -> bool:
-        """Publish what changed, once two looks in a row saw the same; tell whether it did. Raises PolicyFault."""
-        with self._lock:
-            loaded = self.look()
-            return loaded is not None and self.publish(loaded, handle)
 
     def look(self) -> Loaded | None:
         """Load what changed, once two looks in a row saw the same; None: there is nothing to take. Raises PolicyFault.
@@ -119,14 +105,6 @@ class PolicyRepository:
             if self._loaded is not None:
                 with without_collection():
                     _ = self._loaded.engine.policies
-
-    @staticmethod
-    def publish(loaded: Loaded, handle: PolicyHandle) -> bool:
-        """Put a loaded engine in force, unless it is; tell whether it was not."""
-        if handle.now.engine is loaded.engine:
-            return False
-        handle.publish(loaded.engine, loaded.digest, stamp=loaded.stamp)
-        return True
 
     # --- parts
 

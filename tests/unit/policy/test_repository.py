@@ -11,7 +11,6 @@ import pytest
 
 from gateway._native.uid import EntityUid
 from gateway.policy.faults import EntityError, PolicyFault, PolicySyntaxError, SchemaError
-from gateway.policy.handle import PolicyHandle
 from gateway.policy.policy_set import PolicySet
 from gateway.policy.repository import PolicyInvalid, PolicyRepository, RepositoryError, Sources
 from tests.files import rewrite
@@ -113,14 +112,12 @@ def test_a_fault_names_its_file_and_changes_nothing(
 ) -> None:
     repo = repository(folder)
     first = repo.load()
-    handle = PolicyHandle(first.engine, first.digest)
     good = (folder / name).read_text()
     rewrite(folder / name, text)
     with pytest.raises(error) as caught:
         repo.load()
     assert caught.value.faults[0].file == str(folder / name)
     assert caught.value.faults[0].line == line
-    assert handle.now.engine is first.engine
     rewrite(folder / name, good)
     assert repo.load() is first
 
@@ -158,34 +155,34 @@ def test_two_schemas_in_json_and_text_are_refused(folder: Path) -> None:
         repository(folder).load()
 
 
-def test_watching_publishes_what_rests_and_only_once(folder: Path) -> None:
+def test_watching_gives_what_rests(folder: Path) -> None:
     repo = repository(folder)
     first = repo.load()
-    handle = PolicyHandle(first.engine, first.digest, stamp=first.stamp)
-    assert not any(repo.poll(handle) for _ in range(3))
+    assert [repo.look() for _ in range(3)] == [None, first, first]
     rewrite(folder / "a.cedar", READERS.replace("permit", "forbid"))
-    assert not repo.poll(handle)  # it may still be being written
-    assert repo.poll(handle)
-    assert not handle.now.engine.allows(A, READ, ONE)
-    revision = handle.revision
-    assert not any(repo.poll(handle) for _ in range(3))
-    assert handle.revision == revision > first.stamp
+    assert repo.look() is None  # it may still be being written
+    second = repo.look()
+    assert second is not None
+    assert not second.engine.allows(A, READ, ONE)
+    assert second.stamp > first.stamp
+    assert [repo.look() for _ in range(3)] == [second] * 3
 
 
 def test_watching_tells_of_a_broken_folder_once_and_recovers(folder: Path) -> None:
     repo = repository(folder)
-    first = repo.load()
-    handle = PolicyHandle(first.engine, first.digest)
-    repo.poll(handle)
+    repo.load()
+    repo.look()
     rewrite(folder / "a.cedar", "permit")
-    assert not repo.poll(handle)
+    assert repo.look() is None
     with pytest.raises(PolicySyntaxError):
-        repo.poll(handle)
-    assert not any(repo.poll(handle) for _ in range(3))
-    assert handle.now.engine is first.engine
+        repo.look()
+    assert [repo.look() for _ in range(3)] == [None] * 3
     rewrite(folder / "a.cedar", READERS + READERS.replace("readers", "others"))
-    assert [repo.poll(handle) for _ in range(3)] == [False, True, False]
-    assert len(handle.now.engine.policies) == 2
+    assert repo.look() is None
+    mended = repo.look()
+    assert mended is not None
+    assert len(mended.engine.policies) == 2
+    assert repo.look() is mended
 
 
 def refuse_to_parse(*_: object, **__: object) -> PolicySet:
