@@ -10,6 +10,7 @@ from gateway.errors import (
     OverloadedError,
     ResourceExhaustedError,
 )
+from gateway.resilience.assembly import BREAKERS, BreakerName, Resilience, ResilienceState
 from gateway.resilience.bulkhead import BulkheadManager, PoolLimits, PoolPlace, PoolState
 from gateway.resilience.circuit_breaker import BreakerKey, BreakerLimits, CircuitBreaker, CircuitBreakers, Transition
 from gateway.resilience.deadlines import Deadline, check_deadline, current_deadline, deadline, remaining_s, within
@@ -30,11 +31,13 @@ from gateway.resilience.shedding import LoadShedder, SheddingLimits
 
 __all__ = [
     "BACKGROUND",
+    "BREAKERS",
     "DEPENDENCIES",
     "FEATURES",
     "POOLS",
     "BreakerKey",
     "BreakerLimits",
+    "BreakerName",
     "BulkheadFullError",
     "BulkheadManager",
     "CircuitBreaker",
@@ -56,6 +59,8 @@ __all__ = [
     "PoolName",
     "PoolPlace",
     "PoolState",
+    "Resilience",
+    "ResilienceState",
     "ResourceExhaustedError",
     "ResourceGuard",
     "ResourceName",

@@ -148,19 +148,30 @@ class CircuitBreaker:
             return await operation()
 
     @contextmanager
-    def guard(self, classify: Classify | None = None) -> Iterator[None]:
+    def guard(
+        self, classify: Classify | None = None, told: Callable[[Outcome, float], None] | None = None
+    ) -> Iterator[None]:
         """Let the block ask the dependency; its end tells how that went. Raises CircuitOpenError before it begins.
 
-        `classify` is given what the block raised and the seconds that it took; see `outcome_of`.
+        `classify` is given what the block raised and the seconds that it took; see `outcome_of`. `told` is given what
+        came out, and the same seconds.
         """
         ticket = self.admit()
+        outcome: Outcome = "success"
         try:
             yield
         except BaseException as error:
-            elapsed_s = self._clock.monotonic_s() - ticket.began_s
-            self.finish(ticket, (classify or outcome_of)(error, elapsed_s))
+            outcome = (classify or outcome_of)(error, self._clock.monotonic_s() - ticket.began_s)
             raise
-        self.finish(ticket, "success")
+        finally:
+            self.finish(ticket, outcome)
+            if told is not None:
+                told(outcome, self._clock.monotonic_s() - ticket.began_s)
+
+    def check(self) -> None:
+        """Raise CircuitOpenError where a call would be refused for sure; takes no probe's place."""
+        if self.state == "open" and self.retry_in_s > 0:
+            self._refuse(max(PROBES_BUSY_RETRY_S, self.retry_in_s))
 
     def admit(self) -> Ticket:
         """Let one call through, whose outcome must be told by `finish`; raises CircuitOpenError."""

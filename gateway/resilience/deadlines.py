@@ -74,7 +74,7 @@ async def deadline(limit_s: float, *, clock: Clock = _SYSTEM) -> AsyncIterator[D
     left_s = _require_time(inner)
     token = _current.set(inner)
     try:
-        async with asyncio.timeout(left_s) as timer:
+        async with asyncio.timeout(_timer_s(left_s)) as timer:
             yield inner
     except TimeoutError as error:
         if timer.expired():
@@ -102,7 +102,7 @@ async def within(limit_s: float, operation: Callable[[], Awaitable[T]], *, clock
     finally:
         _current.reset(token)
     try:
-        await asyncio.wait((task,), timeout=left_s)
+        await asyncio.wait((task,), timeout=_timer_s(left_s))
         if task.done():
             return task.result()
     finally:
@@ -142,6 +142,10 @@ def _require_time(inner: Deadline) -> float:
     if left_s <= 0:
         raise _exceeded()
     return left_s
+
+
+def _timer_s(left_s: float) -> float | None:
+    return None if left_s == math.inf else left_s
 
 
 def _exceeded() -> DeadlineExceededError:

@@ -156,18 +156,28 @@ class DegradationMonitor:
         fall_s: float = FALL_S,
     ) -> None:
         """`provisional`: whether a still-valid earlier proof may give a short session while the database is down."""
-        self.dependencies: Mapping[DependencyName, DependencyHealth] = {each.name: each for each in dependencies}
+        self.dependencies: dict[DependencyName, DependencyHealth] = {each.name: each for each in dependencies}
         self._clock = clock
         self._provisional = provisional
         self._held = HeldLevel(fall_s)
         self._burden = HeldLevel(fall_s)  # without identity providers, whose outage is no reason to skip anything else
         self._subscribers: list[Subscriber] = []
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: dict[DependencyName, asyncio.Task[None]] | None = None  # None: not started
         self.current = self._snapshot()
 
     def subscribe(self, subscriber: Subscriber) -> None:
         """Have `subscriber(before, after)` called on each change, in the loop's thread; it must not raise or wait."""
         self._subscribers.append(subscriber)
+
+    def watch(self, dependency: DependencyHealth) -> None:
+        """Follow one more dependency, or another of the same name in place of the one that was followed."""
+        self.dependencies[dependency.name] = dependency
+        if self._tasks is not None:
+            former = self._tasks.pop(dependency.name, None)
+            if former is not None:
+                former.cancel()
+            self._follow(dependency)
+        self.update()
 
     def observe(self, name: DependencyName, ok: bool, elapsed_s: float) -> None:
         """Take note of a request's call; one to a dependency that is not watched says nothing."""
@@ -209,13 +219,17 @@ class DegradationMonitor:
 
     def start(self) -> None:
         """Begin to sample, each dependency by itself: one that hangs holds up no other."""
-        self._tasks = [
-            asyncio.create_task(self._watch(each), name=f"health-{name}") for name, each in self.dependencies.items()
-        ]
+        self._tasks = {}
+        for each in self.dependencies.values():
+            self._follow(each)
+
+    def _follow(self, each: DependencyHealth) -> None:
+        assert self._tasks is not None
+        self._tasks[each.name] = asyncio.create_task(self._watch(each), name=f"health-{each.name}")
 
     async def stop(self) -> None:
         """End the sampling; the last snapshot stays."""
-        tasks, self._tasks = self._tasks, []
+        tasks, self._tasks = list((self._tasks or {}).values()), None
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

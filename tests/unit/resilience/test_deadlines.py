@@ -306,3 +306,11 @@ def test_an_operation_that_is_no_coroutine_function_is_awaited_too() -> None:
         assert await within(1.0, operation, clock=CLOCK) == 7
 
     run_virtual(main())
+
+
+def test_an_endless_limit_is_none() -> None:
+    async def main() -> None:
+        async with deadline(math.inf, clock=CLOCK):
+            assert await within(math.inf, lambda: asyncio.sleep(1000.0, "done"), clock=CLOCK) == "done"
+
+    run_virtual(main())

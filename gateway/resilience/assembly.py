@@ -1,0 +1,252 @@
+"""All of this chapter for one worker, made from the config; and one way to ask a dependency that uses all of it."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Literal, TypeVar, get_args
+
+from gateway.config import BreakerConfig, IdpBreakerConfig, ResilienceConfig
+from gateway.resilience.bulkhead import BulkheadManager, PoolLimits, PoolState
+from gateway.resilience.circuit_breaker import (
+    BreakerLimits,
+    BreakersState,
+    CircuitBreakers,
+    Classify,
+    Outcome,
+    Transition,
+)
+from gateway.resilience.deadlines import abandoned_calls, within
+from gateway.resilience.degradation import DegradationMonitor, DegradationSnapshot
+from gateway.resilience.health import DependencyHealth, DependencyName, HealthLimits, HealthState, Probe
+from gateway.resilience.limiter import WaitLimits
+from gateway.resilience.permits import RESOURCES, PermitState, ResourceName, ResourceSemaphores, Shares
+from gateway.resilience.pools import BACKGROUND, POOLS, PoolName
+from gateway.resilience.retry import Retry, RetryLimits, jittered
+from gateway.resilience.shedding import LoadShedder, SheddingLimits
+from gateway.types import Clock
+
+_log = logging.getLogger("portcullis.resilience")
+
+T = TypeVar("T")
+
+BreakerName = Literal["database", "cache", "external_idp", "attribute_source"]
+"""What breakers are made for. `external_idp` also stands for key sets and introspection at issuers."""
+BREAKERS: tuple[BreakerName, ...] = get_args(BreakerName)
+
+# What a call needs a permit of, and whose health it tells of. Sources of entities have limits of their own.
+_RESOURCE: Mapping[BreakerName, ResourceName] = {
+    "database": "db_connections",
+    "cache": "redis_connections",
+    "external_idp": "external_calls",
+}
+_HEALTH: Mapping[BreakerName, DependencyName] = {
+    "database": "database",
+    "cache": "cache",
+    "external_idp": "external_idp",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RetryState:
+    """Retries of one dependency since the start."""
+
+    dependency: BreakerName
+    spent: int
+    denied: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResilienceState:
+    """How everything stands, for metrics and `/readyz`."""
+
+    pools: tuple[PoolState, ...]
+    permits: tuple[PermitState, ...]
+    breakers: tuple[BreakersState, ...]
+    retries: tuple[RetryState, ...]
+    health: tuple[HealthState, ...]
+    degradation: DegradationSnapshot
+    abandoned_calls: int
+
+
+class Resilience:
+    """The pools, permits, breakers, retries, shedder and degradation of one worker. Belongs to one event loop."""
+
+    def __init__(self, config: ResilienceConfig, *, clock: Clock) -> None:
+        self._clock = clock
+        self.config = config
+        retry_after_s = jittered(config.retry_after_s)
+        self.shedder = LoadShedder(_shedding(config), clock=clock, retry_after_s=retry_after_s)
+        waits = WaitLimits(wait_s=config.wait_s)
+        self.permits = ResourceSemaphores(
+            shares_of(config), waits=waits, shedder=self.shedder, retry_after_s=retry_after_s, clock=clock
+        )
+        self.bulkheads = BulkheadManager(
+            pools_of(config),
+            permits=self.permits,
+            waits=waits,
+            shedder=self.shedder,
+            retry_after_s=retry_after_s,
+            clock=clock,
+        )
+        self.breakers = CircuitBreakers(
+            {
+                name: breaker_limits(config.idp_breaker if name == "external_idp" else config.breaker)
+                for name in BREAKERS
+            },
+            clock=clock,
+            keys_max=config.breakers_max,
+            on_transition=_tell,
+        )
+        retry = RetryLimits(
+            retries_max=config.retry.retries_max,
+            pause_s=config.retry.pause_s,
+            pause_s_max=config.retry.pause_s_max,
+            budget_share=config.retry.budget_share,
+            budget_per_s=config.retry.budget_per_s,
+        )
+        self.retries: Mapping[BreakerName, Retry] = {name: Retry(retry, clock=clock) for name in BREAKERS}
+        self.degradation = DegradationMonitor(
+            (), clock=clock, provisional=config.health.provisional, fall_s=config.health.fall_s
+        )
+
+    def watch(self, name: DependencyName, probe: Probe | None = None) -> None:
+        """Have a dependency's health followed from now on; `probe` as in DependencyHealth."""
+        health = self.config.health
+        slow_s = {
+            "database": health.database_slow_s,
+            "cache": health.cache_slow_s,
+            "external_idp": health.idp_slow_s,
+            "policy_engine": health.policy_slow_s,
+        }
+        limits = HealthLimits(
+            interval_s=health.interval_s,
+            probe_timeout_s=health.probe_timeout_s,
+            slow_s=slow_s[name],
+            good_samples=health.good_samples,
+        )
+        self.degradation.watch(DependencyHealth(name, probe=probe, limits=limits, clock=self._clock))
+
+    async def call(
+        self,
+        dependency: BreakerName,
+        operation: str,
+        work: Callable[[], Awaitable[T]],
+        *,
+        limit_s: float | None = None,
+        tenant: str = "",
+        idempotent: bool = False,
+        classify: Classify | None = None,
+        worth: Callable[[Exception], bool] | None = None,
+    ) -> T:
+        """Await `work()` with a permit of the caller's pool, behind the breaker, within a hard deadline.
+
+        The deadline is the least of `limit_s` for each attempt (None: request_timeout_s) and what the request has left;
+        what is `idempotent` is repeated within the budget. How it went is told to breaker and health: `classify` says what an error means
+        there (`outcome_of`), and `worth` which ones a retry may cure. Raises CircuitOpenError,
+        ResourceExhaustedError, DeadlineExceededError, and what `work` raises.
+        """
+
+        bound_s = self.config.request_timeout_s if limit_s is None else limit_s
+
+        async def attempt() -> T:
+            breaker = self.breakers.of(dependency, operation, tenant)
+            breaker.check()  # before anybody waits for a permit that would be of no use
+            async with self._permit(dependency):
+                with breaker.guard(classify, lambda outcome, elapsed_s: self._observe(dependency, outcome, elapsed_s)):
+                    return await within(bound_s, work, clock=self._clock)
+
+        return await self.retries[dependency].call(attempt, idempotent=idempotent, worth=worth)
+
+    def _permit(self, dependency: BreakerName) -> AbstractAsyncContextManager[object]:
+        resource = _RESOURCE.get(dependency)
+        return nullcontext() if resource is None else self.permits.guard(resource)
+
+    def _observe(self, dependency: BreakerName, outcome: Outcome, elapsed_s: float) -> None:
+        name = _HEALTH.get(dependency)
+        if name is not None and outcome != "ignored":
+            self.degradation.observe(name, outcome == "success", elapsed_s)
+
+    def reload(self, config: ResilienceConfig) -> None:
+        """Have other pools and permits from now on; breakers, retries and health keep the limits they began with."""
+        self.config = config
+        self.permits.resize(shares_of(config))
+        self.bulkheads.resize(pools_of(config))
+
+    def state(self) -> ResilienceState:
+        """Say how everything stands."""
+        return ResilienceState(
+            pools=self.bulkheads.state(),
+            permits=self.permits.state(),
+            breakers=self.breakers.state(),
+            retries=tuple(
+                RetryState(name, each.budget.spent, each.budget.denied) for name, each in self.retries.items()
+            ),
+            health=self.degradation.states(),
+            degradation=self.degradation.current,
+            abandoned_calls=abandoned_calls(),
+        )
+
+    def start(self) -> None:
+        """Begin to watch the loop and the dependencies."""
+        self.shedder.start()
+        self.degradation.start()
+
+    async def stop(self) -> None:
+        """End the watching. Everything else can still be used."""
+        await self.shedder.stop()
+        await self.degradation.stop()
+
+
+def pools_of(config: ResilienceConfig) -> dict[PoolName, PoolLimits]:
+    """Give each pool's limits."""
+    limits: dict[PoolName, PoolLimits] = {}
+    for name in POOLS:
+        size: int = getattr(config.pools, name)
+        running: int = getattr(config.running, name)
+        open_to_all = math.ceil(round(size * config.soft_limit, 6))  # 0.9 of 100 is 90, whatever floats say
+        limits[name] = PoolLimits(size=size, running_max=running or size, reserved=size - open_to_all)
+    return limits
+
+
+def shares_of(config: ResilienceConfig) -> Shares:
+    """Give each pool's share of each resource."""
+    return {
+        resource: {pool: getattr(getattr(config, resource), pool) for pool in (*POOLS, BACKGROUND)}
+        for resource in RESOURCES
+    }
+
+
+def breaker_limits(config: BreakerConfig | IdpBreakerConfig) -> BreakerLimits:
+    """Give the limits that a section of the config says."""
+    return BreakerLimits(
+        failure_threshold=config.failure_threshold,
+        recovery_s=config.recovery_s,
+        half_open_requests=config.half_open_requests,
+        window_s=config.window_s,
+        calls_min=config.calls_min,
+        failure_rate=config.failure_rate,
+        slow_call_s=config.slow_call_s,
+        recovery_s_max=config.recovery_s_max,
+    )
+
+
+def _shedding(config: ResilienceConfig) -> SheddingLimits:
+    return SheddingLimits(target_s=config.shedding.target_s, interval_s=config.shedding.interval_s)
+
+
+def _tell(transition: Transition) -> None:
+    key = transition.key
+    level = logging.WARNING if transition.after == "open" else logging.INFO
+    _log.log(
+        level,
+        "breaker of `%s` %s%s is %s: %s",
+        key.dependency,
+        key.operation,
+        f" for tenant `{key.tenant}`" if key.tenant else "",
+        transition.after,
+        transition.reason,
+    )

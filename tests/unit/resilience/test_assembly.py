@@ -1,0 +1,270 @@
+"""One worker's resilience from its config, and a call that uses all of it at once."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import pytest
+
+from gateway.config import Config, PoolsConfig, ResilienceConfig
+from gateway.errors import (
+    BulkheadFullError,
+    CircuitOpenError,
+    DeadlineExceededError,
+    ResourceExhaustedError,
+    StoreUnavailable,
+    TokenRejected,
+)
+from gateway.resilience.assembly import Resilience, ResilienceState, pools_of
+from gateway.resilience.circuit_breaker import CircuitBreaker
+from gateway.resilience.deadlines import GRACE_S, deadline
+from tests.unit.resilience.parts import CLOCK
+from tests.virtual_time import run_virtual
+
+DEFAULTS = Config().resilience
+
+
+def new_resilience(config: ResilienceConfig = DEFAULTS) -> Resilience:
+    return Resilience(config, clock=CLOCK)
+
+
+async def fine() -> str:
+    return "fine"
+
+
+def idle(state: ResilienceState) -> bool:
+    return not any(pool.running or pool.waiting for pool in state.pools) and not any(
+        share.in_use or share.waiting for share in state.permits
+    )
+
+
+def test_pools_refuse_at_the_source_s_nine_tenths() -> None:
+    limits = pools_of(DEFAULTS)
+    assert {name: each.size - each.reserved for name, each in limits.items()} == {
+        "user_auth": 90,
+        "admin_auth": 18,
+        "token_validation": 180,
+        "scim_provisioning": 27,
+        "external_idp": 45,
+    }
+    assert all(each.running_max == each.size for each in limits.values())
+
+
+@pytest.mark.parametrize("size", range(1, 30))
+def test_no_pool_is_so_small_that_nothing_gets_in(size: int) -> None:
+    limits = pools_of(msgspec.structs.replace(DEFAULTS, pools=PoolsConfig(admin_auth=size)))
+    assert 1 <= limits["admin_auth"].size - limits["admin_auth"].reserved <= size
+
+
+def test_a_call_takes_a_permit_of_its_pool_and_gives_everything_back() -> None:
+    async def main() -> None:
+        resilience = new_resilience()
+        seen: list[tuple[str, str]] = []
+
+        async def look() -> str:
+            seen.extend((share.resource, share.pool) for share in resilience.permits.state() if share.in_use)
+            return "looked"
+
+        async with resilience.bulkheads.pool("user_auth"):
+            assert await resilience.call("database", "read", look) == "looked"
+        assert await resilience.call("cache", "get", look) == "looked"
+        assert await resilience.call("external_idp", "jwks", look) == "looked"
+        assert await resilience.call("attribute_source", "read", look) == "looked"
+        assert seen == [
+            ("db_connections", "user_auth"),
+            ("redis_connections", "background"),
+            ("external_calls", "background"),
+        ]
+        assert idle(resilience.state())
+
+    run_virtual(main())
+
+
+def test_a_dependency_that_hangs_holds_its_callers_until_the_deadline_and_then_not_at_all() -> None:
+    async def hang() -> None:
+        """Swallow cancellation for a minute."""
+        end_s = CLOCK.monotonic_s() + 60.0
+        while CLOCK.monotonic_s() < end_s:
+            try:
+                await asyncio.sleep(end_s - CLOCK.monotonic_s())
+            except asyncio.CancelledError:
+                continue
+
+    async def main() -> None:
+        resilience = new_resilience()
+
+        async def one() -> None:
+            began_s = CLOCK.monotonic_s()
+            with pytest.raises(DeadlineExceededError):
+                await resilience.call("external_idp", "token", hang, limit_s=2.0, tenant="acme")
+            assert CLOCK.monotonic_s() - began_s <= 2.0 + GRACE_S + 0.001
+
+        await asyncio.gather(*(one() for _ in range(10)))
+        began_s = CLOCK.monotonic_s()
+        with pytest.raises(CircuitOpenError):
+            await resilience.call("external_idp", "token", fine, tenant="acme")
+        assert CLOCK.monotonic_s() == began_s
+        assert await resilience.call("external_idp", "token", fine, tenant="other") == "fine"
+        assert idle(resilience.state())
+        assert resilience.state().abandoned_calls == 10
+        await asyncio.sleep(60.0)
+        assert resilience.state().abandoned_calls == 0
+
+    run_virtual(main())
+
+
+def test_wrong_passwords_open_nothing_and_are_not_repeated() -> None:
+    calls = 0
+
+    async def wrong() -> None:
+        nonlocal calls
+        calls += 1
+        raise TokenRejected
+
+    async def main() -> None:
+        resilience = new_resilience()
+        for _ in range(100):
+            with pytest.raises(TokenRejected):
+                await resilience.call("external_idp", "token", wrong, idempotent=True)
+        assert calls == 100
+        assert resilience.state().breakers[2].breakers == {"closed": 1, "half_open": 0, "open": 0}
+
+    run_virtual(main())
+
+
+def test_what_may_be_repeated_is_and_each_attempt_counts() -> None:
+    async def main() -> None:
+        resilience = new_resilience()
+        attempts: list[int] = []
+
+        async def down() -> None:
+            attempts.append(1)
+            raise StoreUnavailable
+
+        for _ in range(4):
+            with pytest.raises((StoreUnavailable, CircuitOpenError)):
+                await resilience.call("database", "read", down, idempotent=True)
+        assert len(attempts) == 10  # three attempts each, and the tenth opened the breaker
+        state = resilience.state()
+        assert state.breakers[0].transitions["open"] == 1
+        assert (state.retries[0].dependency, state.retries[0].spent) == ("database", 7)
+
+    run_virtual(main())
+
+
+def test_a_permit_that_is_not_there_says_nothing_of_the_dependency() -> None:
+    async def main() -> None:
+        resilience = new_resilience()
+        slow = [
+            asyncio.create_task(resilience.call("database", "read", lambda: asyncio.sleep(0.9, "done")))
+            for _ in range(5)
+        ]
+        await asyncio.sleep(0)
+        refused = await asyncio.gather(
+            *(resilience.call("database", "read", fine) for _ in range(40)), return_exceptions=True
+        )
+        assert {type(each) for each in refused} == {ResourceExhaustedError}
+        assert await asyncio.gather(*slow) == ["done"] * 5
+        assert resilience.state().breakers[0].breakers["closed"] == 1
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("steps", range(12))
+def test_a_call_cancelled_at_any_step_leaves_nothing_behind(steps: int) -> None:
+    async def work() -> None:
+        for _ in range(4):
+            await asyncio.sleep(0)
+
+    async def main() -> None:
+        resilience = new_resilience()
+
+        async def whole() -> None:
+            async with deadline(5.0, clock=CLOCK), resilience.bulkheads.pool("user_auth"):
+                await resilience.call("database", "read", work, idempotent=True)
+
+        task = asyncio.create_task(whole())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await asyncio.sleep(1.0)
+        assert idle(resilience.state())
+        assert resilience.state().abandoned_calls == 0
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run_virtual(main())
+
+
+def test_calls_tell_the_health_of_what_they_asked() -> None:
+    async def down() -> None:
+        raise StoreUnavailable
+
+    async def main() -> None:
+        resilience = new_resilience()
+        resilience.watch("database")
+        resilience.start()
+        for _ in range(6):
+            for _ in range(3):
+                with pytest.raises((StoreUnavailable, CircuitOpenError)):
+                    await resilience.call("database", "read", down)
+            await asyncio.sleep(0.5)
+        state = resilience.state()
+        assert (state.degradation.level, state.health[0].status) == (2, "down")
+        await resilience.stop()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run_virtual(main())
+
+
+def test_a_dependency_that_comes_later_is_followed_too_and_another_takes_its_place() -> None:
+    async def down() -> None:
+        raise StoreUnavailable
+
+    async def answer() -> None:
+        pass
+
+    async def main() -> None:
+        resilience = new_resilience()
+        resilience.start()
+        assert resilience.degradation.current.level == 0
+        resilience.watch("cache", down)
+        await asyncio.sleep(2.0)
+        level: int = resilience.degradation.current.level
+        assert level == 2
+        resilience.watch("cache", answer)
+        assert resilience.degradation.current.allows("shared_cache")
+        await asyncio.sleep(120.0)
+        assert resilience.degradation.current.level == 0
+        await resilience.stop()
+
+    run_virtual(main())
+
+
+def test_a_reload_changes_pools_while_work_is_in_them() -> None:
+    async def main() -> None:
+        resilience = new_resilience()
+        async with resilience.bulkheads.pool("scim_provisioning"):
+            resilience.reload(msgspec.structs.replace(DEFAULTS, pools=PoolsConfig(scim_provisioning=1)))
+            with pytest.raises(BulkheadFullError):
+                await resilience.bulkheads.execute("scim_provisioning", fine)
+        assert await resilience.bulkheads.execute("scim_provisioning", fine) == "fine"
+
+    run_virtual(main())
+
+
+def test_a_check_takes_no_probe_s_place() -> None:
+    async def main() -> None:
+        resilience = new_resilience()
+        breaker: CircuitBreaker = resilience.breakers.of("cache", "get")
+        for _ in range(10):
+            breaker.finish(breaker.admit(), "failure")
+        with pytest.raises(CircuitOpenError):
+            breaker.check()
+        await asyncio.sleep(40.0)
+        for _ in range(10):
+            breaker.check()
+        assert [await resilience.call("cache", "get", fine) for _ in range(3)] == ["fine"] * 3
+
+    run_virtual(main())
