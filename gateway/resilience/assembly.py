@@ -145,8 +145,8 @@ class Resilience:
         """Await `work()` with a permit of the caller's pool, behind the breaker, within a hard deadline.
 
         The deadline is the least of `limit_s` for each attempt (None: request_timeout_s) and what the request has left;
-        what is `idempotent` is repeated within the budget. How it went is told to breaker and health: `classify` says what an error means
-        there (`outcome_of`), and `worth` which ones a retry may cure. Raises CircuitOpenError,
+        what is `idempotent` is repeated within the budget. How it went is told to breaker and health: `classify` says
+        what an error means there (`outcome_of`), and `worth` which ones a retry may cure. Raises CircuitOpenError,
         ResourceExhaustedError, DeadlineExceededError, and what `work` raises.
         """
 
