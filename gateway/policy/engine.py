@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from gateway._native.uid import EntityUid
 from gateway._native.vm import Answer, Decider, Program, Request, Rule
+from gateway.policy.collection import without_collection
 from gateway.policy.compiler.bundle import BundleError, bundle_from_bytes, bundle_to_bytes
 from gateway.policy.compiler.policies import compile_statement
 from gateway.policy.compiler.reads import Reads, reads_of, reads_together
@@ -48,7 +49,8 @@ class Engine(Decider):
             _declare_actions(entities.store, schema)
         if like is not None and callable(like._policies):
             like._read_policies()  # what a bundle's rules were compiled from tells which of them stay
-        compiled = _compile(policies.policies, {} if like is None else like._compiled)
+        with without_collection():
+            compiled = _compile(policies.policies, {} if like is None else like._compiled)
         return cls._bind(compiled, policies, entities, schema)
 
     @classmethod
@@ -80,14 +82,15 @@ class Engine(Decider):
         `policies` reads the sources that the key stands for; it is called once, when somebody first asks for an
         explanation or for the policies. Raises BundleError for bytes that are not what they should be: compile then.
         """
-        bundle = bundle_from_bytes(key, data)
-        if schema is not None:
-            _declare_actions(entities.store, schema)
-        compiled: dict[str, tuple[Policy | None, Rule]] = {}
-        for policy_id, rule in zip(bundle.ids, bundle.rules, strict=True):
-            compiled[policy_id] = None, rule
+        with without_collection():
+            bundle = bundle_from_bytes(key, data)
+            compiled: dict[str, tuple[Policy | None, Rule]] = {}
+            for policy_id, rule in zip(bundle.ids, bundle.rules, strict=True):
+                compiled[policy_id] = None, rule
         if len(compiled) != len(bundle.ids):
             raise BundleError("two policies have one id")
+        if schema is not None:
+            _declare_actions(entities.store, schema)
         return cls._bind(compiled, policies, entities, schema)
 
     def to_bytes(self, key: bytes) -> bytes:
@@ -145,9 +148,7 @@ def _declare_actions(store: EntityStore, schema: Schema) -> None:
 
 def _says_the_same(known: Policy | None, policy: Policy) -> bool:
     """Tell whether a policy asks what it asked before, wherever it stands in its file now."""
-    return known is policy or (
-        known is not None and known.statement is policy.statement and known.slots == policy.slots
-    )
+    return known is not None and known.statement is policy.statement and known.slots == policy.slots
 
 
 def _compile(
@@ -159,9 +160,13 @@ def _compile(
     find = known.get
     for policy_id, policy in policies.items():
         found = find(policy_id)
-        if found is not None and _says_the_same(found[0], policy):
-            compiled[policy_id] = policy, found[1]
-            continue
+        if found is not None:
+            if found[0] is policy:
+                compiled[policy_id] = found
+                continue
+            if _says_the_same(found[0], policy):
+                compiled[policy_id] = policy, found[1]
+                continue
         statement = policy.statement
         program = programs.get(id(statement))
         if program is None:
