@@ -72,13 +72,15 @@ async def answer(value: Any) -> Any:
 
 
 def _new_client(url: str) -> Redis:
-    from redis.asyncio import Redis
+    from redis.asyncio import BlockingConnectionPool, Redis
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
     from redis.maint_notifications import MaintNotificationsConfig
 
-    return Redis.from_url(
+    # Whoever finds all connections busy waits for one, within the deadline that `bounded` holds.
+    pool = BlockingConnectionPool.from_url(
         url,
+        timeout=None,
         # `bounded` holds the deadline. With a socket_timeout, redis-py 8.1 writes through asyncio.wait_for, which on
         # Python 3.11 swallows a cancellation that comes when the write is done: ours, and that of asyncio.timeout.
         socket_timeout=None,
@@ -89,3 +91,4 @@ def _new_client(url: str) -> Redis:
         decode_responses=False,
         maint_notifications_config=MaintNotificationsConfig(enabled=False),
     )
+    return Redis.from_pool(pool)

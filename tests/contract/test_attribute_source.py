@@ -281,6 +281,13 @@ async def test_concurrent_writes_all_arrive_and_no_reader_misses_one(open_anothe
     assert all(seen[at] + "'" == seen[at + 1] for at in range(0, 120, 2))  # those of one write stand together
 
 
+async def test_many_calls_at_once_wait_for_each_other(source: FollowedSource) -> None:
+    names = [str(number) for number in range(60)]
+    await asyncio.gather(*(source.write([(user(name), body(int(name)))]) for name in names))
+    batches = await asyncio.gather(*(source.read([user(name)]) for name in names))
+    assert [each.found for each in batches] == [{user(name): body(int(name))} for name in names]
+
+
 async def test_wait_ends_soon_after_a_write_elsewhere(open_another: Opener) -> None:
     reader, writer = open_another(), open_another()
     revision = await writer.write([(user("a"), EMPTY)])
