@@ -32,6 +32,16 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def store(server: RealRedis) -> AsyncIterator[RedisDecisionStore]:
+    """A store with a deadline that a busy machine keeps."""
+    store = RedisDecisionStore(server.url, call_s=5)
+    await ready(store)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def hasty(server: RealRedis) -> AsyncIterator[RedisDecisionStore]:
+    """A store with the deadline that it has in service."""
     store = RedisDecisionStore(server.url)
     await ready(store)
     yield store
@@ -63,35 +73,35 @@ async def costs(store: RedisDecisionStore) -> float:
 
 
 async def test_a_frozen_server_costs_one_small_deadline_and_then_nothing(
-    server: RealRedis, store: RedisDecisionStore
+    server: RealRedis, hasty: RedisDecisionStore
 ) -> None:
-    await put(store, b"a")
+    await put(hasty, b"a")
     server.freeze()
-    together = await asyncio.gather(*(costs(store) for _ in range(50)))
+    together = await asyncio.gather(*(costs(hasty) for _ in range(50)))
     assert max(together) < CALL_S + SLACK_S
     started = time.monotonic()
     for _ in range(1000):
-        await costs(store)
-        store.put(b"a", b"allow", 60, "any")
+        await costs(hasty)
+        hasty.put(b"a", b"allow", 60, "any")
     assert time.monotonic() - started < SLACK_S
-    state = store.state()
+    state = hasty.state()
     assert (state.status, state.faults, state.dropped) == ("away", 1, 1000)
     assert "did not answer" in state.error
     server.thaw()
-    await put(store, b"b")
-    assert store.state().status == "ok"
+    await put(hasty, b"b")
+    assert hasty.state().status == "ok"
 
 
 async def test_a_dead_server_costs_nothing_and_its_decisions_do_not_come_back(
-    server: RealRedis, store: RedisDecisionStore
+    server: RealRedis, hasty: RedisDecisionStore
 ) -> None:
-    epoch = await put(store, b"a")
+    epoch = await put(hasty, b"a")
     server.kill()
-    assert await costs(store) < CALL_S + SLACK_S
-    assert await costs(store) < 0.01
+    assert await costs(hasty) < CALL_S + SLACK_S
+    assert min([await costs(hasty) for _ in range(5)]) < CALL_S / 5
     server.start()
-    assert await ready(store) != epoch  # what changed meanwhile may not have been told
-    assert (await store.get_many([b"a"])).values == (None,)
+    assert await ready(hasty) != epoch  # what changed meanwhile may not have been told
+    assert (await hasty.get_many([b"a"])).values == (None,)
 
 
 async def test_a_server_that_is_away_from_the_start_is_waited_for_by_nobody(server: RealRedis) -> None:
@@ -107,16 +117,16 @@ async def test_a_server_that_is_away_from_the_start_is_waited_for_by_nobody(serv
 
 
 async def test_another_epoch_that_the_server_did_not_see_begin_begins_when_it_is_back(
-    server: RealRedis, store: RedisDecisionStore
+    server: RealRedis, hasty: RedisDecisionStore
 ) -> None:
-    epoch = await put(store, b"a")
+    epoch = await put(hasty, b"a")
     server.freeze()
     started = time.monotonic()
-    await store.invalidate()
+    await hasty.invalidate()
     assert time.monotonic() - started < CALL_S + SLACK_S
     server.thaw()
-    assert await ready(store) != epoch
-    assert (await store.get_many([b"a"])).values == (None,)
+    assert await ready(hasty) != epoch
+    assert (await hasty.get_many([b"a"])).values == (None,)
 
 
 async def test_an_evicted_epoch_ends_what_was_put_under_it(server: RealRedis, store: RedisDecisionStore) -> None:
@@ -166,11 +176,14 @@ async def test_a_thousand_questions_at_once_need_few_connections_and_round_trips
     server: RealRedis, store: RedisDecisionStore
 ) -> None:
     await put(store, b"a")
-    before = int(server.command("INFO", "stats").split(b"total_commands_processed:")[1].split(b"\r\n")[0])
+
+    def commands() -> int:
+        return int(server.command("INFO", "stats").split(b"total_commands_processed:")[1].split(b"\r\n")[0])
+
+    before = commands()
     answers = await asyncio.gather(*(store.get_many([b"a"]) for _ in range(1000)))
-    assert sum(found.values == (b"allow",) for found in answers) > 900  # a busy machine may take too long for some
-    after = int(server.command("INFO", "stats").split(b"total_commands_processed:")[1].split(b"\r\n")[0])
-    assert after - before < 20
+    assert all(found.values == (b"allow",) for found in answers)
+    assert commands() - before < 20
     assert int(server.command("INFO", "clients").split(b"connected_clients:")[1].split(b"\r\n")[0]) <= 3
     assert store.state().faults == 0
 
