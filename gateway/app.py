@@ -30,6 +30,7 @@ from gateway.front.judging import EngineJudge
 from gateway.front.learning import ControlLearner
 from gateway.front.login import login_redirect
 from gateway.front.request_logs import Logs
+from gateway.front.resilience_vitals import ResilienceFigures
 from gateway.front.routing import (
     DECISION_HEADER,
     header_claims_of,
@@ -44,6 +45,7 @@ from gateway.front.upstreams import PoolPlan, Upstreams
 from gateway.front.vitals import Figures, WorkerVitals
 from gateway.observability.catalogue import Layout, catalogue, decision_of
 from gateway.observability.metrics import Metrics
+from gateway.resilience import Resilience
 from gateway.stores import RevocationStore
 from gateway.tokens.control import ControlState, TokenControl
 from gateway.types import Clock, Secret, SystemClock, WorkerContext
@@ -129,7 +131,8 @@ class App:
         assert isinstance(self._metrics.block, MetricsBlock)
         self._block = self._metrics.block
         self._upstreams = Upstreams()
-        self._vitals = WorkerVitals(self._metrics, self._control_state, self._relations)
+        self._resilience = Resilience(config.resilience, clock=clock)
+        self._vitals = WorkerVitals(self._metrics, self._control_state, self._relations, self._resilience)
         self._logs = Logs(config.log, worker.run_dir, self._metrics)
         self._learner = ControlLearner(lambda: self._now.control, self._metrics, clock)
         self._turn = asyncio.Lock()  # held by the reload that is read and planned
@@ -148,6 +151,7 @@ class App:
             self._metrics, lambda: self._now.validator, self._control_state, self._upstreams.pools, self._relations
         )
         self._metrics.add_sampler(figures)
+        self._metrics.add_sampler(ResilienceFigures(self._metrics, self._resilience))
         if config.server.inline:
             install_inline(self.asgi)
 
@@ -276,6 +280,7 @@ class App:
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
         self._upstreams.commit(self._now.pools)
         self._is_started = True
+        self._resilience.start()
         starts = [self._now.control.start()]
         if self._policies is not None:
             starts.append(self._policies.start())
@@ -294,6 +299,7 @@ class App:
                 await self._policies.stop()
             await self._upstreams.aclose()
             await self._now.control.stop()
+            await self._resilience.stop()
             self._logs.close()
 
     async def _sample_for_ever(self) -> None:
@@ -355,6 +361,7 @@ class App:
     def _publish(self, generation: _Generation) -> None:
         """Swap a generation in whole."""
         self._upstreams.commit(generation.pools)
+        self._resilience.reload(generation.config.resilience)
         self._commit_policies(generation)
         self._now = generation
         self.asgi.publish(generation.door)

@@ -36,6 +36,8 @@ class Vitals(Protocol):
 
     def dependencies(self) -> Mapping[str, Dependency]: ...
 
+    def detail(self) -> Mapping[str, object]: ...
+
     def metrics_text(self) -> str: ...
 
 
@@ -67,7 +69,7 @@ def _probes(vitals: Vitals) -> list[Route]:
             status = "ok"
         else:
             status = "degraded"
-        body: dict[str, Any] = {"status": status, "dependencies": {}}
+        body: dict[str, Any] = {"status": status, **vitals.detail(), "dependencies": {}}
         for name, dependency in dependencies.items():
             body["dependencies"][name] = {"state": dependency.state, **dependency.detail}
         return json_response(body, 200 if ready else 503)

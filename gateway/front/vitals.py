@@ -11,8 +11,10 @@ from gateway._native import verify
 from gateway._native.token import TokenValidator
 from gateway._native.upstream import UpstreamPool
 from gateway.front.endpoints import Dependency
+from gateway.front.resilience_vitals import health_dependencies, resilience_detail
 from gateway.observability.exposition import exposition
 from gateway.observability.metrics import Counter, Metrics
+from gateway.resilience import Resilience
 from gateway.tokens.control import ControlState
 from gateway.tokens.jwks import IssuerState
 
@@ -152,15 +154,22 @@ class WorkerVitals:
         metrics: Metrics,
         control: Callable[[], ControlState],
         relations: Callable[[], RelationFollower | None],
+        resilience: Resilience,
     ) -> None:
         self._metrics = metrics
         self._control = control
         self._relations = relations
+        self._resilience = resilience
         self.draining = False
 
     def dependencies(self) -> Mapping[str, Dependency]:
         follower = self._relations()
-        return dependencies_of(self._control(), None if follower is None else follower.state())
+        known = dependencies_of(self._control(), None if follower is None else follower.state())
+        return {**known, **health_dependencies(self._resilience.state())}
+
+    def detail(self) -> Mapping[str, object]:
+        """Give what `/readyz` shows besides dependencies."""
+        return resilience_detail(self._resilience.state())
 
     def metrics_text(self) -> str:
         """Write all workers' metrics, with this worker's figures as of now."""

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Literal
 
+from gateway.config import PoolsConfig
+
 # ORDER HISTOGRAM: `_native/metrics.pxd` holds the same layout; a test compares them.
 HISTOGRAM_BUCKETS = 98
 HISTOGRAM_SLOTS = HISTOGRAM_BUCKETS + 1  # the buckets, then the sum in ns
@@ -48,6 +50,12 @@ LIMITS = (
     "upstream_head_bytes",
     "log_buffer",
 )
+POOLS = PoolsConfig.__struct_fields__
+SHARES = (*POOLS, "background")  # of permits
+RESOURCES = ("external_calls", "db_connections", "redis_connections")
+BREAKERS = ("database", "cache", "external_idp", "attribute_source")
+BREAKER_STATES = ("closed", "half_open", "open")
+DEPENDENCIES = ("database", "cache", "external_idp", "policy_engine")
 LOGS = ("access", "audit")
 OUTCOMES = ("ok", "error")
 
@@ -155,6 +163,7 @@ def catalogue(doors: Sequence[str], reasons: Sequence[str]) -> tuple[Metric, ...
         Metric("relations_expired_total", "Relations that workers dropped because they had expired.", "counter"),
         Metric("relations_damaged_total", "Relations in the store that cannot be read.", "counter"),
         Metric("relations_ignored_total", "Changes of relations that the schema has no place for.", "counter"),
+        *_resilience(),
         Metric("upstream_requests_total", "Requests sent upstream.", "counter"),
         Metric(
             "upstream_faults_total",
@@ -174,6 +183,66 @@ def catalogue(doors: Sequence[str], reasons: Sequence[str]) -> tuple[Metric, ...
         Metric("config_reloads_total", "Reloads of the configuration.", "counter", ("outcome",), _each(OUTCOMES)),
         Metric("worker_starts_total", "Starts of a worker process.", "counter"),
         Metric("worker_start_timestamp_seconds", "When a worker started.", "gauge", aggregation="worker"),
+    )
+
+
+def _resilience() -> tuple[Metric, ...]:
+    """List what tells of pools, permits, breakers, retries, health and degradation."""
+    pool, share = ("pool",), ("resource", "pool")
+    permits = _each(RESOURCES, SHARES)
+    return (
+        Metric("pool_running", "Work that runs in a pool.", "gauge", pool, _each(POOLS)),
+        Metric("pool_waiting", "Work that waits for its turn in a pool.", "gauge", pool, _each(POOLS)),
+        Metric("pool_size", "Work that a pool may have, running and waiting.", "gauge", pool, _each(POOLS)),
+        Metric("pool_entered_total", "Work that a pool let in.", "counter", pool, _each(POOLS)),
+        Metric(
+            "pool_refused_total",
+            "Work that was refused: the pool was full, its turn did not come in time, or a queue stood.",
+            "counter",
+            ("pool", "reason"),
+            _each(POOLS, ("full", "waited", "shed")),
+        ),
+        Metric("permits", "Permits of a pool's share of a resource.", "gauge", share, permits),
+        Metric("permits_in_use", "Permits that are taken.", "gauge", share, permits),
+        Metric("permits_waiting", "Work that waits for a permit.", "gauge", share, permits),
+        Metric("permits_refused_total", "Work that got no permit in time.", "counter", share, permits),
+        Metric(
+            "breakers",
+            "Breakers of a dependency that are in this state.",
+            "gauge",
+            ("dependency", "state"),
+            _each(BREAKERS, BREAKER_STATES),
+        ),
+        Metric(
+            "breaker_transitions_total",
+            "Changes of a breaker to this state.",
+            "counter",
+            ("dependency", "state"),
+            _each(BREAKERS, BREAKER_STATES),
+        ),
+        Metric(
+            "breaker_refused_total",
+            "Calls that were not made because a breaker was open.",
+            "counter",
+            ("dependency",),
+            _each(BREAKERS),
+        ),
+        Metric(
+            "retries_total",
+            "Calls that were repeated, and that were not for want of budget.",
+            "counter",
+            ("dependency", "outcome"),
+            _each(BREAKERS, ("spent", "denied")),
+        ),
+        Metric("dependency_down", "Workers that see a dependency down.", "gauge", ("dependency",), _each(DEPENDENCIES)),
+        Metric("dependency_slow", "Workers that see a dependency slow.", "gauge", ("dependency",), _each(DEPENDENCIES)),
+        Metric(
+            "degradation_level",
+            "0 normal, 1 essential, 2 cached, 3 emergency: of the worker that is worst off.",
+            "gauge",
+            aggregation="max",
+        ),
+        Metric("abandoned_calls", "Calls that were given up and have not ended.", "gauge"),
     )
 
 

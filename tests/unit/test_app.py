@@ -19,7 +19,9 @@ from gateway.config import (
     IssuerConfig,
     LogConfig,
     PolicyConfig,
+    PoolsConfig,
     RelationsConfig,
+    ResilienceConfig,
     RouteConfig,
     ServerConfig,
     StoreConfig,
@@ -137,6 +139,15 @@ async def test_draining_is_told_to_every_part(tmp_path: Path) -> None:
         assert all(pool.draining for pool in app._upstreams.pools())
         await app.reload(config_for(tmp_path, routes=(upstream, RouteConfig(path="/x"))))
         assert app.asgi.draining
+
+
+async def test_pools_follow_a_reload_and_are_shown(tmp_path: Path) -> None:
+    async with running(tmp_path, config_for(tmp_path)) as app:
+        assert 'portcullis_pool_size{pool="scim_provisioning"} 30\n' in app._vitals.metrics_text()
+        small = ResilienceConfig(pools=PoolsConfig(scim_provisioning=7))
+        await app.reload(config_for(tmp_path, resilience=small))
+        assert 'portcullis_pool_size{pool="scim_provisioning"} 7\n' in app._vitals.metrics_text()
+        assert app._vitals.detail()["degradation"] == {"level": 0, "reasons": []}
 
 
 async def test_relations_that_come_with_a_reload_are_followed_from_then_on(tmp_path: Path) -> None:
