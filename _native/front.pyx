@@ -707,7 +707,7 @@ cdef class Verdict:
     cdef readonly Route route
     cdef readonly Identity identity
     cdef readonly dict parameters
-    cdef readonly tuple away          # (principal, action, resource, context) of an ASK for entities, or None
+    cdef readonly tuple away          # the question of an ASK for entities (see RoutePolicy.describe), or None
 
     @property
     def target(self):

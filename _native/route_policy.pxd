@@ -131,7 +131,7 @@ cdef class RoutePolicy:
     cdef int bind(self, EntityStore store) except -1
     cdef PolicyOutcome decide(self, Decider decider, Known known, const Asked* asked) except *
     cdef tuple describe(self, Decider decider, Known known, const Asked* asked)
-    """Give the request that `decide` decides: (principal, action, resource, context), as `Decider.authorize` takes it."""
+    """Give the question that `decide` answers: (principal, action, resource, context, overlays), as `prepare` takes it."""
     cdef Decided record(self, Decider decider, Known known, const Asked* asked, PolicyOutcome outcome)
     """Say what was asked and which policies decided, after `decide` and before anything else runs."""
     cdef int give(

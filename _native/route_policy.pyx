@@ -344,6 +344,7 @@ cdef class RoutePolicy:
                 decider.store._uid(request.action.node),
                 decider.store._uid(request.resource.node),
                 decider.store.python_value(&request.run.variables[3], &known.like.arena),
+                None if known.like.overlays is None else dict(known.like.overlays),
             )
         finally:
             decider.close_request(&request, scratch, False)

@@ -40,6 +40,7 @@ from gateway.front.routing import (
 )
 from gateway.front.socket_relay import SocketRelay
 from gateway.front.sockets import SocketDoor
+from gateway.front.source_vitals import SourceFigures
 from gateway.front.trust import TrustedProxies
 from gateway.front.upstreams import PoolPlan, Upstreams
 from gateway.front.vitals import Figures, WorkerVitals
@@ -52,6 +53,7 @@ from gateway.types import Clock, Secret, SystemClock, WorkerContext
 
 if TYPE_CHECKING:
     from gateway.front.policies import Policies, PoliciesRead, PolicyPlan
+    from gateway.policy.attributes import AttributePrefetcher
     from gateway.policy.relation_follower import RelationFollower
 
 _log = logging.getLogger("portcullis.app")
@@ -132,7 +134,9 @@ class App:
         self._block = self._metrics.block
         self._upstreams = Upstreams()
         self._resilience = Resilience(config.resilience, clock=clock)
-        self._vitals = WorkerVitals(self._metrics, self._control_state, self._relations, self._resilience)
+        self._vitals = WorkerVitals(
+            self._metrics, self._control_state, self._relations, self._resilience, self._prefetcher
+        )
         self._logs = Logs(config.log, worker.run_dir, self._metrics)
         self._learner = ControlLearner(lambda: self._now.control, self._metrics, clock)
         self._turn = asyncio.Lock()  # held by the reload that is read and planned
@@ -152,6 +156,7 @@ class App:
         )
         self._metrics.add_sampler(figures)
         self._metrics.add_sampler(ResilienceFigures(self._metrics, self._resilience))
+        self._metrics.add_sampler(SourceFigures(self._metrics, self._prefetcher))
         if config.server.inline:
             install_inline(self.asgi)
 
@@ -196,7 +201,8 @@ class App:
             if introspects:
                 secrets = _secrets_of(config.introspection)
                 introspection = Introspection(judge, secrets, body_timeout_s=config.server.body_timeout_s)
-        door = self._new_door(config, engine, introspection, more)
+        fetcher = None if self._policies is None or policies is None else self._policies.fetcher(policies)
+        door = self._new_door(config, engine, introspection, more, Asking(self._learner, fetcher))
         return _Generation(config, validator, control, door, pools, policies)
 
     def _own_policies(self) -> Policies:
@@ -226,9 +232,8 @@ class App:
                 self._spawn(self._policies.start())  # of no effect but where these are the first policies
 
     def _new_door(
-        self, config: Config, engine: Engine, introspection: Introspection | None, more: list[Route]
+        self, config: Config, engine: Engine, introspection: Introspection | None, more: list[Route], asking: Asking
     ) -> FrontDoor:
-        asking = Asking(self._learner)
         names = identity_header_names(config)
         drop = frozenset(names) | {DECISION_HEADER}
         blank = tuple((name, b"") for name in names)
@@ -270,6 +275,10 @@ class App:
 
     def _relations(self) -> RelationFollower | None:
         return None if self._policies is None else self._policies.relations
+
+    def _prefetcher(self) -> AttributePrefetcher | None:
+        sources = None if self._policies is None else self._policies.sources
+        return None if sources is None else sources.prefetcher
 
     def _control_state(self) -> ControlState:
         return self._now.control.state()

@@ -122,8 +122,8 @@ class Verdict:
     route: Route | None
     identity: Identity | None
     parameters: dict[str, str]
-    away: tuple[EntityUid, EntityUid, EntityUid, dict[str, Any]] | None
-    """Of an ASK for entities that must be fetched: principal, action, resource, context of the question; else None."""
+    away: tuple[EntityUid, EntityUid, EntityUid, dict[str, Any], dict[EntityUid, Any] | None] | None
+    """Of an ASK for entities that must be fetched: principal, action, resource, context and overlays; else None."""
 
     @property
     def target(self) -> bytes:

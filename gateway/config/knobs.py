@@ -278,10 +278,10 @@ class ExternalCallsConfig(Chapter, frozen=True):
     total: Count = 30  # the shares add up to this at most
     user_auth: CountOrOff = 0  # of the total
     admin_auth: CountOrOff = 0  # of the total
-    token_validation: CountOrOff = 0  # of the total
+    token_validation: CountOrOff = 10  # of the total: opaque tokens, asked about at their issuer
     scim_provisioning: CountOrOff = 0  # of the total
-    external_idp: CountOrOff = 20  # of the total
-    background: Count = 10  # of the total: key sets, metadata, back-channel logout
+    external_idp: CountOrOff = 15  # of the total: log-ins, and key sets
+    background: Count = 5  # of the total: back-channel logout, webhooks
 
 
 class BreakerConfig(Chapter, frozen=True):

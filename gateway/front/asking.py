@@ -26,11 +26,17 @@ class Fetcher(Protocol):
     """What can be asked when a decision rests on entities that are kept elsewhere."""
 
     async def fetch(
-        self, principal: EntityUid, action: EntityUid, resource: EntityUid, context: dict[str, Any]
+        self,
+        principal: EntityUid,
+        action: EntityUid,
+        resource: EntityUid,
+        context: dict[str, Any],
+        overlays: dict[EntityUid, Any] | None,
     ) -> str | None:
         """Fetch what deciding the question needs; give None for "judge again", or the reason to refuse.
 
-        Never raises; ends within its own budget of time.
+        `overlays`: what the token's claims define, as `Decider.prepare` takes it. Never raises; ends within its own
+        budget of time.
         """
 
 

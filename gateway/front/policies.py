@@ -20,6 +20,7 @@ from gateway.front.authzen.endpoints import Caller, DecisionApi, Limits
 from gateway.front.authzen.mapping import Names
 from gateway.front.authzen.paging import PageTokens, page_key
 from gateway.front.authzen.search import Searcher, SearchLimits
+from gateway.front.entity_sources import DoorFetcher, EntitySources, OpenedSources, Wanted
 from gateway.front.principals import PrincipalClaims
 from gateway.front.relations import Following, Relations
 from gateway.front.route_policy import compile_route_policy
@@ -56,6 +57,7 @@ class PolicyPlan:
     config: PolicyConfig
     principals: PrincipalClaims
     following: Following | None  # of the relations among the entities; None: there are none
+    sources: OpenedSources | None  # of entities that are kept elsewhere; None: there are none
 
     def route_policy(self, route: RouteConfig, index: int) -> RoutePolicy | None:
         """Compile what a route asks of the policies. Raises ConfigError."""
@@ -76,6 +78,7 @@ class Policies:
         self._relations = Relations(
             base_dir=Path.cwd(), run_dir=run_dir, clock=clock, publish=self._publish, on_trust=self._look_at_trust
         )
+        self._sources = EntitySources(base_dir=Path.cwd(), run_dir=run_dir, clock=clock)
         self._looked_s = clock.monotonic_s() - REFRESH_S
 
     def read(self, config: PolicyConfig) -> PoliciesRead:
@@ -86,7 +89,7 @@ class Policies:
         sources = sources_of(config)
         now = self._now
         with self._lock:
-            kept = now is not None and now.repository.sources == sources and now.config.relations == config.relations
+            kept = now is not None and now.repository.sources == sources and _keep_alike(now.config, config)
             repository = now.repository if kept and now is not None else self._repository(sources)
             try:
                 loaded = repository.load()
@@ -103,12 +106,14 @@ class Policies:
         principals = PrincipalClaims(config, loaded.engine.schema)
         _refuse_made_by_relations(config, loaded)
         following = self._following(loaded, config)
+        opened = self._opened(loaded, config)
         if now is None:
             follower = None if following is None else following.follower
-            handle = PolicyHandle(loaded.engine, loaded.digest, stamp=loaded.stamp, relations=follower)
+            sourced = opened is not None
+            handle = PolicyHandle(loaded.engine, loaded.digest, stamp=loaded.stamp, relations=follower, sourced=sourced)
         else:
             handle = now.handle
-        return PolicyPlan(found.repository, handle, loaded, config, principals, following)
+        return PolicyPlan(found.repository, handle, loaded, config, principals, following, opened)
 
     def _repository(self, sources: Sources) -> PolicyRepository:
         """Give what loads policies; what it compiles is kept for workers that start later."""
@@ -124,6 +129,19 @@ class Policies:
             return self._relations.of(config.relations, entities.graph)
         except ValueError as error:
             raise ConfigError([ConfigFault("config", None, _RELATIONS_KEY, str(error))]) from error
+
+    def _opened(self, loaded: Loaded, config: PolicyConfig) -> OpenedSources | None:
+        """Give the sources of a config, of which the entities' store knows then. Raises ConfigError."""
+        try:
+            opened = self._sources.of(config)
+        except ValueError as error:
+            raise ConfigError([ConfigFault("config", None, "policy.sources", str(error))]) from error
+        if opened is not None:
+            try:
+                opened.prefetcher.adopt(loaded.engine)
+            except PolicyFault as error:
+                raise ConfigError([as_config_fault(fault) for fault in error.faults]) from error
+        return opened
 
     def commit(self, plan: PolicyPlan | None) -> None:
         """Put a plan in force; None: the config has no policies any more, and nothing asks them.
@@ -143,25 +161,36 @@ class Policies:
         plan = self._now
         assert plan is not None
         handle, loaded, following = plan.handle, plan.loaded, plan.following
+        self._sources.take(plan.sources)
         if handle.now.engine is not loaded.engine:
             follower = None if following is None else following.follower
-            handle.publish(loaded.engine, loaded.digest, stamp=loaded.stamp, relations=follower)
+            sourced = plan.sources is not None
+            handle.publish(loaded.engine, loaded.digest, stamp=loaded.stamp, relations=follower, sourced=sourced)
             _log.info("policies are in force: revision %d, %d policies", handle.revision, len(loaded.engine))
 
     # --- relations
 
     async def start(self) -> None:
-        """Begin to follow relations, where there are any; waits for their first reading, and not for ever."""
-        await self._relations.start()
+        """Begin to follow relations and sources, where there are any; waits for the first look, and not for ever."""
+        await asyncio.gather(self._relations.start(), self._sources.start())
 
     async def stop(self) -> None:
         """End the following."""
-        await self._relations.stop()
+        await asyncio.gather(self._relations.stop(), self._sources.stop())
 
     @property
     def relations(self) -> RelationFollower | None:
         """What keeps the relations that are in force; None: there are none."""
         return self._relations.follower
+
+    @property
+    def sources(self) -> OpenedSources | None:
+        """The sources in force; None: no entity is kept elsewhere."""
+        return self._sources.now
+
+    def fetcher(self, plan: PolicyPlan) -> DoorFetcher:
+        """Give what the doors ask for entities that are not here."""
+        return DoorFetcher(lambda: plan.handle.now.engine, lambda: self._sources.now)
 
     def _look_at_trust(self) -> None:
         if self._now is not None:
@@ -189,6 +218,7 @@ class Policies:
             open_trust=authzen.open_trust_properties if authzen.open_on_loopback else None,
             base_url=authzen.base_url,
             refresh=self.refresh if plan.config.watch_s else None,
+            fetch=None if plan.sources is None else self._sources.fetch,
         ).routes()
 
     # --- watching
@@ -216,7 +246,8 @@ class Policies:
             if self._replan is not None and loaded.engine.schema is not plan.loaded.engine.schema:
                 self._replan(PoliciesRead(plan.repository, loaded))
             else:
-                self.commit(replace(plan, loaded=loaded, following=self._following(loaded, plan.config)))
+                following, opened = self._following(loaded, plan.config), self._opened(loaded, plan.config)
+                self.commit(replace(plan, loaded=loaded, following=following, sources=opened))
         except (PolicyFault, ConfigError) as error:
             self._refused = loaded
             _log.error("policies were not reloaded, the former ones stay: %s", error)
@@ -230,6 +261,11 @@ class Policies:
     def _locked(self, load: Callable[[], Loaded | None]) -> Loaded | None:
         with self._lock:
             return load()
+
+
+def _keep_alike(one: PolicyConfig, other: PolicyConfig) -> bool:
+    """Tell whether two configs keep entities in the same places, so that one store serves both."""
+    return one.relations == other.relations and Wanted.of(one) == Wanted.of(other)
 
 
 def check_fit(config: Config, loaded: Loaded) -> None:

@@ -32,6 +32,16 @@ Aggregation = Literal[
 ]
 
 ASK_KINDS = ("kid_unknown", "opaque", "keys_unavailable")
+ATTRIBUTE_FAILURES = (
+    "unavailable",
+    "too_slow",
+    "untrusted",
+    "invalid",
+    "no_source",
+    "too_many",
+    "too_deep",
+    "internal",
+)
 UPSTREAM_FAULTS = ("unreachable", "protocol", "timeout", "busy", "client_gone")
 KEY_STATES = ("starting", "ok", "stale", "unavailable")
 REVOCATION_KINDS = ("jti", "sub", "sid")
@@ -163,6 +173,7 @@ def catalogue(doors: Sequence[str], reasons: Sequence[str]) -> tuple[Metric, ...
         Metric("relations_expired_total", "Relations that workers dropped because they had expired.", "counter"),
         Metric("relations_damaged_total", "Relations in the store that cannot be read.", "counter"),
         Metric("relations_ignored_total", "Changes of relations that the schema has no place for.", "counter"),
+        *_attributes(),
         *_resilience(),
         Metric("upstream_requests_total", "Requests sent upstream.", "counter"),
         Metric(
@@ -183,6 +194,43 @@ def catalogue(doors: Sequence[str], reasons: Sequence[str]) -> tuple[Metric, ...
         Metric("config_reloads_total", "Reloads of the configuration.", "counter", ("outcome",), _each(OUTCOMES)),
         Metric("worker_starts_total", "Starts of a worker process.", "counter"),
         Metric("worker_start_timestamp_seconds", "When a worker started.", "gauge", aggregation="worker"),
+    )
+
+
+def _attributes() -> tuple[Metric, ...]:
+    """List what tells of entities that are kept in sources."""
+    return (
+        Metric(
+            "attribute_sources_up",
+            "1 where every worker follows all sources of entities that have a log, or has none.",
+            "gauge",
+            aggregation="min",
+        ),
+        Metric("attributes_resident", "Entities of sources that workers have at hand.", "gauge"),
+        Metric("attribute_waits_total", "Decisions that waited for a source of entities.", "counter"),
+        Metric("attribute_reads_total", "Questions to sources of entities.", "counter"),
+        Metric("attribute_bytes_total", "What sources of entities answered, in bytes.", "counter"),
+        Metric(
+            "attributes_fetched_total",
+            "Entities that sources were asked for, by whether they knew them.",
+            "counter",
+            ("known",),
+            _each(("true", "false")),
+        ),
+        Metric(
+            "attributes_dropped_total",
+            "Entities of sources that workers let go, and why.",
+            "counter",
+            ("why",),
+            _each(("changed", "expired", "evicted")),
+        ),
+        Metric(
+            "attribute_failures_total",
+            "Decisions that were denied because entities could not be had, and why.",
+            "counter",
+            ("reason",),
+            _each(ATTRIBUTE_FAILURES),
+        ),
     )
 
 

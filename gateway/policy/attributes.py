@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from gateway._native.uid import EntityUid
 from gateway._native.vm import Answer
 from gateway.errors import GatewayError, StoreUnavailable
-from gateway.policy.attribute_follower import AttributeFollower, AttributeState
+from gateway.policy.attribute_follower import LEASE_S, AttributeFollower, AttributeState
 from gateway.policy.entities import Entity
 from gateway.policy.faults import EntityError
 from gateway.policy.plans import EnginePlans, Overlays, Question
@@ -83,11 +83,12 @@ UNAVAILABLE_ANSWER: Final = Answer(False, frozenset(), frozenset(), (UNAVAILABLE
 
 @dataclass(frozen=True, slots=True)
 class SourcedTypes:
-    """Entity types that are kept in a source. `ttl_s` counts only where the source has no log."""
+    """Entity types that are kept in a source. `lease_s` is of its log; `ttl_s` counts only where it has none."""
 
     source: AttributeSource
     types: frozenset[str]
     ttl_s: float = TTL_S
+    lease_s: float = LEASE_S
 
 
 class Judgement(NamedTuple):
@@ -134,6 +135,7 @@ class _Origin:
                 on_change=lambda uids: prefetcher._changed(self, uids),
                 on_lost=lambda: prefetcher._distrusted(self),
                 on_trust=lambda: None if self.trusted else prefetcher._distrusted(self),
+                lease_s=sourced.lease_s,
             )
 
     @property
@@ -257,27 +259,43 @@ class AttributePrefetcher:
 
     async def judge(self, engine: Engine, question: Question) -> Judgement:
         """Decide a question, as `authorize`, and say what the answer rests on."""
-        residency = self._residency_of(engine)
         self.sweep()
+        residency = self._residency_of(engine)
+        now = self._decided_now(engine, residency, question)
+        if NOT_RESIDENT not in now.answer.faults:
+            return now
+        self._counts["with_io"] += 1
+        revision, missing = now.revision, now.answer.missing
+        until_s = self._clock.monotonic_s() + self._budget_s
+        try:
+            for _ in range(ROUNDS_MAX):
+                await self._round(engine, residency, question, missing, until_s)
+                revision = engine.store.revision
+                answer = question.answered_by(engine)
+                if NOT_RESIDENT not in answer.faults:
+                    return Judgement(answer, revision, with_io=True)
+                missing = answer.missing
+            raise AttributeUnavailable("", "too_deep")
+        except AttributeUnavailable as failure:
+            self._failures[failure.source, failure.reason] += 1
+            return Judgement(UNAVAILABLE_ANSWER, revision, with_io=True, failure=failure)
+
+    def judge_now(self, engine: Engine, question: Question) -> Judgement | None:
+        """Decide with what is here; None where something must be fetched. What is over must have been swept."""
+        made = self._decided_now(engine, self._residency_of(engine), question)
+        return None if NOT_RESIDENT in made.answer.faults else made
+
+    def _decided_now(self, engine: Engine, residency: Residency, question: Question) -> Judgement:
         revision = engine.store.revision
         answer = question.answered_by(engine)
         if NOT_RESIDENT not in answer.faults:
             self._counts["without_io"] += 1
             residency.touch((question.principal, question.resource))
-            return Judgement(answer, revision)
-        self._counts["with_io"] += 1
-        until_s = self._clock.monotonic_s() + self._budget_s
-        try:
-            for _ in range(ROUNDS_MAX):
-                await self._round(engine, residency, question, answer.missing, until_s)
-                revision = engine.store.revision
-                answer = question.answered_by(engine)
-                if NOT_RESIDENT not in answer.faults:
-                    return Judgement(answer, revision, with_io=True)
-            raise AttributeUnavailable("", "too_deep")
-        except AttributeUnavailable as failure:
-            self._failures[failure.source, failure.reason] += 1
-            return Judgement(UNAVAILABLE_ANSWER, revision, with_io=True, failure=failure)
+        return Judgement(answer, revision)
+
+    def touch(self, engine: Engine, uids: Iterable[EntityUid]) -> None:
+        """Note that entities are in use, by a decision that was not made here."""
+        self._residency_of(engine).touch(uids)
 
     async def prefetch(self, engine: Engine, question: Question) -> None:
         """Make resident what deciding the question can touch, as far as that is known beforehand.
@@ -292,9 +310,26 @@ class AttributePrefetcher:
                 return
         raise AttributeUnavailable("", "too_deep")
 
-    def until_s(self, engine: Engine, uids: Iterable[EntityUid]) -> float | None:
-        """Give when, on the monotonic clock, the first of `uids` is believed no more; None: none has an end."""
-        return self._residency_of(engine).until_s(uids)
+    async def fetch(self, engine: Engine, uids: Collection[EntityUid]) -> None:
+        """Make `uids` resident: what a plan does not foresee, and only a decision met.
+
+        Raises AttributeUnavailable where they cannot be had in time.
+        """
+        residency = self._residency_of(engine)
+        await self._fetch(residency, uids, self._clock.monotonic_s() + self._budget_s)
+        residency.touch(uids)
+
+    def end_s(self, engine: Engine, uids: Iterable[EntityUid] | None) -> float | None:
+        """Give when, on the monotonic clock, the first of `uids` is believed no more; None: none has an end.
+
+        Without uids: the first of anything that is here.
+        """
+        return self._residency_of(engine).end_s(uids)
+
+    @property
+    def trusted(self) -> bool:
+        """Whether every source that has a log is followed now."""
+        return all(origin.trusted for origin in self._origins)
 
     def revisions(self) -> dict[str, Revision]:
         """Give, by source with a log, up to where its changes are in force here."""

@@ -25,15 +25,16 @@ class PolicySnapshot:
     digest: str
     offset: int
     relations: RelationFollower | None = None  # what keeps the relations among the engine's entities
+    sourced: bool = False  # whether entities are fetched while deciding
 
     @property
     def revision(self) -> int:
         """How new policies and entities are: grows with each change of either, and never falls in one process.
 
-        Where there are relations, only policies and files of entities count: each process makes changes of relations in
-        steps of its own, and the revision that all share is that of the relations' store.
+        Where there are relations or sources, only policies and files of entities count: each process makes changes of
+        relations in steps of its own and fetches entities of its own, and the revision that all share is the stores'.
         """
-        return self.offset + (self.engine.store.revision if self.relations is None else 0)
+        return self.offset + _counted(self.engine, self.relations, self.sourced)
 
     @property
     def shown_revision(self) -> int | str:
@@ -54,10 +55,16 @@ class PolicyHandle:
     __slots__ = ("_now", "cell")
 
     def __init__(
-        self, engine: Engine, digest: str, *, stamp: int = 1, relations: RelationFollower | None = None
+        self,
+        engine: Engine,
+        digest: str,
+        *,
+        stamp: int = 1,
+        relations: RelationFollower | None = None,
+        sourced: bool = False,
     ) -> None:
         """Begin at the revision `stamp`: of files, the newest change in ms, so that a restart does not fall behind."""
-        self._now = _snapshot(engine, digest, max(1, stamp), relations)
+        self._now = _snapshot(engine, digest, max(1, stamp), relations, sourced)
         self.cell = DeciderCell()  # what the compiled doors read
         self.look()
 
@@ -70,10 +77,16 @@ class PolicyHandle:
         return self._now.revision
 
     def publish(
-        self, engine: Engine, digest: str, *, stamp: int = 0, relations: RelationFollower | None = None
+        self,
+        engine: Engine,
+        digest: str,
+        *,
+        stamp: int = 0,
+        relations: RelationFollower | None = None,
+        sourced: bool = False,
     ) -> PolicySnapshot:
         """Put another engine in force; its revision is above the former one's."""
-        self._now = _snapshot(engine, digest, max(self._now.revision + 1, stamp), relations)
+        self._now = _snapshot(engine, digest, max(self._now.revision + 1, stamp), relations, sourced)
         self.look()
         return self._now
 
@@ -91,6 +104,11 @@ class PolicyHandle:
         return True
 
 
-def _snapshot(engine: Engine, digest: str, revision: int, relations: RelationFollower | None) -> PolicySnapshot:
-    offset = revision - (engine.store.revision if relations is None else 0)
-    return PolicySnapshot(engine, digest, offset, relations)
+def _snapshot(
+    engine: Engine, digest: str, revision: int, relations: RelationFollower | None, sourced: bool
+) -> PolicySnapshot:
+    return PolicySnapshot(engine, digest, revision - _counted(engine, relations, sourced), relations, sourced)
+
+
+def _counted(engine: Engine, relations: RelationFollower | None, sourced: bool) -> int:
+    return engine.store.revision if relations is None and not sourced else 0

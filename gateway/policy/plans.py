@@ -8,7 +8,7 @@ first, and only then is it known who the manager is. So whoever fetches does it 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 PLANS_MAX: Final = 4096  # kept of one engine: types and actions come with requests, and those may be anything
 NAMED_MAX: Final = 64  # containers that a principal is asked to be in; with more it stands for itself in keys
 
-Overlays = Mapping[EntityUid, tuple[Mapping[str, Any], Iterable[EntityUid]]]
+Overlays = Mapping[EntityUid, tuple[Mapping[str, Any], Collection[EntityUid]]]
 """Entities that a request defines itself: attributes and parents by uid, as `Decider.prepare` takes them."""
 
 
@@ -126,10 +126,23 @@ class Plan:
 
     @cached_property
     def presences(self) -> tuple[str, ...]:
-        """Attributes of the context of which only `has` is asked, ascending."""
+        """Attributes of the context of which only `has` is asked, ascending; not those where another path begins."""
         told = {path[1] for path in (*self.windows, *self.context_paths) if len(path) > 1}
         asked = {path[1] for path in self.reads.attributes if path[0] == "context" and len(path) == 2}
         return () if ("context",) in self.context_paths else tuple(sorted(map(str, asked - told)))
+
+    @cached_property
+    def shape(self) -> bytes:
+        """What a key of this plan's decisions is made of: equal ones have the same parts, and decide equally."""
+        made = hashlib.blake2b(self.digest, digest_size=32)
+        for paths in (self.context_paths, self.windows, tuple((name,) for name in self.presences)):
+            made.update(len(paths).to_bytes(4, "little"))
+            for path in paths:
+                made.update(len(path).to_bytes(4, "little"))
+                for name in path:
+                    text = str(name).encode()
+                    made.update(len(text).to_bytes(4, "little") + text)
+        return made.digest()
 
     @cached_property
     def is_direct(self) -> bool:

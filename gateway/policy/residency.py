@@ -119,10 +119,10 @@ class Residency:
         """Give those of `uids` that are here of a source."""
         return [uid for uid in uids if (held := self._held.get(uid)) is not None and held.origin == origin]
 
-    def until_s(self, uids: Iterable[EntityUid]) -> float | None:
-        """Give when the first of `uids` is over, on the monotonic clock; None: none has an end."""
-        ends = [held.until_s for uid in uids if (held := self._held.get(uid)) is not None and held.until_s is not None]
-        return min(ends, default=None)
+    def end_s(self, uids: Iterable[EntityUid] | None) -> float | None:
+        """Give when the first of `uids`, or of all, is over, on the monotonic clock; None: none has an end."""
+        held = self._held.values() if uids is None else map(self._held.get, uids)
+        return min((each.until_s for each in held if each is not None and each.until_s is not None), default=None)
 
     # --- changing
 

@@ -16,7 +16,8 @@ import pytest
 
 from gateway.stores import Revision, open_relation_store
 from gateway.stores.relations import Relation
-from tests.real.gateway import Gateway, bearer, gateway, issuer_toml, mint
+from tests.real.asker import Asker
+from tests.real.gateway import Gateway, gateway, issuer_toml
 from tests.real.http import Connection
 from tests.real.process import wait_until
 from tests.real.redis import RealRedis
@@ -97,25 +98,6 @@ def write(folder: Path, *adds: str, removes: tuple[str, ...] = ()) -> Revision:
             await store.close()
 
     return asyncio.run(run())
-
-
-class Asker:
-    """Asks forward-auth on one connection, and so one worker."""
-
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        self.token = bearer(mint(sub="alice"))
-
-    def status(self, path: str = "/docs/1") -> int:
-        told = [("X-Forwarded-Method", "GET"), ("X-Forwarded-Uri", path), ("X-Forwarded-Host", "app.test")]
-        return self.connection.request("GET", "/auth/forward", [*told, self.token]).status
-
-    def until(self, status: int) -> float:
-        """Ask until the answer is this one; give the time at which it was."""
-        given_up_s = time.monotonic() + 10.0
-        while self.status() != status:
-            assert time.monotonic() < given_up_s, f"never {status}"
-        return time.monotonic()
 
 
 @pytest.mark.parametrize("inline", [True, False])

@@ -248,7 +248,7 @@ def test_an_entity_that_is_kept_elsewhere_is_asked_for_and_never_a_pass() -> Non
     scope = door.scope("GET", "/orders/1", [bearer(mint(sub="alice")), ("x-tenant", "acme")])
     asked = door.door.judge_scope(scope)
     assert (asked.kind, asked.reason) == ("ask", "attributes_unavailable")
-    assert asked.away == (ALICE, EntityUid("Action", "read"), EntityUid("Order", "1"), {"tenant": "acme"})
+    assert asked.away == (ALICE, EntityUid("Action", "read"), EntityUid("Order", "1"), {"tenant": "acme"}, None)
     final = door.door.judge_scope(scope, final=True)
     assert (final.kind, final.reason, final.away) == ("deny", "attributes_unavailable", None)
 

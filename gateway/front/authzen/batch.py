@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from gateway.front.authzen.evaluation import Decision, decide, failed
-from gateway.front.authzen.mapping import Names, Trust
-from gateway.front.authzen.messages import BadRequest, Batch, Semantic
+from gateway.front.authzen.evaluation import Decision, failed
+from gateway.front.authzen.messages import BadRequest, Batch, Question, Semantic
 from gateway.policy.handle import PolicySnapshot
 
+Decide = Callable[[Question, str], Awaitable[Decision]]
+"""Answers one question; the text is where it stands in the request, for messages. Raises BadRequest."""
 
-def decide_batch(snapshot: PolicySnapshot, names: Names, batch: Batch, trust: Trust) -> dict[str, Any]:
+
+async def decide_batch(snapshot: PolicySnapshot, batch: Batch, decide: Decide) -> dict[str, Any]:
     """Answer a batch; a question that cannot be asked is a denial, also for where the semantics ends it."""
     answers: list[dict[str, Any]] = []
     for index, item in enumerate(batch.items):
-        decision = _decide_item(snapshot, names, item, trust, f"/evaluations/{index}")
+        decision = await _decide_item(snapshot, item, decide, f"/evaluations/{index}")
         answers.append(decision.to_json())
         if ends(batch.semantic, decision.allowed):
             break
@@ -26,10 +29,10 @@ def ends(semantic: Semantic, allowed: bool) -> bool:
     return semantic == ("permit_on_first_permit" if allowed else "deny_on_first_deny")
 
 
-def _decide_item(snapshot: PolicySnapshot, names: Names, item: Any, trust: Trust, pointer: str) -> Decision:
+async def _decide_item(snapshot: PolicySnapshot, item: Any, decide: Decide, pointer: str) -> Decision:
     if isinstance(item, BadRequest):
         return failed(snapshot, item)
     try:
-        return decide(snapshot, names, item, trust, pointer=pointer)
+        return await decide(item, pointer)
     except BadRequest as error:
         return failed(snapshot, error)

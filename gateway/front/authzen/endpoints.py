@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from starlette.routing import Route
 
 from gateway.errors import StoreUnavailable
 from gateway.front.authzen.batch import decide_batch
-from gateway.front.authzen.evaluation import decide
+from gateway.front.authzen.evaluation import Decision, Lacking, decide, unavailable
 from gateway.front.authzen.mapping import Trust
 from gateway.front.authzen.messages import (
     AtLeast,
@@ -30,7 +31,9 @@ from gateway.front.authzen.metadata import ENDPOINTS, METADATA_PATH, metadata_of
 from gateway.front.authzen.search import Searcher
 from gateway.front.clients import KnownClients, basic_credentials
 from gateway.front.responses import ProblemResponse, json_response
+from gateway.policy.engine import Engine
 from gateway.policy.handle import PolicyHandle, PolicySnapshot
+from gateway.policy.plans import Question as PolicyQuestion
 from gateway.policy.search import Lister
 from gateway.stores.base import covers
 from gateway.types import Clock, Secret
@@ -41,7 +44,11 @@ PATHS: Final = (*ENDPOINTS.values(), METADATA_PATH)
 WAIT_S: Final = 0.05  # for the revision that a caller asks for
 REQUEST_ID_CHARACTERS_MAX: Final = 256
 SEARCHES_MAX: Final = 4  # at once; they run beside the event loop
+ATTRIBUTES_UNAVAILABLE: Final = "attributes_unavailable"
 _NOBODY: Final = ""
+
+Fetch = Callable[[Engine, PolicyQuestion], Awaitable[bool]]
+"""Makes everything resident that a question rests on; False where that cannot be had in time. Never raises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +91,12 @@ class DecisionApi:
         open_trust: Trust | None = None,
         base_url: str = "",
         refresh: Callable[[], Awaitable[None]] | None = None,
+        fetch: Fetch | None = None,
     ) -> None:
-        """`open_trust` is None where only `callers` may ask; `refresh` looks for newer policies right now."""
+        """`open_trust` is None where only `callers` may ask; `refresh` looks for newer policies right now.
+
+        `fetch` brings the entities that a question rests on; None: none are kept elsewhere.
+        """
         self._handle = handle
         self._searcher = searcher
         self._names = searcher.names
@@ -96,6 +107,7 @@ class DecisionApi:
         self._clock = clock
         self._base_url = base_url
         self._refresh = refresh
+        self._fetch = fetch
         self._searches = asyncio.Semaphore(SEARCHES_MAX)
         self._lister: Lister | None = None
 
@@ -116,14 +128,26 @@ class DecisionApi:
 
     async def _evaluation(self, data: dict[str, Any], client: str, trust: Trust) -> dict[str, Any]:
         question = parse_question(data)
-        return decide(await self._snapshot(question.at_least), self._names, question, trust).to_json()
+        return (await self._decide(await self._snapshot(question.at_least), question, trust)).to_json()
 
     async def _evaluations(self, data: dict[str, Any], client: str, trust: Trust) -> dict[str, Any]:
         batch = parse_batch(data, items_max=self._limits.evaluations)
         snapshot = await self._snapshot(batch.at_least)
         if isinstance(batch, Question):
-            return decide(snapshot, self._names, batch, trust).to_json()
-        return decide_batch(snapshot, self._names, batch, trust)
+            return (await self._decide(snapshot, batch, trust)).to_json()
+        return await decide_batch(
+            snapshot, batch, lambda question, pointer: self._decide(snapshot, question, trust, pointer)
+        )
+
+    async def _decide(self, snapshot: PolicySnapshot, question: Question, trust: Trust, pointer: str = "") -> Decision:
+        """Answer one question; what it rests on is fetched where it is not here. Raises BadRequest."""
+        try:
+            return decide(snapshot, self._names, question, trust, pointer=pointer)
+        except Lacking as lacking:
+            if self._fetch is not None and await self._fetch(snapshot.engine, lacking.asked):
+                with contextlib.suppress(Lacking):  # it changed in this very moment
+                    return decide(snapshot, self._names, question, trust, pointer=pointer)
+        return unavailable(snapshot, ATTRIBUTES_UNAVAILABLE)
 
     def _searching(self, target: Target) -> Callable[[dict[str, Any], str, Trust], Awaitable[dict[str, Any]]]:
         async def answer(data: dict[str, Any], client: str, trust: Trust) -> dict[str, Any]:

@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.front.authzen.mapping import Names, Trust, Unanswerable, ask
+from gateway.front.authzen.mapping import Names, Trust, Unanswerable, ask, prepared
 from gateway.front.authzen.messages import BadRequest, Question
 from gateway.policy.engine import Engine
 from gateway.policy.handle import PolicySnapshot
+from gateway.policy.plans import Question as PolicyQuestion
 from gateway.policy.search import may_allow
 
 
@@ -25,9 +26,17 @@ class Decision:
         return {"decision": self.allowed, "context": self.context}
 
 
+class Lacking(Exception):
+    """A question that rests on entities which are kept elsewhere and must be fetched first."""
+
+    def __init__(self, asked: PolicyQuestion) -> None:
+        super().__init__("entities must be fetched first")
+        self.asked = asked
+
+
 def decide(snapshot: PolicySnapshot, names: Names, question: Question, trust: Trust, *, pointer: str = "") -> Decision:
-    """Answer one question by one snapshot. Raises BadRequest for values that Cedar does not have."""
-    context: dict[str, Any] = {"decision_id": secrets.token_hex(16), "revision": snapshot.shown_revision, "reasons": []}
+    """Answer one question by one snapshot. Raises BadRequest for values that Cedar does not have, and Lacking."""
+    context = _context(snapshot)
     if snapshot.refusal:
         return Decision(False, {**context, "code": snapshot.refusal})
     engine = snapshot.engine
@@ -35,10 +44,13 @@ def decide(snapshot: PolicySnapshot, names: Names, question: Question, trust: Tr
         principal, resource = names.uid_of(question.subject), names.uid_of(question.resource)
         action = names.action_of(question.action)
         asked = ask(engine, action, question, kinds=(principal.type, resource.type), trust=trust, pointer=pointer)
-        request = asked.prepare(principal, action, resource)
+        about = asked.about(principal, action, resource)
+        request = prepared(engine, about)
     except Unanswerable as error:
         return Decision(False, {**context, "code": error.code, "message": str(error)})
     answer = engine.answer(request)
+    if answer.missing is not None:
+        raise Lacking(about)
     allowed = may_allow(engine, answer)
     context["reasons"] = shown_ids(engine, answer.reasons)
     if answer.errors:
@@ -49,6 +61,15 @@ def decide(snapshot: PolicySnapshot, names: Names, question: Question, trust: Tr
         context["code"] = "forbid_not_evaluated"
         context["reasons"] = []
     return Decision(allowed, context)
+
+
+def unavailable(snapshot: PolicySnapshot, code: str) -> Decision:
+    """Deny a question for want of something that cannot be had now."""
+    return Decision(False, {**_context(snapshot), "code": code})
+
+
+def _context(snapshot: PolicySnapshot) -> dict[str, Any]:
+    return {"decision_id": secrets.token_hex(16), "revision": snapshot.shown_revision, "reasons": []}
 
 
 def failed(snapshot: PolicySnapshot, error: BadRequest) -> Decision:

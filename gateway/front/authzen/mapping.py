@@ -23,6 +23,7 @@ from gateway.front.authzen.values import check_members, record_of
 from gateway.policy.engine import Engine, Request
 from gateway.policy.faults import RequestError
 from gateway.policy.json_values import escaped
+from gateway.policy.plans import Question as PolicyQuestion
 from gateway.policy.related_entities import RelatedEntities
 from gateway.policy.requests import validate_request
 from gateway.policy.schema import model
@@ -74,8 +75,8 @@ class Asked:
     overlays: dict[str, dict[str, Any]]  # by "subject" and "resource": attributes that go before stored ones
     trust: Trust
 
-    def prepare(self, principal: EntityUid, action: EntityUid, resource: EntityUid) -> Request:
-        """Look a request up. Raises Unanswerable for one that the schema does not foresee."""
+    def about(self, principal: EntityUid, action: EntityUid, resource: EntityUid) -> PolicyQuestion:
+        """Give what policies are asked. Raises Unanswerable for what the schema does not foresee."""
         if self.engine.schema is not None:
             try:
                 validate_request(self.engine.schema, principal, action, resource, self.context)
@@ -88,10 +89,21 @@ class Asked:
                 # A subject that acts on itself is one entity: what is said of either holds for both. Whose word does
                 # not count about subjects cannot speak of one as a resource either.
                 given[uid] = {**given.get(uid, ({}, ()))[0], **attributes}, ()
-        try:
-            return self.engine.prepare(principal, action, resource, self.context, overlays=given or None)
-        except ValueError as error:
-            raise Unanswerable("request_too_large", str(error)) from None
+        return PolicyQuestion(principal, action, resource, self.context, given or None)
+
+    def prepare(self, principal: EntityUid, action: EntityUid, resource: EntityUid) -> Request:
+        """Look a request up. Raises Unanswerable for one that the schema does not foresee, or that is too large."""
+        return prepared(self.engine, self.about(principal, action, resource))
+
+
+def prepared(engine: Engine, question: PolicyQuestion) -> Request:
+    """Look up what a question names. Raises Unanswerable for one that is too large."""
+    try:
+        return engine.prepare(
+            question.principal, question.action, question.resource, question.context, overlays=question.overlays
+        )
+    except ValueError as error:
+        raise Unanswerable("request_too_large", str(error)) from None
 
 
 def ask(

@@ -43,10 +43,15 @@ class Door(Harness):
         raise AssertionError("nothing is to be learned of the token")
 
     async def fetch(
-        self, principal: EntityUid, action: EntityUid, resource: EntityUid, context: dict[str, Any]
+        self,
+        principal: EntityUid,
+        action: EntityUid,
+        resource: EntityUid,
+        context: dict[str, Any],
+        overlays: dict[EntityUid, Any] | None,
     ) -> str | None:
         """Fetch one more entity: the order, then its owner."""
-        assert (principal, action, resource, context) == (ALICE, READ, ORDER, {})
+        assert (principal, action, resource, context, overlays) == (ALICE, READ, ORDER, {}, None)
         if not self.store.resident(ORDER):
             self.fetched.append(ORDER)
             self.store.put(ORDER, {"owner": ALICE})

@@ -80,7 +80,7 @@ def test_what_is_over_goes_and_what_was_used_is_told_before() -> None:
     assert residency.expire(7.9) == (0, {})
     assert residency.expire(8.0) == (0, {"people": [ALICE]})
     assert residency.next_s == 10.0
-    assert residency.until_s([ALICE, BOB, STAFF]) == 10.0
+    assert residency.end_s([ALICE, BOB, STAFF]) == 10.0
     assert residency.expire(10.0) == (2, {})
     assert not residency._due
     assert len(residency) == 0
@@ -95,7 +95,7 @@ def test_what_was_read_again_ends_by_its_new_time() -> None:
     assert len(residency) == 1
     put(residency, "alice")
     assert residency.expire(100.0) == (0, {})
-    assert residency.until_s([ALICE]) is None
+    assert residency.end_s([ALICE]) is None
 
 
 def test_the_times_of_what_is_gone_do_not_pile_up() -> None:
