@@ -91,6 +91,7 @@ class RedisRowStore:
     def __init__(self, layout: RowLayout, url: str) -> None:
         self.layout = layout
         self._server = RedisServer(url)
+        self._follower = RedisServer(url)  # connections of its own: whoever follows never waits behind whoever reads
         tag = "portcullis:{" + layout.many + "}"  # one hash tag, so that a cluster keeps all in one slot
         self._log = f"{tag}:log"  # a name: a server that was emptied gets another
         self._held = f"{tag}:held"  # hash: key as JSON -> text, or time of expiry or ""
@@ -136,9 +137,9 @@ class RedisRowStore:
         return RowsFound(rows, _revision(log, information, newest[0][0] if newest else floor or START))
 
     async def read_after(self, revision: Revision, limit: int) -> RowBatch:
-        client = await self._server.open()
+        client = await self._follower.open()
         after = START if revision == ORIGIN else revision.rpartition(":")[2]
-        async with self._server.bounded(CALL_TIMEOUT_S):
+        async with self._follower.bounded(CALL_TIMEOUT_S):
             async with client.pipeline(transaction=True) as pipe:
                 pipe.get(self._log)
                 pipe.info("replication")
@@ -200,8 +201,8 @@ class RedisRowStore:
         if block_s <= 0:
             return
         after = revision.rpartition(":")[2] or START
-        client = await self._server.open()
-        async with self._server.bounded(block_s + CALL_TIMEOUT_S):
+        client = await self._follower.open()
+        async with self._follower.bounded(block_s + CALL_TIMEOUT_S):
             await client.xread({self._changes: after}, count=1, block=max(1, int(block_s * 1000)))
 
     async def purge(self, now_s: float, log_kept_s: float = LOG_KEPT_S) -> int:
@@ -212,6 +213,7 @@ class RedisRowStore:
 
     async def close(self) -> None:
         await self._server.close()
+        await self._follower.close()
 
     async def _repeat(self, script: str, keys: Sequence[str], argument: str) -> int:
         """Run a script that works off PURGE_PAGE things until it finds no more; return how many there were."""

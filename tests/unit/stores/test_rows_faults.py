@@ -20,6 +20,7 @@ from gateway.stores import (
     postgres_server,
     redis_server,
     rows_postgres,
+    rows_redis,
 )
 from gateway.stores.attributes import FollowedSource
 from gateway.stores.relations import Relation
@@ -265,6 +266,25 @@ async def test_an_abandoned_call_leaves_no_connection_behind(tmp_path: Path) -> 
         await asyncio.sleep(0.02)
     assert server.query(count) == [(0,)]
     server.stop()
+
+
+async def test_who_follows_does_not_wait_behind_who_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows_redis, "CALL_TIMEOUT_S", 0.05)
+    server = RealRedis(tmp_path)
+    rows = rows_redis.RedisRowStore(LAYOUT, server.url)
+    try:
+        await rows.write([(("Doc", "a", "viewers", "User", "alice", ""), None)])
+        pool = (await rows._server.open()).connection_pool
+        busy = [await pool.get_connection() for _ in range(redis_server.CONNECTIONS_MAX)]
+        with pytest.raises(StoreUnavailable):
+            await rows.read([])
+        assert len((await rows.read_after(ORIGIN, 10)).changes) == 1
+        for connection in busy:
+            await pool.release(connection)
+        await rows.read([])
+    finally:
+        await rows.close()
+        server.stop()
 
 
 async def test_a_writer_that_is_frozen_in_the_middle_does_not_hold_up_the_others_for_ever(tmp_path: Path) -> None:
