@@ -173,6 +173,7 @@ class App:
                 validators=(validator,),
                 clock=self._clock,
                 store=store,
+                resilience=self._resilience,
             )
 
     def _generation(

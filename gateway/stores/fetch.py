@@ -43,6 +43,8 @@ Problem = Literal[
     "too_many_keys",
     "not_an_answer",  # a JSON object, but no introspection response
     "no_usable_key",  # keys, but none that the configured algorithms can use
+    "circuit_open",  # the peer failed so often that it was not asked
+    "no_room",  # so much is under way that the peer was not asked
 ]
 
 CONNECTIONS_MAX = 64  # of one fetcher, to all its peers together; more wait, within their deadline

@@ -17,10 +17,12 @@ from gateway._native import base64url
 from gateway._native.token import IssuerRules, KeySnapshot, TokenValidator
 from gateway.config import Config, IssuerConfig, StoreConfig, resolve_secret, resolve_store_url
 from gateway.errors import StoreUnavailable
+from gateway.resilience import Resilience
 from gateway.stores import RevocationStore, open_store
 from gateway.stores.base import Revision, RevocationKind
 from gateway.stores.fetch import Fetcher
 from gateway.tokens.introspection import ActiveToken, OpaqueIntrospector, Outcome
+from gateway.tokens.issuer_calls import GuardedCalls
 from gateway.tokens.jwks import IssuerState, JWKSCache, PublishedKeys
 from gateway.tokens.revocation import RevocationList, RevocationState
 from gateway.tokens.snapshots import KeySetSnapshots
@@ -66,13 +68,18 @@ class TokenControl:
         clock: Clock | None = None,
         fetcher: Fetcher | None = None,
         store: RevocationStore | None = None,
+        resilience: Resilience | None = None,
     ) -> None:
-        """`store` is one that is open already, for a successor with the same `[store]`: its log goes on."""
+        """`store` is one that is open already, for a successor with the same `[store]`: its log goes on.
+
+        `resilience` is the worker's, whose pools and breakers issuers are asked behind; None makes one for this alone.
+        """
         self._base_dir = base_dir
         self._run_dir = run_dir
         self._validators = validators
         self._clock = clock or SystemClock()
         self._fetcher = fetcher or Fetcher()
+        self._calls = GuardedCalls(resilience or Resilience(config.resilience, clock=self._clock))
         self._parts: tuple[PublishedKeys, ...] = ()
         self._rules: dict[str, IssuerRules] = {}
         self._reloading = asyncio.Lock()
@@ -88,6 +95,7 @@ class TokenControl:
             base_dir=base_dir,
             snapshots=KeySetSnapshots(run_dir / KEYS_FOLDER),
             read_secret=self._read_secret,
+            calls=self._calls,
         )
 
     async def start(self) -> None:
@@ -190,6 +198,7 @@ class TokenControl:
             clock=self._clock,
             remember=self._remember,
             read_secret=self._read_secret,
+            calls=self._calls,
         )
 
     def _new_store(self, config: StoreConfig) -> RevocationStore:

@@ -24,14 +24,14 @@ from urllib.parse import quote_plus
 
 from gateway.config import IssuerConfig
 from gateway.stores.fetch import Fetcher, FetchFailed
+from gateway.tokens.issuer_calls import IssuerCalls
 from gateway.types import Clock, Secret
 
 logger = logging.getLogger(__name__)
 
 ANSWER_BYTES_MAX = 64 * 1024
-ASKED_AT_ONCE_MAX = 32  # requests to introspection endpoints under way; more wait, within their deadline
-FLIGHTS_MAX = 1000  # tokens that are asked about or wait for it; one more is refused at once
-TOTAL_TIMEOUT_S = 10.0  # for one token, all its issuers and the wait for a place included
+FLIGHTS_MAX = 1000  # tokens that are asked about or wait for a place to be; one more is refused at once
+TOTAL_TIMEOUT_S = 10.0  # for one token, all its issuers and the waits for a place included
 
 # RFC 6750 §2.1: b64token. Anything else is nobody's token, and not worth a request.
 _BEARER = re.compile(rb"[A-Za-z0-9\-._~+/]+=*")
@@ -85,7 +85,9 @@ class OpaqueIntrospector:
         clock: Clock,
         remember: Remember,
         read_secret: Callable[[str], Secret],
+        calls: IssuerCalls,
     ) -> None:
+        self._calls = calls
         self._fetcher = fetcher
         self._clock = clock
         self._remember = remember
@@ -96,7 +98,6 @@ class OpaqueIntrospector:
         ]
         self._key = secrets.token_bytes(32)
         self._flights: dict[bytes, asyncio.Task[str | None]] = {}  # keyed hash of the token -> the asking about it
-        self._places = asyncio.Semaphore(ASKED_AT_ONCE_MAX)
         self.asked: Counter[tuple[str, Outcome]] = Counter()
         self.shed = 0  # tokens that were not asked about because too many were
 
@@ -127,7 +128,7 @@ class OpaqueIntrospector:
 
     async def _ask(self, token: bytes) -> str | None:
         try:
-            async with asyncio.timeout(TOTAL_TIMEOUT_S), self._places:
+            async with asyncio.timeout(TOTAL_TIMEOUT_S):
                 return await self._ask_in_order(token)
         except TimeoutError:
             return "introspection_unavailable"
@@ -159,13 +160,17 @@ class OpaqueIntrospector:
 
     async def _post(self, endpoint: _Endpoint, token: bytes) -> dict[str, Any]:
         config = endpoint.config
-        return await self._fetcher.post_form(
-            config.introspection_endpoint,
-            {"token": token.decode("ascii"), "token_type_hint": "access_token"},
-            basic=endpoint.basic,
-            timeout_s=config.fetch_timeout_s,
-            bytes_max=ANSWER_BYTES_MAX,
-        )
+
+        async def post() -> dict[str, Any]:
+            return await self._fetcher.post_form(
+                config.introspection_endpoint,
+                {"token": token.decode("ascii"), "token_type_hint": "access_token"},
+                basic=endpoint.basic,
+                timeout_s=config.fetch_timeout_s,
+                bytes_max=ANSWER_BYTES_MAX,
+            )
+
+        return await self._calls.ask(config.issuer, "introspect", post, config.fetch_timeout_s)
 
 
 def read_answer(answer: Mapping[str, Any], config: IssuerConfig, now_s: float) -> ActiveToken | None:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gateway.config import IssuerConfig
 from gateway.stores.fetch import Fetcher, FetchFailed
+from gateway.tokens.issuer_calls import IssuerCalls
 from gateway.tokens.keys import JWKS_KEYS_MAX, LoadedKeys, load_jwks
 from gateway.tokens.snapshots import KeySetSnapshots, public_keys
 from gateway.tokens.sources import FileKeys, KeySource, RemoteKeys, SecretKey
@@ -139,6 +140,7 @@ class JWKSCache:
         read_secret: Callable[[str], Secret],
         load_keys: KeyLoader = load_jwks,
         uniform: Callable[[float, float], float] = _uniform,
+        calls: IssuerCalls | None = None,
     ) -> None:
         self._publish_to = publish
         self._fetcher = fetcher
@@ -148,6 +150,7 @@ class JWKSCache:
         self._read_secret = read_secret
         self._load_keys = load_keys
         self._uniform = uniform
+        self._calls = calls
         self._entries = [self._new_entry(config) for config in issuers]
         self._ticker: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()  # flights and writes to disk: the loop holds tasks weakly
@@ -304,7 +307,7 @@ class JWKSCache:
             return SecretKey(self._read_secret(config.secret), config)
         if config.jwks_file:
             return FileKeys(self._base_dir / config.jwks_file, config)
-        return RemoteKeys(config, self._fetcher)
+        return RemoteKeys(config, self._fetcher, self._calls)
 
     async def _load_local(self, entries: Iterable[_Entry]) -> None:
         """Load files, secrets, and the sets that the last run left on disk."""

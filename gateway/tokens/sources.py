@@ -14,6 +14,7 @@ import orjson
 from gateway.config import IssuerConfig
 from gateway.stores.fetch import Fetcher, FetchFailed
 from gateway.tokens.discovery import discover
+from gateway.tokens.issuer_calls import DirectCalls, IssuerCalls
 from gateway.types import Secret
 
 FILE_WATCH_S = 2.0  # how often a key file is looked at
@@ -46,7 +47,8 @@ class RemoteKeys:
 
     lasting = False
 
-    def __init__(self, config: IssuerConfig, fetcher: Fetcher) -> None:
+    def __init__(self, config: IssuerConfig, fetcher: Fetcher, calls: IssuerCalls | None = None) -> None:
+        self._calls = calls or DirectCalls()
         self.refresh_s = config.jwks_refresh_s
         self._config = config
         self._fetcher = fetcher
@@ -55,13 +57,8 @@ class RemoteKeys:
         self._discovered = ""
 
     async def fetch(self) -> dict[str, Any]:
-        config = self._config
         await self._fetcher.open()
-        try:
-            async with asyncio.timeout(config.fetch_timeout_s):
-                return await self._fetch()
-        except TimeoutError as error:
-            raise FetchFailed("timeout", f"no keys of `{config.issuer}` within {config.fetch_timeout_s:g} s") from error
+        return await self._calls.ask(self._config.issuer, "jwks", self._fetch, self._config.fetch_timeout_s)
 
     def forget(self) -> None:
         self._discovered = ""  # an issuer that moved its keys is found again

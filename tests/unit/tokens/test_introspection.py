@@ -8,10 +8,12 @@ from typing import Any, cast
 
 import pytest
 
-from gateway.config import IssuerConfig
+from gateway.config import WAITING_PER_PERMIT_MAX, Config, IssuerConfig
+from gateway.resilience import Resilience
 from gateway.stores.fetch import Fetcher, FetchFailed
 from gateway.tokens import introspection
 from gateway.tokens.introspection import ActiveToken, AnswerRefused, OpaqueIntrospector, read_answer
+from gateway.tokens.issuer_calls import DirectCalls, GuardedCalls, IssuerCalls
 from gateway.types import Secret
 from tests.unit.tokens.fakes import MovedClock
 
@@ -73,7 +75,7 @@ class Endpoints:
 
 
 class World:
-    def __init__(self, *issuers: IssuerConfig) -> None:
+    def __init__(self, *issuers: IssuerConfig, calls: IssuerCalls | None = None) -> None:
         self.endpoints = Endpoints()
         self.kept: dict[bytes, ActiveToken] = {}
         self.refusal: str | None = None
@@ -83,6 +85,7 @@ class World:
             clock=MovedClock(),
             remember=self.remember,
             read_secret=lambda reference: Secret("p/w:%"),
+            calls=calls or GuardedCalls(Resilience(Config().resilience, clock=MovedClock())),
         )
 
     def remember(self, token: bytes, active: ActiveToken) -> str | None:
@@ -255,17 +258,21 @@ async def test_callers_with_the_same_token_share_one_asking(world: World) -> Non
 
 async def test_no_more_than_the_limit_are_asked_at_once(world: World) -> None:
     world.endpoints.gate = asyncio.Event()
-    count = introspection.ASKED_AT_ONCE_MAX + 10
+    permits = Config().resilience.external_calls.token_validation
+    count = permits * (1 + WAITING_PER_PERMIT_MAX)
     asks = [asyncio.create_task(world.introspector.introspect(b"t%d" % number)) for number in range(count)]
     for _ in range(5):
         await asyncio.sleep(0)
-    assert world.endpoints.under_way == introspection.ASKED_AT_ONCE_MAX
+    assert world.endpoints.under_way == permits
+    assert await world.introspector.introspect(b"one-more") == "introspection_unavailable"
     world.endpoints.gate.set()
     assert await asyncio.gather(*asks) == [None] * count
-    assert world.endpoints.under_way_max == introspection.ASKED_AT_ONCE_MAX
+    assert world.endpoints.under_way_max == permits
 
 
-async def test_one_token_more_than_the_limit_is_refused_at_once(world: World) -> None:
+async def test_one_token_more_than_the_limit_is_refused_at_once() -> None:
+    world = World(issuer(), calls=DirectCalls())
+    world.endpoints.answers["idp"] = {"active": True, "sub": "alice", "aud": "api"}
     world.endpoints.gate = asyncio.Event()
     asks = [
         asyncio.create_task(world.introspector.introspect(b"t%d" % number))
@@ -276,6 +283,15 @@ async def test_one_token_more_than_the_limit_is_refused_at_once(world: World) ->
     assert world.introspector.shed == 1
     world.endpoints.gate.set()
     assert set(await asyncio.gather(*asks)) == {None}
+
+
+async def test_an_issuer_that_is_down_is_left_alone_and_the_next_one_still_asked() -> None:
+    world = World(issuer("a"), issuer("b"))
+    world.endpoints.answers = {"a": FetchFailed("unreachable", "down"), "b": {"active": True, "aud": "api"}}
+    for number in range(20):
+        assert await world.introspector.introspect(b"t%d" % number) is None
+    asked = [name for name, _ in world.endpoints.asked]
+    assert (asked.count("a"), asked.count("b")) == (10, 20)
 
 
 async def test_the_whole_asking_has_a_deadline(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
