@@ -556,6 +556,11 @@ cdef class EntityStore:
                 node.flags &= ~NODE_AWAY
                 self._unsettle(node)
 
+    @property
+    def has_sourced_types(self):
+        """Whether entities of any type are kept elsewhere."""
+        return self.c.sourced_count > 0
+
     def is_sourced(self, str name not None):
         """Tell whether entities of this type are kept elsewhere."""
         return name in self.type_numbers and bool(self.c.type_flags[<uint32_t>self.type_numbers[name]] & NODE_AWAY)

@@ -38,6 +38,10 @@ class EntityStore:
         that is walked.
         """
 
+    @property
+    def has_sourced_types(self) -> bool:
+        """Whether entities of any type are kept elsewhere."""
+
     def is_sourced(self, name: str) -> bool:
         """Tell whether entities of this type are kept elsewhere."""
 

@@ -124,10 +124,21 @@ class EntitySources:
         )
         return OpenedSources(wanted, [source for _, source in kept], prefetcher)
 
-    async def fetch(self, engine: Engine, question: Question) -> bool:
+    async def question(self, engine: Engine, question: Question) -> bool:
         """Make everything resident that a question rests on; False where that cannot be had in time."""
         now = self._now
         return now is not None and (await now.judge(engine, question)).failure is None
+
+    async def entities(self, engine: Engine, uids: frozenset[EntityUid]) -> bool:
+        """Make these entities resident; False where they cannot be had in time."""
+        if self._now is None:
+            return False
+        try:
+            await self._now.prefetcher.fetch(engine, uids)
+        except AttributeUnavailable as failure:
+            _log.warning("%s", failure)
+            return False
+        return True
 
     def take(self, wanted: OpenedSources | None) -> None:
         """Put sources in force, and let the former ones go."""

@@ -218,7 +218,7 @@ class Policies:
             open_trust=authzen.open_trust_properties if authzen.open_on_loopback else None,
             base_url=authzen.base_url,
             refresh=self.refresh if plan.config.watch_s else None,
-            fetch=None if plan.sources is None else self._sources.fetch,
+            fetch=None if plan.sources is None else self._sources,
         ).routes()
 
     # --- watching

@@ -39,6 +39,14 @@ class Found:
     looked_at: int
 
 
+class EntitiesAway(Exception):
+    """A search that rests on entities which are kept elsewhere and must be fetched first: then it is begun again."""
+
+    def __init__(self, uids: frozenset[EntityUid]) -> None:
+        super().__init__(f"{len(uids)} entities must be fetched first")
+        self.uids = uids
+
+
 def may_allow(engine: Engine, answer: Answer) -> bool:
     """Tell whether an answer may be acted on as an allow.
 
@@ -127,6 +135,8 @@ class Lister:
             for named in constraint.entities:
                 if named.type == kind:
                     ids.add(named.id)
+                if constraint.op != "==" and store.has_sourced_types:
+                    return None  # what lies between the two may be kept elsewhere
                 if constraint.op != "==":
                     ids.update(uid.id for uid in store.descendants(named) if uid.type == kind)
         return sorted(ids)
@@ -174,7 +184,7 @@ class Lister:
         """Decide candidates until `limit` are allowed, `count_max` were looked at or `time_s` is over.
 
         `prepare` gives a candidate's request, or None where there can be none. At least one batch is looked at, so
-        that who resumes always comes to an end. A `residual` decides as long as it holds.
+        that who resumes always comes to an end. A `residual` decides as long as it holds. Raises EntitiesAway.
         """
         until = self._clock() + time_s
         found: list[EntityUid] = []
@@ -203,6 +213,10 @@ def _permits_of(policies: Iterable[Policy]) -> list[Scope]:
 def _decided(engine: Engine, batch: list[EntityUid], prepare: Prepare) -> Iterator[tuple[EntityUid, bool]]:
     prepared = [prepare(uid) for uid in batch]
     requests = [request for request in prepared if request is not None]
+    if engine.store.has_sourced_types:
+        away = frozenset(uid for request in requests if (uid := engine.answer(request).missing) is not None)
+        if away:
+            raise EntitiesAway(away)
     decisions = iter(engine.decide_all(requests))
     for uid, request in zip(batch, prepared, strict=True):
         # The fast way only says no for good: an allow may rest on a `forbid` that could not be evaluated.

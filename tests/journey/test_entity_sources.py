@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from signal import SIGHUP
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -208,10 +208,47 @@ def test_a_new_config_may_keep_entities_elsewhere(tmp_path: Path) -> None:
         assert asker.status() == 200
 
 
+def test_lists_rest_on_what_is_kept_elsewhere_and_are_never_of_it(tmp_path: Path) -> None:
+    entities = [
+        {
+            "uid": {"type": "Doc", "id": str(number)},
+            "attrs": {"owner": named(ALICE), "team": named(team)},
+            "parents": [],
+        }
+        for number, team in enumerate((TEAM, ALL, EntityUid("Team", "others")))
+    ]
+    (tmp_path / "entities.json").write_text(json.dumps(entities))
+    source = SOURCE.format(name="all", types='["User", "Team"]', url="embedded")
+
+    def search(connection: Connection, target: str, subject: str) -> Any:
+        question = {
+            "subject": {"type": "User", **({} if target == "subject" else {"id": subject})},
+            "action": {"name": "read"},
+            "resource": {"type": "Doc", **({} if target == "resource" else {"id": "1"})},
+        }
+        headers = [("Content-Type", "application/json")]
+        return connection.request("POST", f"/access/v1/search/{target}", headers, json.dumps(question).encode())
+
+    with (
+        serving(tmp_path, source, workers=1, policy='entities = "entities.json"') as running,
+        Connection(running.port) as connection,
+    ):
+        write(
+            tmp_path,
+            (EntityUid("User", "bob"), user(1, TEAM)),
+            (TEAM, json.dumps({"parents": [named(ALL)]}).encode()),
+            (ALICE, user(7)),
+        )
+        wait_until(lambda: len(search(connection, "resource", "alice").json["results"]) == 3, "her documents")
+        assert [each["id"] for each in search(connection, "resource", "bob").json["results"]] == ["0", "1"]
+        refused = search(connection, "subject", "alice")
+        assert (refused.status, refused.json["code"]) == (501, "search_not_possible")
+
+
 class _People(BaseHTTPRequestHandler):
     """A service that knows one user, and counts what it is asked."""
 
-    asked: list[list[str]]
+    asked: ClassVar[list[list[str]]] = []
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -229,8 +266,8 @@ class _People(BaseHTTPRequestHandler):
 
 
 def test_entities_of_a_service_are_asked_for_once_and_then_known(tmp_path: Path) -> None:
-    handler = type("People", (_People,), {"asked": []})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    _People.asked.clear()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _People)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         people = SOURCE.format(name="people", types='["User"]', url=f"http://127.0.0.1:{server.server_port}/entities")
@@ -240,7 +277,7 @@ def test_entities_of_a_service_are_asked_for_once_and_then_known(tmp_path: Path)
             asker = Asker(connection)
             asker.until(200)
             assert {asker.status() for _ in range(20)} == {200}
-            assert handler.asked == [["alice"]]
+            assert _People.asked == [["alice"]]
             assert Asker(connection, "mallory").status() == 403
             metrics = running.admin("/metrics").body.decode()
             assert "portcullis_attribute_reads_total" in metrics

@@ -7,12 +7,13 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from gateway._native.uid import EntityUid
 from gateway.errors import StoreUnavailable
 from gateway.front.authzen.batch import decide_batch
 from gateway.front.authzen.evaluation import Decision, Lacking, decide, unavailable
@@ -21,6 +22,7 @@ from gateway.front.authzen.messages import (
     AtLeast,
     BadRequest,
     Question,
+    SearchQuestion,
     Target,
     parse_batch,
     parse_body,
@@ -34,7 +36,7 @@ from gateway.front.responses import ProblemResponse, json_response
 from gateway.policy.engine import Engine
 from gateway.policy.handle import PolicyHandle, PolicySnapshot
 from gateway.policy.plans import Question as PolicyQuestion
-from gateway.policy.search import Lister
+from gateway.policy.search import EntitiesAway, Lister
 from gateway.stores.base import covers
 from gateway.types import Clock, Secret
 
@@ -44,11 +46,19 @@ PATHS: Final = (*ENDPOINTS.values(), METADATA_PATH)
 WAIT_S: Final = 0.05  # for the revision that a caller asks for
 REQUEST_ID_CHARACTERS_MAX: Final = 256
 SEARCHES_MAX: Final = 4  # at once; they run beside the event loop
+SEARCH_FETCHES_MAX: Final = 64  # for one page, each of all that a batch of candidates lacks
 ATTRIBUTES_UNAVAILABLE: Final = "attributes_unavailable"
 _NOBODY: Final = ""
 
-Fetch = Callable[[Engine, PolicyQuestion], Awaitable[bool]]
-"""Makes everything resident that a question rests on; False where that cannot be had in time. Never raises."""
+
+class Fetch(Protocol):
+    """Makes resident what decisions rest on; False where that cannot be had in time. Never raises."""
+
+    async def question(self, engine: Engine, question: PolicyQuestion) -> bool:
+        """Fetch everything that a question rests on."""
+
+    async def entities(self, engine: Engine, uids: frozenset[EntityUid]) -> bool:
+        """Fetch these entities."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +154,7 @@ class DecisionApi:
         try:
             return decide(snapshot, self._names, question, trust, pointer=pointer)
         except Lacking as lacking:
-            if self._fetch is not None and await self._fetch(snapshot.engine, lacking.asked):
+            if self._fetch is not None and await self._fetch.question(snapshot.engine, lacking.asked):
                 with contextlib.suppress(Lacking):  # it changed in this very moment
                     return decide(snapshot, self._names, question, trust, pointer=pointer)
         return unavailable(snapshot, ATTRIBUTES_UNAVAILABLE)
@@ -155,11 +165,29 @@ class DecisionApi:
             snapshot = await self._snapshot(question.at_least)
             if snapshot.refusal:
                 raise Refused(_unavailable(snapshot.refusal, "the relations here may be older than they ought to be"))
-            lister = self._lister_of(snapshot)
+            kind = {"subject": question.subject, "resource": question.resource}.get(target)
+            if kind is not None and snapshot.engine.store.is_sourced(self._names.type_of(kind.type) or ""):
+                detail = (
+                    f"entities of `{kind.type}` are kept elsewhere, and only those that were asked for are known here"
+                )
+                raise Refused(ProblemResponse(501, "search_not_possible", "Cannot search", detail))
             async with self._searches:
-                return await asyncio.to_thread(self._searcher.page, lister, question, client, trust)
+                return await self._search(snapshot, question, client, trust)
 
         return answer
+
+    async def _search(
+        self, snapshot: PolicySnapshot, question: SearchQuestion, client: str, trust: Trust
+    ) -> dict[str, Any]:
+        """Give one page; what its decisions rest on is fetched, a batch at a time. Raises Refused."""
+        lister = self._lister_of(snapshot)
+        for _ in range(SEARCH_FETCHES_MAX):
+            try:
+                return await asyncio.to_thread(self._searcher.page, lister, question, client, trust)
+            except EntitiesAway as away:
+                if self._fetch is None or not await self._fetch.entities(snapshot.engine, away.uids):
+                    break
+        raise Refused(_unavailable(ATTRIBUTES_UNAVAILABLE, "entities that the answer rests on cannot be fetched"))
 
     async def _metadata(self, request: Request) -> Response:
         return _with_request_id(request, json_response(metadata_of(self._base_url)))

@@ -33,7 +33,7 @@ class Searcher:
     limits: SearchLimits
 
     def page(self, lister: Lister, question: SearchQuestion, client: str, trust: Trust) -> dict[str, Any]:
-        """Give one page of results; `next_token` is "" on the last one. Raises BadRequest."""
+        """Give one page of results; `next_token` is "" on the last one. Raises BadRequest and EntitiesAway."""
         position = self.tokens.read(question, client)
         limit = question.limit or (self.limits.page if position is None else position.limit)
         after = None if position is None else position.after

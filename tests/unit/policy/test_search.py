@@ -13,7 +13,7 @@ from gateway.policy.engine import Engine, Request
 from gateway.policy.entities import Entities, Entity
 from gateway.policy.policy_set import PolicySet
 from gateway.policy.schema import Schema
-from gateway.policy.search import BATCH, Lister, may_allow
+from gateway.policy.search import BATCH, EntitiesAway, Lister, may_allow
 
 READ = EntityUid("Action", "read")
 SCOPES = ("", " == {role}", " in {group}", " is {type}", " is {type} in {group}")
@@ -253,3 +253,34 @@ def test_time_ends_a_page_and_loses_nothing() -> None:
         time_s=0.5,
     )
     assert [uid.id for uid in found] == [f"{number:04}" for number in range(3 * BATCH)]
+
+
+@given(st.lists(policy(), min_size=1, max_size=5), st.integers(0, 6))
+def test_a_list_over_entities_that_are_fetched_is_that_over_all_of_them(texts: list[str], number: int) -> None:
+    whole = Engine(PolicySet.parse("\n".join(texts)), world())
+    kept = world()
+    docs = [entity for uid in kept if uid.type in {"Doc", "Action"} and (entity := kept.get(uid)) is not None]
+    sourced = Engine(PolicySet.parse("\n".join(texts)), Entities(docs))
+    for name in ("User", "Group"):
+        sourced.store.source_type(name)
+    principal = EntityUid("User", str(number))
+
+    def found(engine: Engine) -> list[EntityUid]:
+        lister = Lister(engine, clock=Ticks())
+        candidates, residual = lister.resources(principal, READ, "Doc")
+        prepare = lambda uid: engine.prepare(principal, READ, uid)  # noqa: E731
+        return list(lister.find(candidates, prepare, limit=99, count_max=99, time_s=9, residual=residual).uids)
+
+    for _ in range(99):
+        try:
+            assert found(sourced) == found(whole)
+        except EntitiesAway as away:
+            for uid in away.uids:
+                entity = kept.get(uid)
+                if entity is None:
+                    sourced.store.settle([uid])
+                else:
+                    sourced.store.put(uid, dict(entity.attributes), entity.parents)
+        else:
+            return
+    pytest.fail("it never came to an end")
