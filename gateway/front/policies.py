@@ -30,6 +30,7 @@ from gateway.policy.handle import PolicyHandle
 from gateway.policy.related_entities import RelatedEntities
 from gateway.policy.relation_follower import RelationFollower
 from gateway.policy.repository import Loaded, PolicyRepository, Sources
+from gateway.policy.residency import misfits
 from gateway.types import Clock
 
 _log = logging.getLogger("portcullis.policies")
@@ -136,11 +137,10 @@ class Policies:
             opened = self._sources.of(config)
         except ValueError as error:
             raise ConfigError([ConfigFault("config", None, "policy.sources", str(error))]) from error
+        check_sources(loaded, config)
         if opened is not None:
-            try:
-                opened.prefetcher.adopt(loaded.engine)
-            except PolicyFault as error:
-                raise ConfigError([as_config_fault(fault) for fault in error.faults]) from error
+            _tell_of_unread(loaded, config)
+            opened.prefetcher.adopt(loaded.engine)
         return opened
 
     def commit(self, plan: PolicyPlan | None) -> None:
@@ -271,6 +271,7 @@ def _keep_alike(one: PolicyConfig, other: PolicyConfig) -> bool:
 def check_fit(config: Config, loaded: Loaded) -> None:
     """Raise ConfigError with what of a config does not fit its policies, as serving it would."""
     check_relations(loaded, config.policy)
+    check_sources(loaded, config.policy)
     _refuse_made_by_relations(config.policy, loaded)
     principals = PrincipalClaims(config.policy, loaded.engine.schema)
     policies_of_routes(config, lambda route, index: compile_route_policy(route, index, principals))
@@ -285,6 +286,29 @@ def check_relations(loaded: Loaded, config: PolicyConfig) -> None:
         problem = "the schema has relations, and nothing keeps them"
         hint = 'say where they are kept: `[policy.relations]`, `url = "embedded"`'
         raise ConfigError([ConfigFault("config", None, _RELATIONS_KEY, problem, hint)])
+
+
+def check_sources(loaded: Loaded, config: PolicyConfig) -> None:
+    """Raise ConfigError for types that cannot be kept in sources, by what schema and relations say of them."""
+    faults = [
+        ConfigFault("config", None, f"policy.sources[{index}].types", fault.message, fault.hint)
+        for index, source in enumerate(config.sources)
+        for fault in misfits(loaded.engine, source.types).values()
+    ]
+    if faults:
+        raise ConfigError(faults)
+
+
+def _tell_of_unread(loaded: Loaded, config: PolicyConfig) -> None:
+    """Warn of entities in the file that do not count, since their type is kept in a source."""
+    store = loaded.engine.store
+    for source in config.sources:
+        for name in source.types:
+            count = 0 if store.is_sourced(name) else store.count_of(name)
+            if count:
+                _log.warning(
+                    "%d entities of `%s` in the file do not count: the type is kept in `%s`", count, name, source.name
+                )
 
 
 def sources_of(config: PolicyConfig) -> Sources:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from gateway._native.entities import EntityStore
     from gateway.policy.engine import Engine
+    from gateway.policy.relation_rules import RelationRules
 
 REFRESH_AT: Final = 0.8  # of its time: what was used until then is read again before it is over
 _MEMBERS: Final = frozenset(("attrs", "parents", "tags"))
@@ -37,6 +38,30 @@ class SourcesMisfit(PolicyFault):
     """Types that cannot be kept in sources, by what policies, schema and relations say of them."""
 
     code = "sources_misfit"
+
+
+def misfits(engine: Engine, types: Iterable[str]) -> dict[str, Fault]:
+    """Give those of `types` that cannot be kept in sources, and why."""
+    return {name: fault for name in types if (fault := _misfit(engine, name)) is not None}
+
+
+def _misfit(engine: Engine, name: str) -> Fault | None:
+    if is_action_type(name):
+        return Fault("sourced_action", f"`{name}`: actions cannot be kept in a source", "the schema names them")
+    if engine.schema is not None and name not in engine.schema.entities:
+        return Fault("undeclared_type", f"undeclared entity type `{name}`", near(name, engine.schema.entities))
+    rules = _rules_of(engine)
+    # Whoever stands in a tuple is defined by it, and would pass for fetched.
+    if rules is not None and (
+        rules.of_node(name) is not None or any(name in (rule.object_type, *rule.subjects) for rule in rules)
+    ):
+        hint = "keep the type with the other entities, or take it out of the relations"
+        return Fault("sourced_relation", f"`{name}` stands in relations and cannot be kept in a source", hint)
+    return None
+
+
+def _rules_of(engine: Engine) -> RelationRules | None:
+    return engine.entities.graph.rules if isinstance(engine.entities, RelatedEntities) else None
 
 
 @dataclass(slots=True, eq=False)
@@ -60,34 +85,20 @@ class Residency:
         self.capacity = capacity
         self.evicted = 0  # to make room, in all
         self._schema = engine.schema
-        entities = engine.entities
-        self._rules = entities.graph.rules if isinstance(entities, RelatedEntities) else None
+        self._rules = _rules_of(engine)
         self._held: OrderedDict[EntityUid, Held] = OrderedDict()  # the coldest first
         self._due: list[tuple[float, int, EntityUid, Held]] = []  # a heap
         self._pushes = 0
         names = sorted(types)
-        faults = [fault for name in names if (fault := self._misfit(name)) is not None]
+        faults = misfits(engine, names)
         if faults:
-            raise SourcesMisfit(faults)
+            raise SourcesMisfit(list(faults.values()))
         for name in names:
             self.store.source_type(name)
             self.store.evict(list(self.store.uids(name)))
 
     def __len__(self) -> int:
         return len(self._held)
-
-    def _misfit(self, name: str) -> Fault | None:
-        if is_action_type(name):
-            return Fault("sourced_action", f"`{name}`: actions cannot be kept in a source", "the schema names them")
-        if self._schema is not None and name not in self._schema.entities:
-            return Fault("undeclared_type", f"undeclared entity type `{name}`", near(name, self._schema.entities))
-        if self._rules is None:
-            return None
-        # Whoever stands in a tuple is defined by it, and would pass for fetched.
-        if self._rules.of_node(name) is not None or any(name in (r.object_type, *r.subjects) for r in self._rules):
-            hint = "keep the type with the other entities, or take it out of the relations"
-            return Fault("sourced_relation", f"`{name}` stands in relations and cannot be kept in a source", hint)
-        return None
 
     # --- reading
 

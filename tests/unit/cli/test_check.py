@@ -51,6 +51,22 @@ def test_policies_are_judged_as_they_are_served(run: Run, run_json: RunJson, iss
     assert f"✗ {policies}:2: unexpected" in run("check", status=1).stderr
 
 
+def test_types_that_cannot_be_kept_in_a_source_are_faults(run_json: RunJson, issuer_config: Path, folder: Path) -> None:
+    (folder / "policies").mkdir()
+    (folder / "policies" / "a.cedarschema").write_text(
+        "entity User; action read appliesTo { principal: User, resource: User };"
+    )
+    (folder / "policies" / "a.cedar").write_text("permit (principal, action, resource);")
+    source = '[[policy.sources]]\nname = "{}"\nurl = "embedded"\ntypes = {}\n'
+    text = issuer_config.read_text() + '\n[policy]\npath = "policies"\n'
+    issuer_config.write_text(text + source.format("one", '["User"]') + source.format("two", '["Usr"]'))
+    [fault] = run_json("check", status=1)["faults"]
+    assert (fault["key"], fault["problem"]) == ("policy.sources[1].types", "undeclared entity type `Usr`")
+    assert (fault["line"], fault["hint"]) == (18, "did you mean `User`?")
+    issuer_config.write_text(text + source.format("one", '["User"]'))
+    assert run_json("check")["policies"] == 1
+
+
 def test_relations_that_nothing_keeps_are_a_fault(run_json: RunJson, issuer_config: Path, folder: Path) -> None:
     (folder / "policies").mkdir()
     (folder / "policies" / "a.cedar").write_text("permit (principal, action, resource);\n")
