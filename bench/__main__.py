@@ -1,4 +1,4 @@
-"""`python -m bench micro|policy|journey|soak|all [--quick] [--json FILE]`."""
+"""`python -m bench micro|policy|zipf|journey|soak|all [--quick] [--json FILE]`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.table import save
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the gateway against its peers.")
-    parser.add_argument("what", choices=("micro", "policy", "journey", "soak", "all"))
+    parser.add_argument("what", choices=("micro", "policy", "zipf", "journey", "soak", "all"))
     parser.add_argument("--quick", action="store_true", help="short rounds: an order of magnitude, no verdict")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there, not into bench/results")
     parser.add_argument("--rounds", type=int, help="interleaved rounds (3)")
@@ -39,6 +39,10 @@ def main() -> int:
         from bench import policy
 
         results["policy"] = policy.run(policy.QUICK if arguments.quick else policy.FULL)
+    if arguments.what in {"zipf", "all"}:
+        from bench import zipf
+
+        results["zipf"] = zipf.run(zipf.QUICK if arguments.quick else zipf.FULL)
     if arguments.what in {"journey", "all"}:
         from dataclasses import replace
 
