@@ -22,6 +22,7 @@ from gateway.resilience.degradation import (
     Level,
     determine_degradation_level,
 )
+from gateway.resilience.guarding import guarded
 from gateway.resilience.health import DEPENDENCIES, DependencyHealth, DependencyName, HealthLimits, HealthState
 from gateway.resilience.limiter import WaitLimits
 from gateway.resilience.permits import ResourceGuard, ResourceName, ResourceSemaphores
@@ -77,6 +78,7 @@ __all__ = [
     "current_pool",
     "deadline",
     "determine_degradation_level",
+    "guarded",
     "remaining_s",
     "within",
 ]

@@ -19,6 +19,7 @@ from gateway.resilience.deadlines import (
     remaining_s,
     within,
 )
+from gateway.stores.redis_server import RedisServer
 from tests.virtual_time import LoopClock, run_virtual
 
 CLOCK = LoopClock()
@@ -312,5 +313,18 @@ def test_an_endless_limit_is_none() -> None:
     async def main() -> None:
         async with deadline(math.inf, clock=CLOCK):
             assert await within(math.inf, lambda: asyncio.sleep(1000.0, "done"), clock=CLOCK) == "done"
+
+    run_virtual(main())
+
+
+def test_a_store_s_own_deadline_gives_way_to_a_nearer_one_of_the_request() -> None:
+    async def main() -> None:
+        server = RedisServer("redis://127.0.0.1:1")
+        began_s = now_s()
+        with pytest.raises(DeadlineExceededError):
+            async with deadline(0.1, clock=CLOCK), server.bounded(5.0):
+                await asyncio.sleep(60)
+        assert now_s() - began_s == pytest.approx(0.1)
+        assert not server.suspect  # the request was in a hurry; the server did nothing wrong
 
     run_virtual(main())
