@@ -85,7 +85,7 @@ def new_key(algorithm: str, *, kid: str = "", rsa_bits: int = RSA_BITS) -> Signi
         return SigningKey(kid, algorithm, Secret(secrets.token_urlsafe(_SECRET_BYTES[algorithm])))
     else:
         raise KeyInvalid(f"`{algorithm}` is none of {', '.join(ALGORITHMS)}")
-    return SigningKey(kid or _thumbprint(_jwk_of(material.public_key())), algorithm, material)
+    return SigningKey(kid or thumbprint(_jwk_of(material.public_key())), algorithm, material)
 
 
 def read_key(data: bytes, algorithm: str = "", kid: str = "") -> SigningKey:
@@ -145,7 +145,8 @@ def _jwk_of(
     return found
 
 
-def _thumbprint(jwk: Mapping[str, Any]) -> str:
+def thumbprint(jwk: Mapping[str, Any]) -> str:
+    """Return the SHA-256 thumbprint of a JWK (RFC 7638). Raises KeyError for a kind of key that is not ours."""
     members = {name: jwk[name] for name in _THUMBPRINT_MEMBERS[jwk["kty"]]}
     digest = hashlib.sha256(json.dumps(members, sort_keys=True, separators=(",", ":")).encode()).digest()
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
@@ -211,4 +212,4 @@ def _bound(material: object, algorithm: str, kid: str) -> SigningKey:
     if algorithm and algorithm not in usable:
         raise KeyInvalid(f"the key cannot be used with `{algorithm}`; it can with {', '.join(usable)}")
     assert isinstance(material, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey)
-    return SigningKey(kid or _thumbprint(_jwk_of(material.public_key())), algorithm or usable[0], material)
+    return SigningKey(kid or thumbprint(_jwk_of(material.public_key())), algorithm or usable[0], material)

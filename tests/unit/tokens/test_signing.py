@@ -54,21 +54,21 @@ def test_a_private_jwk_gives_the_key_back(algorithm: str, keys: dict[str, Signin
 
 
 @pytest.mark.parametrize("algorithm", ASYMMETRIC)
-def test_pem_gives_the_key_back_under_its_thumbprint(algorithm: str, keys: dict[str, SigningKey]) -> None:
+def test_pem_gives_the_key_back_under_itsthumbprint(algorithm: str, keys: dict[str, SigningKey]) -> None:
     key = keys[algorithm]
     again = read_key(key.pem(), algorithm)
     assert again.public_jwk() == key.public_jwk()
 
 
-def test_a_thumbprint_is_that_of_rfc_7638_section_3_1() -> None:
+def test_athumbprint_is_that_of_rfc_7638_section_3_1() -> None:
     modulus = (
         "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMs"
         "tn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajr"
         "n1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw"
     )
-    from gateway.tokens.signing import _thumbprint
+    from gateway.tokens.signing import thumbprint
 
-    assert _thumbprint({"kty": "RSA", "n": modulus, "e": "AQAB", "alg": "RS256"}) == (
+    assert thumbprint({"kty": "RSA", "n": modulus, "e": "AQAB", "alg": "RS256"}) == (
         "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"
     )
 
