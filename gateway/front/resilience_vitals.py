@@ -111,4 +111,7 @@ class ResilienceFigures:
                 gauge = self._metrics.gauge(f"dependency_{status}", dependency=health.name)
                 gauge.set(int(health.status == status))
         self._metrics.gauge("degradation_level").set(state.degradation.level)
+        self._metrics.gauge("hash_threads_busy").set(state.hashing.busy)
+        self._metrics.gauge("hash_waiting").set(state.hashing.waiting)
+        self._follow(state.hashing.refused, "hash_refused_total")
         self._metrics.gauge("abandoned_calls").set(state.abandoned_calls)

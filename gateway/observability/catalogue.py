@@ -290,6 +290,9 @@ def _resilience() -> tuple[Metric, ...]:
             "gauge",
             aggregation="max",
         ),
+        Metric("hash_threads_busy", "Threads that compute a password hash.", "gauge"),
+        Metric("hash_waiting", "Passwords that wait for a thread.", "gauge"),
+        Metric("hash_refused_total", "Passwords that got no thread in time.", "counter"),
         Metric("abandoned_calls", "Calls that were given up and have not ended.", "gauge"),
     )
 

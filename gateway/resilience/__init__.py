@@ -29,6 +29,7 @@ from gateway.resilience.permits import ResourceGuard, ResourceName, ResourceSema
 from gateway.resilience.pools import BACKGROUND, POOLS, PoolName, ShareName, current_pool
 from gateway.resilience.retry import Retry, RetryBudget, RetryLimits
 from gateway.resilience.shedding import LoadShedder, SheddingLimits
+from gateway.resilience.threads import WorkThreads
 
 __all__ = [
     "BACKGROUND",
@@ -73,6 +74,7 @@ __all__ = [
     "SheddingLimits",
     "Transition",
     "WaitLimits",
+    "WorkThreads",
     "check_deadline",
     "current_deadline",
     "current_pool",

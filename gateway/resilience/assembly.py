@@ -27,6 +27,7 @@ from gateway.resilience.permits import RESOURCES, PermitState, ResourceName, Res
 from gateway.resilience.pools import BACKGROUND, POOLS, PoolName
 from gateway.resilience.retry import Retry, RetryLimits, jittered
 from gateway.resilience.shedding import LoadShedder, SheddingLimits
+from gateway.resilience.threads import ThreadsState, WorkThreads
 from gateway.types import Clock
 
 _log = logging.getLogger("portcullis.resilience")
@@ -69,6 +70,7 @@ class ResilienceState:
     retries: tuple[RetryState, ...]
     health: tuple[HealthState, ...]
     degradation: DegradationSnapshot
+    hashing: ThreadsState
     abandoned_calls: int
 
 
@@ -83,6 +85,15 @@ class Resilience:
         waits = WaitLimits(wait_s=config.wait_s)
         self.permits = ResourceSemaphores(
             shares_of(config), waits=waits, shedder=self.shedder, retry_after_s=retry_after_s, clock=clock
+        )
+        self.hashing = WorkThreads(
+            "password-hashing",
+            threads=config.hash_threads,
+            waiting_max=config.pools.user_auth,
+            waits=waits,
+            retry_after_s=retry_after_s,
+            clock=clock,
+            on_delay=self.shedder.watch("user_auth").observe,
         )
         self.bulkheads = BulkheadManager(
             pools_of(config),
@@ -187,6 +198,7 @@ class Resilience:
             ),
             health=self.degradation.states(),
             degradation=self.degradation.current,
+            hashing=self.hashing.state(),
             abandoned_calls=abandoned_calls(),
         )
 
@@ -196,9 +208,10 @@ class Resilience:
         self.degradation.start()
 
     async def stop(self) -> None:
-        """End the watching. Everything else can still be used."""
+        """End the watching, and the threads. Everything else can still be used."""
         await self.shedder.stop()
         await self.degradation.stop()
+        self.hashing.close()
 
 
 def pools_of(config: ResilienceConfig) -> dict[PoolName, PoolLimits]:

@@ -1,0 +1,91 @@
+"""Work that computes, such as password hashing, on threads of its own: the loop goes on, and no core is shared by ten.
+
+As many threads as cores: more would make each hash slower and none of them sooner. What waits for a thread waits in the
+loop, in order and for a bounded time, so that work which nobody waits for any more is never begun.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from gateway.errors import ResourceExhaustedError
+from gateway.resilience.deadlines import check_deadline
+from gateway.resilience.limiter import Limiter, LimiterRefused, WaitLimits
+from gateway.types import Clock
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadsState:
+    """How the threads stand. Totals since the start."""
+
+    threads: int
+    busy: int
+    waiting: int
+    refused: int
+
+
+class WorkThreads:
+    """Threads for one kind of work. Belongs to one event loop; the threads begin with the first work."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        threads: int = 0,
+        waiting_max: int,
+        waits: WaitLimits,
+        retry_after_s: Callable[[], float],
+        clock: Clock,
+        on_delay: Callable[[float], None] | None = None,
+    ) -> None:
+        """`threads`: 0 = one a core that this process may use."""
+        count = threads or len(os.sched_getaffinity(0))
+        self._name = name
+        self._waits = waits
+        self._retry_after_s = retry_after_s
+        self._limiter = Limiter(running_max=count, admitted_max=count + waiting_max, clock=clock, on_delay=on_delay)
+        self._executor = ThreadPoolExecutor(count, thread_name_prefix=name)
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Return what `work()` gives, computed on a thread; context variables are not seen there.
+
+        Raises ResourceExhaustedError where no thread comes free in time, DeadlineExceededError, and what `work`
+        raises. Work that has begun goes on when the caller is cancelled, and keeps its thread until it ends.
+        """
+        check_deadline()
+        try:
+            entered_s = await self._limiter.enter(self._waits.allowed_s(self._limiter.service_s))
+        except LimiterRefused:
+            check_deadline()
+            raise ResourceExhaustedError(
+                f"no thread for `{self._name}` came free", retry_after_s=self._retry_after_s()
+            ) from None
+        try:
+            future = asyncio.get_running_loop().run_in_executor(self._executor, work)
+        except BaseException:  # the threads are closed
+            self._limiter.leave(entered_s)
+            raise
+        future.add_done_callback(lambda done: self._leave(done, entered_s))
+        return await asyncio.shield(future)
+
+    def _leave(self, done: asyncio.Future[T], entered_s: float) -> None:
+        self._limiter.leave(entered_s)
+        if not done.cancelled():
+            done.exception()  # whoever waited may be gone; then nobody is left to tell
+
+    def state(self) -> ThreadsState:
+        """Say how the threads stand."""
+        limiter = self._limiter
+        refused = limiter.refused_full + limiter.refused_waited
+        return ThreadsState(limiter.running_max, limiter.running, limiter.waiting, refused)
+
+    def close(self) -> None:
+        """Take no more work; what runs goes on to its end."""
+        self._executor.shutdown(wait=False)
