@@ -154,11 +154,15 @@ cdef extern from "vm_rules.h" nogil:
         uint32_t finding_capacity
         int faulted
         int strict
+        int traced
+    enum:
+        LOOK_HEAD
     int index_build(RuleIndex* index)
     void index_free(RuleIndex* index)
     bint bound_holds(const Store* store, const Bound* bound, const EntityNode* entity)
     bint rule_action_holds(const Store* store, const RuleC* rule, const EntityNode* action)
     int walk_effect(Walk* walk, int permits)
+    bint walk_decide(Walk* walk)
     bint heads_unknown(const RuleIndex* index, RequestC* request)
     int rules_allow(const RuleIndex* index, RequestC* request, int* fault)
     int rules_allow_strictly(const RuleIndex* index, RequestC* request, int* fault)
@@ -224,6 +228,7 @@ cdef class Decider:
     cdef int64_t steps_max
     cdef void start(self, Run* run, Arena* arena, Scratch* scratch) noexcept nogil
     """Make a run ready. Afterwards `run.missing` is what must be fetched, where a decision failed for want of it."""
+    cdef int begin_walk(self, Walk* walk, RequestC* request, Scratch* scratch) except -1
     cdef Answer collect(self, RequestC* request, Scratch* scratch)
     cdef int check_request(self, Request request) except -1
 

@@ -405,6 +405,11 @@ cdef int rule_fill(Rule self, EntityStore store, RuleC* rule) except -1:
 cdef Scratch* spare_scratch = NULL    # guarded by the GIL
 
 
+cdef dict LOOKS = {
+    LOOK_HEAD: "head", RUN_UNSATISFIED: "unsatisfied", RUN_SATISFIED: "satisfied", RUN_ERROR: "error", RUN_FAULT: "fault"
+}
+
+
 cdef Scratch* scratch_take() except NULL:
     """Give working memory; the caller gives it back with scratch_give."""
     global spare_scratch
@@ -676,14 +681,8 @@ cdef class Decider:
         finally:
             scratch_give(scratch)
 
-    cdef Answer collect(self, RequestC* request, Scratch* scratch):
-        """Run every policy that may apply, in the order of its text."""
-        cdef Walk walk
-        cdef Finding* finding
-        cdef uint32_t number, forbids_end
-        cdef Answer answer
-        cdef list permits = [], forbids = [], errors = []
-        cdef tuple faults = ()
+    cdef int begin_walk(self, Walk* walk, RequestC* request, Scratch* scratch) except -1:
+        """Let a walk note what it finds in `scratch`."""
         if scratch.finding_capacity <= self.index.entry_count:
             free(scratch.findings)
             scratch.finding_capacity = 0
@@ -698,10 +697,27 @@ cdef class Decider:
         walk.finding_capacity = scratch.finding_capacity
         walk.faulted = 0
         walk.strict = 0
+        walk.traced = 0
+        return 0
+
+    cdef Answer collect(self, RequestC* request, Scratch* scratch):
+        """Run every policy that may apply, in the order of its text."""
+        cdef Walk walk
+        cdef Finding* finding
+        cdef uint32_t number, forbids_end
+        cdef Answer answer
+        cdef EntityUid missing = None
+        cdef list permits, forbids, errors
+        cdef tuple faults = ()
+        self.begin_walk(&walk, request, scratch)
         if heads_unknown(&self.index, request):
             walk.faulted = VM_ERROR_NOT_RESIDENT
         elif not walk_effect(&walk, 0):
             walk_effect(&walk, 1)
+        if walk.faulted and request.run.missing is not NULL:
+            missing = self.store._uid(request.run.missing)
+        # Only now: what Python makes may wake the collector, and that others who change the store.
+        permits, forbids, errors = [], [], []
         for number in range(walk.finding_count):
             finding = &walk.findings[number]
             if finding.outcome == RUN_SATISFIED:
@@ -714,8 +730,7 @@ cdef class Decider:
         if walk.faulted:
             faults = (vm_error_codes[walk.faulted].decode(),)
             answer = Answer(False, frozenset(), frozenset(errors), faults)
-            if request.run.missing is not NULL:
-                answer.missing = self.store._uid(request.run.missing)
+            answer.missing = missing
         elif forbids:
             answer = Answer(False, frozenset(forbids), frozenset(errors))
         else:
@@ -776,6 +791,31 @@ cdef class Decider:
         try:
             self.start(&request.c.run, &scratch.arena, scratch)
             return self.collect(&request.c, scratch)
+        finally:
+            scratch_give(scratch)
+
+    def trace(self, Request request not None):
+        """Decide a prepared request as `decide` does, and say how: (allowed, looks, fault).
+
+        `looks` are the policies that were looked at, in the order in which they were: (id, outcome), the outcome one of
+        `head` (it does not hold, so that the conditions were not run), `unsatisfied`, `satisfied`, `error`, `fault`.
+        `fault` is the code of a limit that was hit, or of an entity that must be fetched, else None.
+        """
+        cdef Walk walk
+        cdef Scratch* scratch
+        cdef uint32_t number
+        cdef bint allowed
+        cdef list looks = []
+        self.check_request(request)
+        scratch = scratch_take()
+        try:
+            self.start(&request.c.run, &scratch.arena, scratch)
+            self.begin_walk(&walk, &request.c, scratch)
+            walk.traced = 1
+            allowed = walk_decide(&walk)
+            for number in range(walk.finding_count):
+                looks.append((self.ids[walk.findings[number].rule], LOOKS[walk.findings[number].outcome]))
+            return allowed, looks, vm_error_codes[walk.faulted].decode() if walk.faulted else None
         finally:
             scratch_give(scratch)
 
@@ -1051,7 +1091,11 @@ cdef ProgramC* bind_expression(Program program, EntityStore store) except NULL:
 cdef tuple run_value(EntityStore store, const ProgramC* program, Run* run, const Arena* names):
     """Run an expression; give (code, value, pc). `names`: the arena that the context was converted into."""
     if machine_run(run, program, 0) == RUN_SATISFIED:
-        return None, store.python_value(&run.result, names), 0
+        store.hold()        # what is made here may wake the collector, and that others who change the store
+        try:
+            return None, store.python_value(&run.result, names), 0
+        finally:
+            store.release()
     return vm_error_codes[run.error].decode(), None, run.pc
 
 

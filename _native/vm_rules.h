@@ -305,10 +305,11 @@ static int index_build(RuleIndex *index) {
 
 /* --- deciding --------------------------------------------------------------------------------------------------- */
 
-/* What became of one policy whose head holds. */
+/* What became of one policy that was looked at. */
+enum { LOOK_HEAD = 16 }; /* beside RunOutcome: its head does not hold, and it was not run */
 typedef struct {
     uint32_t rule;
-    uint32_t outcome; /* RunOutcome */
+    uint32_t outcome; /* RunOutcome, or LOOK_HEAD where that is noted too */
     uint32_t error;
     uint32_t pc;
 } Finding;
@@ -320,7 +321,23 @@ typedef struct {
     uint32_t finding_count, finding_capacity;
     int faulted;       /* VM_ERROR_… of a limit that was hit, or 0 */
     int strict;        /* a forbid that cannot be evaluated counts as a fault: what skips it might have been forbidden */
+    int traced;        /* stop at the first satisfied policy, and note in `findings` what was looked at until then */
 } Walk;
+
+/* 0: no room, which cannot be, since there is some for every entry. */
+static int walk_note(Walk *walk, uint32_t rule, uint32_t outcome) {
+    Finding *finding;
+    if (walk->finding_count == walk->finding_capacity) {
+        walk->faulted = VM_ERROR_INTERNAL;
+        return 0;
+    }
+    finding = &walk->findings[walk->finding_count++];
+    finding->rule = rule;
+    finding->outcome = outcome;
+    finding->error = walk->request->run.error;
+    finding->pc = walk->request->run.pc;
+    return 1;
+}
 
 /* 1: stop, something was decided. */
 static int walk_scan(Walk *walk, const Range *range) {
@@ -330,26 +347,21 @@ static int walk_scan(Walk *walk, const Range *range) {
         const BoundRule *rule = walk->index->rules[*number];
         RunOutcome outcome;
         if (number + 1 < end) __builtin_prefetch(walk->index->rules[number[1]]);
-        if (!rule_holds(request->run.store, rule, request)) continue;
-        if (walk->findings == NULL) {
+        if (!rule_holds(request->run.store, rule, request)) {
+            if (walk->traced && !walk_note(walk, *number, LOOK_HEAD)) return 1;
+            continue;
+        }
+        if (walk->findings == NULL || walk->traced) {
             int exactly = walk->strict && !rule->permits; /* in the order of the text, so that no error hides */
             outcome = machine_run(
                 &request->run, rule->program, exactly ? rule->program->exact_entry : rule->program->quick_entry
             );
+            if (walk->traced && !walk_note(walk, *number, outcome)) return 1;
             if (outcome == RUN_SATISFIED) return 1;
             if (exactly && outcome == RUN_ERROR) outcome = RUN_FAULT;
         } else {
-            Finding *finding;
-            if (walk->finding_count == walk->finding_capacity) { /* cannot be: it has room for every entry */
-                walk->faulted = VM_ERROR_INTERNAL;
-                return 1;
-            }
             outcome = machine_run(&request->run, rule->program, rule->program->exact_entry);
-            finding = &walk->findings[walk->finding_count++];
-            finding->rule = *number;
-            finding->outcome = outcome;
-            finding->error = request->run.error;
-            finding->pc = request->run.pc;
+            if (!walk_note(walk, *number, outcome)) return 1;
         }
         if (outcome == RUN_FAULT) {
             walk->faulted = (int)request->run.error;
@@ -427,26 +439,28 @@ static inline int heads_unknown(const RuleIndex *index, DecisionRequest *request
 }
 
 /* Whether the request is allowed: no forbid is satisfied, and some permit is. A fault denies. */
-static inline int rules_decide(const RuleIndex *index, DecisionRequest *request, int strict, int *fault) {
-    Walk walk;
-    if (heads_unknown(index, request)) {
-        *fault = VM_ERROR_NOT_RESIDENT;
+static inline int walk_decide(Walk *walk) {
+    if (heads_unknown(walk->index, walk->request)) {
+        walk->faulted = VM_ERROR_NOT_RESIDENT;
         return 0;
     }
+    if (walk_effect(walk, 0)) return 0;
+    return walk_effect(walk, 1) && !walk->faulted;
+}
+
+static inline int rules_decide(const RuleIndex *index, DecisionRequest *request, int strict, int *fault) {
+    Walk walk;
+    int allowed;
     walk.index = index;
     walk.request = request;
     walk.findings = NULL;
     walk.finding_count = walk.finding_capacity = 0;
     walk.faulted = 0;
     walk.strict = strict;
-    *fault = 0;
-    if (walk_effect(&walk, 0)) {
-        *fault = walk.faulted;
-        return 0;
-    }
-    if (!walk_effect(&walk, 1)) return 0;
+    walk.traced = 0;
+    allowed = walk_decide(&walk);
     *fault = walk.faulted;
-    return !walk.faulted;
+    return allowed;
 }
 
 /* By Cedar's rules: a policy that cannot be evaluated is left out. */

@@ -165,6 +165,16 @@ class Decider:
     def answer(self, request: Request) -> Answer:
         """Return the Answer to a prepared request."""
 
+    def trace(
+        self, request: Request
+    ) -> tuple[bool, list[tuple[str, Literal["head", "unsatisfied", "satisfied", "error", "fault"]]], str | None]:
+        """Decide a prepared request as `decide` does, and say how: (allowed, looks, fault).
+
+        `looks` are the policies that were looked at, in the order in which they were: (id, outcome). `head`: it does
+        not hold, so that the conditions were not run. `fault` is the code of a limit that was hit, or of an entity that
+        must be fetched, else None.
+        """
+
     def lacks(self, request: Request) -> EntityUid | None:
         """Return the entity that must be fetched before a door can decide a prepared request; None where it can.
 

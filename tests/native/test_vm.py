@@ -408,3 +408,20 @@ def test_programs_and_answers_are_values() -> None:
     assert answer != Answer(False, frozenset({"a"}), frozenset())
     assert repr(answer) == "Answer(allowed=True, reasons={'a'}, errors=set(), faults=())"
     assert Program(one.image).code_count == one.code_count
+
+
+def test_a_trace_names_what_was_looked_at_in_order_and_what_ended_it() -> None:
+    text = f'permit{ANY} when {{ context.n == 1 }}; forbid(principal == User::"bob", action, resource);'
+    decider = decider_of(EntityStore(), text)
+    request = decider.prepare(ALICE, VIEW, DOC, {"n": 1})
+    assert decider.trace(request) == (True, [("policy1", "head"), ("policy0", "satisfied")], None)
+    assert decider.trace(decider.prepare(BOB, VIEW, DOC, {"n": 1})) == (False, [("policy1", "satisfied")], None)
+    assert decider.trace(decider.prepare(ALICE, VIEW, DOC, {})) == (
+        False,
+        [("policy1", "head"), ("policy0", "error")],
+        None,
+    )
+    limited = decider_of(EntityStore(), f"forbid{ANY} when {{ false }}; {text}", steps_max=2)
+    allowed, looks, fault = limited.trace(limited.prepare(ALICE, VIEW, DOC, {"n": 1}))
+    assert (allowed, fault) == (False, "steps_limit")
+    assert looks[-1][1] == "fault"
