@@ -29,7 +29,7 @@ from gateway.front.introspect import Introspection
 from gateway.front.judging import EngineJudge
 from gateway.front.learning import ControlLearner
 from gateway.front.login import login_redirect
-from gateway.front.request_logs import Logs
+from gateway.front.request_logs import Logs, RequestLogs
 from gateway.front.resilience_vitals import ResilienceFigures
 from gateway.front.routing import (
     DECISION_HEADER,
@@ -52,6 +52,8 @@ from gateway.tokens.control import ControlState, TokenControl
 from gateway.types import Clock, Secret, SystemClock, WorkerContext
 
 if TYPE_CHECKING:
+    from gateway._native.route_policy import Decided
+    from gateway.front.decisions import DecisionRecorder
     from gateway.front.policies import Policies, PoliciesRead, PolicyPlan
     from gateway.policy.attributes import AttributePrefetcher
     from gateway.policy.relation_follower import RelationFollower
@@ -184,7 +186,8 @@ class App:
         `read`: its policies, where they were read already.
         """
         pools = self._upstreams.plan(config.server)
-        policies, more = self._plan_policies(config, read)
+        logs = self._logs.of_issuers([issuer.issuer for issuer in config.issuers], config.log)
+        policies, more, recorder = self._plan_policies(config, logs, read)
         with _faults_at("routes"):
             plan = plan_routes(config, pools.pool_of, None if policies is None else policies.route_policy)
         introspects = bool(config.introspection.clients)
@@ -195,6 +198,7 @@ class App:
             header_bytes_max=config.server.header_bytes_max,
             header_count_max=config.server.header_count_max,
             policies=None if policies is None else policies.handle.cell,
+            sampling=None if recorder is None else recorder.sampling,
         )
         judge = EngineJudge(engine, self._learner)
         with _faults_at("introspection.clients"):
@@ -203,7 +207,9 @@ class App:
                 secrets = _secrets_of(config.introspection)
                 introspection = Introspection(judge, secrets, body_timeout_s=config.server.body_timeout_s)
         fetcher = None if self._policies is None or policies is None else self._policies.fetcher(policies)
-        door = self._new_door(config, engine, introspection, more, Asking(self._learner, fetcher))
+        decisions = None if recorder is None else recorder.route
+        asking = Asking(self._learner, fetcher)
+        door = self._new_door(config, engine, introspection, more, asking=asking, logs=logs, decisions=decisions)
         return _Generation(config, validator, control, door, pools, policies)
 
     def _own_policies(self) -> Policies:
@@ -217,14 +223,20 @@ class App:
         """Read and compile the policies: what takes long, for a thread. Raises ConfigError with files and lines."""
         return self._own_policies().read(config.policy) if config.policy.path else None
 
-    def _plan_policies(self, config: Config, read: PoliciesRead | None) -> tuple[PolicyPlan | None, list[Route]]:
-        """Plan the policies, and give the endpoints that ask them. Raises ConfigError with their files and lines."""
+    def _plan_policies(
+        self, config: Config, logs: RequestLogs, read: PoliciesRead | None
+    ) -> tuple[PolicyPlan | None, list[Route], DecisionRecorder | None]:
+        """Plan the policies, give the endpoints that ask them, and what writes their decisions down.
+
+        Raises ConfigError with their files and lines.
+        """
         if not config.policy.path:
-            return None, []
+            return None, [], None
         policies = self._own_policies()
         plan = policies.plan(config.policy, read)
+        recorder = policies.recorder(config.log, plan, logs.decisions)
         with _faults_at("authzen"):
-            return plan, policies.routes(config, plan, Path.cwd())
+            return plan, policies.routes(config, plan, Path.cwd(), recorder), recorder
 
     def _commit_policies(self, generation: _Generation) -> None:
         if self._policies is not None:
@@ -233,7 +245,15 @@ class App:
                 self._spawn(self._policies.start())  # of no effect but where these are the first policies
 
     def _new_door(
-        self, config: Config, engine: Engine, introspection: Introspection | None, more: list[Route], asking: Asking
+        self,
+        config: Config,
+        engine: Engine,
+        introspection: Introspection | None,
+        more: list[Route],
+        *,
+        asking: Asking,
+        logs: RequestLogs,
+        decisions: Callable[[Decided, str, str, str], None] | None,
     ) -> FrontDoor:
         names = identity_header_names(config)
         drop = frozenset(names) | {DECISION_HEADER}
@@ -245,7 +265,6 @@ class App:
             stop=self._stop,
             open_sockets=self._metrics.gauge("websocket_connections"),
         )
-        logs = self._logs.of_issuers([issuer.issuer for issuer in config.issuers], config.log)
         return FrontDoor(
             engine,
             app=public_app(self._vitals, introspection, self._lifespan, more),
@@ -262,6 +281,7 @@ class App:
             duration_slot=lambda door: self._metrics.slot("request_duration_seconds", door=door),
             access=logs.access,
             audit=logs.audit,
+            decisions=decisions,
             login=login_redirect(config.forward_auth),
             sync_send=sync_send_type(),
             decision_id=config.identity.decision_id,

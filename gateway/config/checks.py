@@ -687,10 +687,17 @@ def _conflict_text(method: str) -> str:
 
 
 def _logs(config: Config, base_dir: FilePath) -> Iterator[Complaint]:
-    for name in ("access", "audit"):
+    if config.log.decisions != "off" and not config.policy.path:
+        problem = "there are no policies whose decisions could be written"
+        yield Complaint(("log", "decisions"), problem, "say where they are: `policy.path`")
+    if config.log.decisions_to == "off":
+        yield Complaint(("log", "decisions_to"), "no place", 'to write none, say `decisions = "off"`')
+    for name in ("access", "audit", "decisions_to"):
         target = getattr(config.log, name)
         if not target:
-            yield Complaint(("log", name), "empty", 'write "off", "-" or a path')
+            yield Complaint(
+                ("log", name), "empty", 'write "-" or a path' if "_" in name else 'write "off", "-" or a path'
+            )
         elif target not in {"off", "-"} and not _parent_exists(base_dir, target):
             yield Complaint(("log", name), f"the folder of `{target}` does not exist")
 

@@ -368,6 +368,10 @@ class LogConfig(Chapter, frozen=True):
     level: Literal["debug", "info", "warning", "error"] = "info"  # of the operators' log on standard error
     access: str = "off"  # off | "-" (standard output) | PATH: one JSON line a request
     audit: str = "-"  # off | "-" (standard error) | PATH: one JSON line a denial or change
+    decisions: Literal["off", "denied", "all"] = "off"  # which decisions of the policies are written down, and why
+    decisions_to: str = "-"  # "-" (standard output) | PATH: one JSON line a decision
+    decisions_share: Share = 1.0  # of the allows, with decisions = "all"; denials are written always
+    decisions_redact: tuple[str, ...] = ()  # attributes of contexts and entities whose values are not written
 
 
 class Config(Chapter, frozen=True):

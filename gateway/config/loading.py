@@ -350,5 +350,10 @@ def _absolute(config: Config, base_dir: Path) -> Config:
             config.authzen,
             clients=tuple(replace(one, secret=reference(one.secret, "file:")) for one in config.authzen.clients),
         ),
-        log=replace(config.log, access=log(config.log.access), audit=log(config.log.audit)),
+        log=replace(
+            config.log,
+            access=log(config.log.access),
+            audit=log(config.log.audit),
+            decisions_to=log(config.log.decisions_to),
+        ),
     )

@@ -13,18 +13,20 @@ from typing import Final
 import msgspec
 from starlette.routing import Route
 
-from gateway._native.route_policy import RoutePolicy
-from gateway.config import AuthzenConfig, Config, PolicyConfig, RouteConfig, resolve_secret
+from gateway._native.route_policy import RoutePolicy, Sampling
+from gateway.config import AuthzenConfig, Config, LogConfig, PolicyConfig, RouteConfig, resolve_secret
 from gateway.errors import ConfigError, ConfigFault
 from gateway.front.authzen.endpoints import Caller, DecisionApi, Limits
 from gateway.front.authzen.mapping import Names
 from gateway.front.authzen.paging import PageTokens, page_key
 from gateway.front.authzen.search import Searcher, SearchLimits
+from gateway.front.decisions import DecisionRecorder
 from gateway.front.entity_sources import DoorFetcher, EntitySources, OpenedSources, Wanted
 from gateway.front.principals import PrincipalClaims
 from gateway.front.relations import Following, Relations
 from gateway.front.route_policy import compile_route_policy
 from gateway.front.routing import policies_of_routes
+from gateway.observability.decisions import DecisionLog
 from gateway.policy.faults import Fault, PolicyFault
 from gateway.policy.handle import PolicyHandle
 from gateway.policy.related_entities import RelatedEntities
@@ -196,8 +198,18 @@ class Policies:
         if self._now is not None:
             self._now.handle.look()
 
-    def routes(self, config: Config, plan: PolicyPlan, base_dir: Path) -> list[Route]:
-        """Give the routes of the decision API; none where nobody may ask."""
+    @staticmethod
+    def recorder(config: LogConfig, plan: PolicyPlan, log: DecisionLog | None) -> DecisionRecorder | None:
+        """Give what writes decisions to the log that a config asks for; None where it asks for none."""
+        if log is None:
+            return None
+        sampling = Sampling(all=config.decisions == "all", rate=config.decisions_share)
+        return DecisionRecorder(plan.handle, log, sampling)
+
+    def routes(
+        self, config: Config, plan: PolicyPlan, base_dir: Path, recorder: DecisionRecorder | None = None
+    ) -> list[Route]:
+        """Give the routes of the decision API; none where nobody may ask. `recorder` writes its decisions down."""
         authzen = config.authzen
         if not authzen.clients and not authzen.open_on_loopback:
             return []
@@ -217,6 +229,7 @@ class Policies:
             clock=self._clock,
             open_trust=authzen.open_trust_properties if authzen.open_on_loopback else None,
             base_url=authzen.base_url,
+            recorder=recorder,
             refresh=self.refresh if plan.config.watch_s else None,
             fetch=None if plan.sources is None else self._sources,
         ).routes()

@@ -1,4 +1,4 @@
-"""The access and audit logs of one worker: where their lines go, and who writes them."""
+"""The access, audit and decision logs of one worker: where their lines go, and who writes them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gateway.config import LogConfig
 from gateway.errors import ConfigError, ConfigFault
+from gateway.observability.decisions import DecisionLog
 from gateway.observability.line_writer import LineWriter
 from gateway.observability.logs import AccessLog, AuditLog, RequestLines, Subjects, load_pseudonym_key
 from gateway.observability.metrics import Metrics
@@ -22,6 +23,7 @@ class RequestLogs:
 
     access: AccessLog | None
     audit: AuditLog | None
+    decisions: DecisionLog | None
 
 
 class Logs:
@@ -38,11 +40,16 @@ class Logs:
         lines = RequestLines(self._subjects, issuers)
         access = self._writer("access", config.access, sys.stdout.fileno())
         audit = self._writer("audit", config.audit, sys.stderr.fileno())
+        wanted = "off" if config.decisions == "off" else config.decisions_to
+        decisions = self._writer("decisions", wanted, sys.stdout.fileno(), key="decisions_to")
         return RequestLogs(
-            None if access is None else AccessLog(access, lines), None if audit is None else AuditLog(audit, lines)
+            None if access is None else AccessLog(access, lines),
+            None if audit is None else AuditLog(audit, lines),
+            None if decisions is None else DecisionLog(decisions, config.decisions_redact),
         )
 
-    def _writer(self, name: str, target: str, standard: int) -> LineWriter | None:
+    def _writer(self, name: str, target: str, standard: int, *, key: str = "") -> LineWriter | None:
+        """Give the writer of a log; `key` is the knob that names its target, where that is not the log's name."""
         if target == "off":
             return None
         writer = self._writers.get((name, target))
@@ -55,7 +62,7 @@ class Logs:
                 )
             except OSError as error:
                 problem = f"`{target}` cannot be written: {(error.strerror or 'refused').lower()}"
-                raise ConfigError([ConfigFault("config", None, f"log.{name}", problem)]) from error
+                raise ConfigError([ConfigFault("config", None, f"log.{key or name}", problem)]) from error
             self._writers[name, target] = writer
         else:
             writer.reopen()  # A reload follows a log that was rotated.

@@ -66,7 +66,7 @@ RESOURCES = ("external_calls", "db_connections", "redis_connections")
 BREAKERS = ("database", "cache", "external_idp", "attribute_source")
 BREAKER_STATES = ("closed", "half_open", "open")
 DEPENDENCIES = ("database", "cache", "external_idp", "policy_engine")
-LOGS = ("access", "audit")
+LOGS = ("access", "audit", "decisions")
 OUTCOMES = ("ok", "error")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from gateway.front.authzen.endpoints import Caller, DecisionApi, Limits
 from gateway.front.authzen.mapping import Names, Trust
 from gateway.front.authzen.paging import PageTokens
 from gateway.front.authzen.search import Searcher, SearchLimits
+from gateway.front.decisions import DecisionRecorder
 from gateway.policy.handle import PolicyHandle
 from gateway.policy.repository import PolicyRepository, Sources
 from gateway.types import Secret
@@ -60,6 +62,7 @@ class Pdp:
         search: SearchLimits | None = None,
         evaluations: int = 64,
         base_url: str = "https://pdp.example.com",
+        recorder: Callable[[PolicyHandle], DecisionRecorder] | None = None,
     ) -> None:
         self.clock = SetClock()
         self.repository = PolicyRepository(Sources(folder, entities=entities))
@@ -75,6 +78,7 @@ class Pdp:
             clock=self.clock,
             open_trust=open_trust,
             base_url=base_url,
+            recorder=None if recorder is None else recorder(self.handle),
         )
         self.app = Starlette(routes=self.api.routes())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -16,7 +17,7 @@ from starlette.routing import Route
 from gateway._native.uid import EntityUid
 from gateway.errors import StoreUnavailable
 from gateway.front.authzen.batch import decide_batch
-from gateway.front.authzen.evaluation import Decision, Lacking, decide, unavailable
+from gateway.front.authzen.evaluation import Decision, Lacking, as_named, decide, unavailable
 from gateway.front.authzen.mapping import Trust
 from gateway.front.authzen.messages import (
     AtLeast,
@@ -32,6 +33,7 @@ from gateway.front.authzen.messages import (
 from gateway.front.authzen.metadata import ENDPOINTS, METADATA_PATH, metadata_of
 from gateway.front.authzen.search import Searcher
 from gateway.front.clients import KnownClients, basic_credentials
+from gateway.front.decisions import DecisionRecorder, DecisionSource
 from gateway.front.responses import ProblemResponse, json_response
 from gateway.policy.engine import Engine
 from gateway.policy.handle import PolicyHandle, PolicySnapshot
@@ -102,10 +104,12 @@ class DecisionApi:
         base_url: str = "",
         refresh: Callable[[], Awaitable[None]] | None = None,
         fetch: Fetch | None = None,
+        recorder: DecisionRecorder | None = None,
     ) -> None:
         """`open_trust` is None where only `callers` may ask; `refresh` looks for newer policies right now.
 
-        `fetch` brings the entities that a question rests on; None: none are kept elsewhere.
+        `fetch` brings the entities that a question rests on; None: none are kept elsewhere. `recorder` writes decisions
+        down; None: nobody does.
         """
         self._handle = handle
         self._searcher = searcher
@@ -118,6 +122,7 @@ class DecisionApi:
         self._base_url = base_url
         self._refresh = refresh
         self._fetch = fetch
+        self._recorder = recorder
         self._searches = asyncio.Semaphore(SEARCHES_MAX)
         self._lister: Lister | None = None
 
@@ -138,26 +143,43 @@ class DecisionApi:
 
     async def _evaluation(self, data: dict[str, Any], client: str, trust: Trust) -> dict[str, Any]:
         question = parse_question(data)
-        return (await self._decide(await self._snapshot(question.at_least), question, trust)).to_json()
+        return (await self._decide(await self._snapshot(question.at_least), question, client, trust)).to_json()
 
     async def _evaluations(self, data: dict[str, Any], client: str, trust: Trust) -> dict[str, Any]:
         batch = parse_batch(data, items_max=self._limits.evaluations)
         snapshot = await self._snapshot(batch.at_least)
         if isinstance(batch, Question):
-            return (await self._decide(snapshot, batch, trust)).to_json()
+            return (await self._decide(snapshot, batch, client, trust)).to_json()
         return await decide_batch(
-            snapshot, batch, lambda question, pointer: self._decide(snapshot, question, trust, pointer)
+            snapshot, batch, lambda question, pointer: self._decide(snapshot, question, client, trust, pointer=pointer)
         )
 
-    async def _decide(self, snapshot: PolicySnapshot, question: Question, trust: Trust, pointer: str = "") -> Decision:
+    async def _decide(
+        self, snapshot: PolicySnapshot, question: Question, client: str, trust: Trust, *, pointer: str = ""
+    ) -> Decision:
+        """Answer one question, and have the answer written down where that is wanted. Raises BadRequest."""
+        if self._recorder is None:
+            return (await self._answer(snapshot, question, trust, pointer))[0]
+        started_ns = time.monotonic_ns()
+        decision, source = await self._answer(snapshot, question, trust, pointer)
+        asked = decision.asked or as_named(self._names, question)
+        self._recorder.question(
+            client, snapshot, decision, asked, source=source, elapsed_ns=time.monotonic_ns() - started_ns
+        )
+        return decision
+
+    async def _answer(
+        self, snapshot: PolicySnapshot, question: Question, trust: Trust, pointer: str
+    ) -> tuple[Decision, DecisionSource]:
         """Answer one question; what it rests on is fetched where it is not here. Raises BadRequest."""
         try:
-            return decide(snapshot, self._names, question, trust, pointer=pointer)
+            return decide(snapshot, self._names, question, trust, pointer=pointer), "resident"
         except Lacking as lacking:
-            if self._fetch is not None and await self._fetch.question(snapshot.engine, lacking.asked):
-                with contextlib.suppress(Lacking):  # it changed in this very moment
-                    return decide(snapshot, self._names, question, trust, pointer=pointer)
-        return unavailable(snapshot, ATTRIBUTES_UNAVAILABLE)
+            asked = lacking.asked
+        if self._fetch is not None and await self._fetch.question(snapshot.engine, asked):
+            with contextlib.suppress(Lacking):  # it changed in this very moment
+                return decide(snapshot, self._names, question, trust, pointer=pointer), "fetched"
+        return unavailable(snapshot, ATTRIBUTES_UNAVAILABLE, asked), "fetched"
 
     def _searching(self, target: Target) -> Callable[[dict[str, Any], str, Trust], Awaitable[dict[str, Any]]]:
         async def answer(data: dict[str, Any], client: str, trust: Trust) -> dict[str, Any]:

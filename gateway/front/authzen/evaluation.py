@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from gateway._native.uid import EntityUid
 from gateway.front.authzen.mapping import Names, Trust, Unanswerable, ask, prepared
 from gateway.front.authzen.messages import BadRequest, Question
-from gateway.policy.engine import Engine
+from gateway.policy.engine import Answer, Engine
 from gateway.policy.handle import PolicySnapshot
 from gateway.policy.plans import Question as PolicyQuestion
 from gateway.policy.search import may_allow
@@ -17,10 +18,16 @@ from gateway.policy.search import may_allow
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The answer to one question."""
+    """The answer to one question.
+
+    For the decision log: what policies were `asked`, None where it could not be asked; and their `answer`, None where
+    they did not come to one.
+    """
 
     allowed: bool
     context: dict[str, Any]
+    asked: PolicyQuestion | None = None
+    answer: Answer | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {"decision": self.allowed, "context": self.context}
@@ -60,12 +67,23 @@ def decide(snapshot: PolicySnapshot, names: Names, question: Question, trust: Tr
     elif answer.allowed and not allowed:
         context["code"] = "forbid_not_evaluated"
         context["reasons"] = []
-    return Decision(allowed, context)
+    return Decision(allowed, context, about, answer)
 
 
-def unavailable(snapshot: PolicySnapshot, code: str) -> Decision:
+def unavailable(snapshot: PolicySnapshot, code: str, asked: PolicyQuestion) -> Decision:
     """Deny a question for want of something that cannot be had now."""
-    return Decision(False, {**_context(snapshot), "code": code})
+    return Decision(False, {**_context(snapshot), "code": code}, asked)
+
+
+def as_named(names: Names, question: Question) -> PolicyQuestion:
+    """Give the entities that a question names, as far as they can be, where it could not be asked."""
+    subject, resource = question.subject, question.resource
+    return PolicyQuestion(
+        EntityUid(names.type_of(subject.type) or subject.type, subject.id),
+        names.action_of(question.action),
+        EntityUid(names.type_of(resource.type) or resource.type, resource.id),
+        {},
+    )
 
 
 def _context(snapshot: PolicySnapshot) -> dict[str, Any]:

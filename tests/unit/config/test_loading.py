@@ -710,6 +710,9 @@ def test_introspection_clients_are_told_apart_and_have_secrets(faults: Faults) -
 
 def test_logs_go_to_folders_that_exist(faults: Faults) -> None:
     assert one(faults('[log]\naccess = "/no/such/folder/log"\n')).key == "log.access"
+    assert one(faults('[log]\ndecisions_to = "/no/such/folder/log"\n')).key == "log.decisions_to"
+    assert one(faults('[log]\ndecisions_to = "off"\n')).key == "log.decisions_to"
+    assert one(faults('[log]\ndecisions = "all"\n')).key == "log.decisions"
 
 
 def test_a_route_behind_a_door_is_a_warning(load: Load) -> None:
@@ -726,7 +729,7 @@ def test_relative_paths_start_at_the_file(load: Load, tmp_path: Path) -> None:
     (tmp_path / "pw").write_text("k" * 32)
     (tmp_path / "pw").chmod(0o600)
     loaded = load(
-        '[server]\nrun_dir = "run"\n[store]\nurl = "sqlite:a.db"\n[log]\naccess = "access.log"\n'
+        '[server]\nrun_dir = "run"\n[store]\nurl = "sqlite:a.db"\n[log]\naccess = "access.log"\ndecisions_to = "d.log"\n'
         '[[issuers]]\nissuer = "a"\nany_audience = true\njwks_file = "keys.json"\n'
         '[[issuers]]\nissuer = "b"\nany_audience = true\nalgorithms = ["HS256"]\nsecret = "file:pw"\n'
         '[[routes]]\npath = "/a"\nupstream = "unix:app.sock"\n'
@@ -736,6 +739,7 @@ def test_relative_paths_start_at_the_file(load: Load, tmp_path: Path) -> None:
     assert config.server.run_dir == str(tmp_path / "run")
     assert config.store.url == f"sqlite:{tmp_path / 'a.db'}"
     assert (config.log.access, config.log.audit) == (str(tmp_path / "access.log"), "-")
+    assert config.log.decisions_to == str(tmp_path / "d.log")
     assert config.issuers[0].jwks_file == str(tmp_path / "keys.json")
     assert config.issuers[1].secret == f"file:{tmp_path / 'pw'}"
     assert config.routes[0].upstream == f"unix:{tmp_path / 'app.sock'}"
