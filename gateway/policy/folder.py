@@ -26,6 +26,7 @@ class PolicyFolder:
     schema: Schema | None
     entities: Entities
     files: tuple[Path, ...]  # of policies
+    digest: str  # of all they say, as decision logs have it
 
 
 def read_folder(path: Path, *, schema: Path | None = None, entities: Path | None = None) -> PolicyFolder:
@@ -34,7 +35,7 @@ def read_folder(path: Path, *, schema: Path | None = None, entities: Path | None
     state = read_state(Sources(path, schema, entities))
     policies = reader.policies(state)
     found = reader.schema(state)
-    return PolicyFolder(policies, found, reader.entities(state), tuple(map(Path, state.policies)))
+    return PolicyFolder(policies, found, reader.entities(state), tuple(map(Path, state.policies)), state.digest())
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,15 +86,20 @@ class FolderState:
         return max((mark.modified_ns for mark in self.marks.values()), default=0) // 1_000_000
 
     def digest(self) -> str:
-        """Give a name for what all of them say."""
+        """Give a name for what all of them say, the same wherever the folder lies."""
         whole = hashlib.sha256(self.sources.validation.encode())
         for part in (self.policies, self.schemas):
             for path, file in part.items():
-                whole.update(os.fsencode(path) + b"\0" + file.digest)
+                whole.update(os.fsencode(self._name(path)) + b"\0" + file.digest)
             whole.update(b"\0")
         if self.entities is not None:
             whole.update(self.entities.digest)
         return whole.hexdigest()
+
+    def _name(self, path: str) -> str:
+        """Give a file's path from the policies' folder on, or of one that lies elsewhere its name."""
+        folder = str(self.sources.path)
+        return path.removeprefix(folder) if path.startswith(folder) else os.path.basename(path)
 
     def prefix(self, path: str) -> str:
         """Give what ids that only count are told apart by: nothing where there is one file of policies."""
@@ -131,6 +136,11 @@ def marks_of(sources: Sources) -> dict[str, Mark]:
 def policy_paths(path: Path) -> list[Path]:
     """Give the policy files: the file itself, or all in the folder, in the order of their names."""
     return [Path(each) for each in _policy_marks(Sources(path))]
+
+
+def has_schema(path: Path) -> bool:
+    """Tell whether a schema lies where the policies lie. Raises RepositoryError."""
+    return bool(_schema_marks(Sources(path)))
 
 
 def read_state(sources: Sources, before: FolderState | None = None) -> FolderState:

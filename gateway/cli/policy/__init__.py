@@ -1,4 +1,4 @@
-"""`portcullis policy`: read, check, test, explain, format and compile policies; one verb a file."""
+"""`portcullis policy`: read, check, test, explain, format, compile and replay policies; one verb a file."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ VERBS = {
     "explain": "Say why a request is allowed or denied.",
     "fmt": "Format policy files.",
     "compile": "Compile policies; show the bytecode, or keep it.",
+    "replay": "Decide a decision log again by other policies, and show what differs.",
     "entities": "Write and show entities in the sources of the config.",
 }
 
 
 @click.group(cls=Verbs, package=__name__, verbs=VERBS)
 def policy() -> None:
-    """Read, check, test, explain, format and compile Cedar policies."""
+    """Read, check, test, explain, format, compile and replay Cedar policies."""

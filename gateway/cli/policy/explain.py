@@ -8,22 +8,26 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gateway.cli.output import as_json_option, config_option, mark, say
+from gateway.cli.output import as_json_option, config_option, fail, mark, say
 from gateway.cli.policy.input import entities_option, fail_policy, path_argument, read, schema_option
+from gateway.cli.policy.logged import decision_options, logged_decision, path_of, policy_config
 from gateway.cli.policy.relations import fill_relations, relations_option
 from gateway.cli.relation.store import path_document
 
 if TYPE_CHECKING:
+    from gateway.policy.engine import Engine, Request
     from gateway.policy.explanation import Operand, PolicyExplanation
+    from gateway.policy.logged import LoggedDecision
     from gateway.policy.relation_explanation import RelationTest
 
 
 @click.command("explain")
 @path_argument
-@click.option("--principal", required=True, metavar="UID", help='Who asks: User::"alice".')
-@click.option("--action", required=True, metavar="UID", help='What for: Action::"view".')
-@click.option("--resource", required=True, metavar="UID", help='On what: Photo::"1".')
+@click.option("--principal", default="", metavar="UID", help='Who asks: User::"alice".')
+@click.option("--action", default="", metavar="UID", help='What for: Action::"view".')
+@click.option("--resource", default="", metavar="UID", help='On what: Photo::"1".')
 @click.option("--context", default="{}", metavar="JSON", help="In which context, in Cedar's JSON, or @FILE.")
+@decision_options
 @schema_option
 @entities_option
 @click.option("--all", "everything", is_flag=True, help="Also the policies whose head does not fit.")
@@ -37,6 +41,9 @@ def command(
     action: str,
     resource: str,
     context: str,
+    decision: str,
+    log: Path | None,
+    decision_id: str,
     schema: Path | None,
     entities: Path | None,
     relations: str,
@@ -46,39 +53,44 @@ def command(
 ) -> None:
     """Decide one request over the policies under PATH, and say what became of each policy.
 
-    Of a policy that did not hold, the clause that failed is shown, with the values of its parts; of one that asks for
-    relations, the way over which the asker stands in them.
+    The request is told by --principal, --action and --resource, or it is one of a decision log. Of a policy that did
+    not hold, the clause that failed is shown, with the values of its parts; of one that asks for relations, the way
+    over which the asker stands in them.
     """
     from gateway.policy.engine import Engine
+    from gateway.policy.explanation import explain
     from gateway.policy.faults import PolicyFault
     from gateway.policy.relation_explanation import relation_tests
-    from gateway.policy.requests import parse_context, validate_request
-    from gateway.policy.testing.running import parse_uid
+    from gateway.policy.search import may_allow
 
+    logged = logged_decision(decision, log, decision_id, as_json)
+    if (logged is None) != bool(principal and action and resource) or (logged and (principal or action or resource)):
+        raise click.UsageError("say --principal, --action and --resource, or name a logged decision")
+    if logged is not None:
+        schema, entities = _as_configured(path, schema, entities, file, as_json)
     folder = read(path, schema, entities, as_json)
     source = fill_relations(folder, path, relations, file, as_json)
     try:
-        who, what, which = parse_uid(principal), parse_uid(action), parse_uid(resource)
-        text = Path(context[1:]).read_text(encoding="utf-8") if context.startswith("@") else context
-        values = parse_context(text, folder.schema, what)
-        if folder.schema is not None:
-            validate_request(folder.schema, who, what, which, values)
         engine = Engine(folder.policies, folder.entities, folder.schema)
-        explained = engine.explain(who, what, which, values)
-        request = engine.prepare(who, what, which, values)
+        request = logged.prepare(engine) if logged else _asked(engine, principal, action, resource, context)
+        explained = explain(engine, engine.policies.policies, request)
     except PolicyFault as error:
         fail_policy(error, as_json)
     except OSError as error:
         raise click.UsageError(f"`{context[1:]}`: {(error.strerror or 'cannot be read').lower()}") from None
+    except ValueError as error:
+        fail(f"the request cannot be asked: {error}", as_json)
     heads = ("principal", "action", "resource")
     shown = [each for each in explained.policies if everything or each.clause not in heads]
     asked = {
         each.policy_id: relation_tests(engine, engine.policies.policies[each.policy_id], request) for each in shown
     }
     answer = explained.answer
-    document = {
+    # The doors are stricter than Cedar is: a forbid that cannot be evaluated denies.
+    allowed = answer.allowed if logged is None else may_allow(engine, answer)
+    document: dict[str, object] = {
         "ok": True,
-        "decision": "allow" if answer.allowed else "deny",
+        "decision": "allow" if allowed else "deny",
         "reasons": sorted(answer.reasons),
         "errors": sorted(answer.errors),
         "faults": list(answer.faults),
@@ -89,8 +101,16 @@ def command(
         ],
     }
 
+    if logged is not None:
+        document["logged"] = _logged_document(logged, folder.digest)
+
     def speak() -> None:
-        click.echo(f"{mark(answer.allowed)} {document['decision']}: {_why(sorted(answer.reasons), answer.allowed)}")
+        if logged is not None:
+            _speak_logged(logged, allowed, folder.digest)
+        why = _why(sorted(answer.reasons), allowed)
+        if answer.allowed and not allowed:
+            why = f"{', '.join(sorted(answer.errors))} cannot be evaluated, and might forbid it"
+        click.echo(f"{mark(allowed)} {document['decision']}: {why}")
         for each in shown:
             _speak(each)
             for test in asked[each.policy_id]:
@@ -102,6 +122,54 @@ def command(
             click.echo("· no relations were read (--relations says from where)")
 
     say(document, as_json, speak)
+
+
+def _asked(engine: Engine, principal: str, action: str, resource: str, context: str) -> Request:
+    """Look up what the options ask. Raises PolicyFault, OSError."""
+    from gateway.policy.requests import parse_context, validate_request
+    from gateway.policy.testing.running import parse_uid
+
+    who, what, which = parse_uid(principal), parse_uid(action), parse_uid(resource)
+    text = Path(context[1:]).read_text(encoding="utf-8") if context.startswith("@") else context
+    values = parse_context(text, engine.schema, what)
+    if engine.schema is not None:
+        validate_request(engine.schema, who, what, which, values)
+    return engine.prepare(who, what, which, values)
+
+
+def _as_configured(
+    path: Path, schema: Path | None, entities: Path | None, file: Path | None, as_json: bool
+) -> tuple[Path | None, Path | None]:
+    """Give schema and entities: those of the options, else of a config that serves the policies at `path`."""
+    config = policy_config(file, as_json)
+    if config is None or not config.path or Path(config.path) != path.absolute():
+        return schema, entities
+    return schema or path_of(config.schema), entities or path_of(config.entities)
+
+
+def _logged_document(logged: LoggedDecision, digest: str) -> dict[str, object]:
+    return {
+        "id": logged.id,
+        "place": logged.place,
+        "decision": "allow" if logged.allowed else "deny",
+        "reason": logged.reason,
+        "policies": list(logged.policies),
+        "digest": logged.digest,
+        "digest_now": digest,
+        "same_policies": logged.digest == digest,
+    }
+
+
+def _speak_logged(logged: LoggedDecision, allowed: bool, digest: str) -> None:
+    """Say what was decided then, and whether anything is different now."""
+    then = "allow" if logged.allowed else "deny"
+    click.echo(f"{logged.principal} {logged.action} {logged.resource} at {logged.place}")
+    click.echo(f"{mark(logged.allowed)} then {then}: {_why(list(logged.policies), logged.allowed)}")
+    if logged.digest != digest:
+        told = "unknown" if logged.digest is None else logged.digest[:12]
+        click.echo(f"· policies, schema or entities are others now (digest {told} then, {digest[:12]} now)")
+    elif logged.allowed != allowed:
+        click.echo("· the policies are the same: entities or relations that are kept elsewhere are not")
 
 
 def _why(reasons: list[str], allowed: bool) -> str:

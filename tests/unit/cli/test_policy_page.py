@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _VOLATILE = (
     (re.compile(r"\d+\.\d ms"), "TIME"),
     (re.compile(r"\b[0-9a-f]{16}:\d+"), "REVISION"),
+    (re.compile(r"\b(?:DIGEST|[0-9a-f]{12}) now"), "DIGEST now"),
+    (re.compile(r"\b(?:RATE|[\d,]+) a second"), "RATE a second"),
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"), "MOMENT"),
 )
 
@@ -62,10 +65,11 @@ def steady(text: str) -> str:
     return "\n".join(line.rstrip() for line in text.strip().splitlines())
 
 
-def check(run: Run, console: str) -> None:
-    """Run a console's commands, and compare what they print."""
+def check(run: Run, console: str, status: int | None = None) -> None:
+    """Run a console's commands, and compare what they print; what they fail with begins with its mark."""
     for words, expected in commands(console):
-        result = run(*words, status=int(expected.startswith("✗ ") and words[1] != "explain"))
+        failing = expected.startswith("✗ ") and words[1] != "explain"
+        result = run(*words, status=int(failing) if status is None else status)
         assert steady(result.output) == steady(expected), words
 
 
@@ -111,6 +115,16 @@ def test_the_folder_is_checked_tested_explained_and_compiled_as_shown(run: Run, 
     policies = reports / "policies" / "reports.cedar"
     policies.write_text(policies.read_text().replace("principal.department", "principal.departmnt"))
     check(run, mistaken)
+
+
+def test_logged_decisions_are_explained_and_replayed_as_shown(run: Run, reports: Path) -> None:
+    section = PAGE["Decisions that were logged"]
+    [line], [policies] = section.of("json"), section.of("cedar")
+    (reports / "decisions.log").write_text(json.dumps(json.loads(line)) + "\n")
+    (reports / "next").mkdir()
+    (reports / "next" / "reports.cedar").write_text(policies)
+    for console in section.of("console"):
+        check(run, console, status=1 if "replay" in console else 0)
 
 
 def test_the_library_decides_as_shown(reports: Path) -> None:

@@ -729,7 +729,8 @@ def test_relative_paths_start_at_the_file(load: Load, tmp_path: Path) -> None:
     (tmp_path / "pw").write_text("k" * 32)
     (tmp_path / "pw").chmod(0o600)
     loaded = load(
-        '[server]\nrun_dir = "run"\n[store]\nurl = "sqlite:a.db"\n[log]\naccess = "access.log"\ndecisions_to = "d.log"\n'
+        '[server]\nrun_dir = "run"\n[store]\nurl = "sqlite:a.db"\n'
+        '[log]\naccess = "access.log"\ndecisions_to = "d.log"\n'
         '[[issuers]]\nissuer = "a"\nany_audience = true\njwks_file = "keys.json"\n'
         '[[issuers]]\nissuer = "b"\nany_audience = true\nalgorithms = ["HS256"]\nsecret = "file:pw"\n'
         '[[routes]]\npath = "/a"\nupstream = "unix:app.sock"\n'
