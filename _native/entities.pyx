@@ -497,11 +497,16 @@ cdef class EntityStore:
         raise ValueError("no value")
 
     cdef object _uid(self, const EntityNode* node):
-        cdef EntityUid uid = EntityUid(text_of(node.type_name), text_of(node.id))
-        if not node.flags & NODE_REQUEST:
+        # All of the node is read first: what is made then may wake the collector, and that others who change the store.
+        cdef str type = text_of(node.type_name)
+        cdef str id = text_of(node.id)
+        cdef bint is_kept = not node.flags & NODE_REQUEST
+        cdef uint32_t index = node.index, generation = node.generation
+        cdef EntityUid uid = EntityUid(type, id)
+        if is_kept:
             uid.store_token = self.c.token
-            uid.node_index = node.index
-            uid.node_generation = node.generation
+            uid.node_index = index
+            uid.node_generation = generation
         return uid
 
     cdef EntityNode* _intern(self, EntityUid uid) except NULL:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 
@@ -126,3 +127,32 @@ def test_names_go_while_others_decide_without_the_lock() -> None:
         done.set()
         thread.join()
     assert wrong == []
+
+
+def test_an_answer_names_what_was_missing_though_the_collector_wakes_others_who_change_the_store() -> None:
+    store = EntityStore()
+    store.source_type("User")
+    bob = EntityUid("User", "bob")
+    store.put(DOC, {"owner": bob})
+    decider = decider_of(store, "permit (principal, action, resource) when { resource.owner.level > 1 };")
+    changes: list[str] = []
+
+    def change(phase: str, _: object) -> None:
+        if phase == "start" and not changes:
+            changes.append(phase)
+            store.remove(DOC)  # nobody names Bob any more
+            store.put(EntityUid("Doc", "other"), {"owner": EntityUid("User", "carol")})  # whose place is Bob's
+
+    thresholds = gc.get_threshold()
+    gc.collect()
+    gc.callbacks.append(change)
+    gc.set_threshold(1)
+    try:
+        answer = decider.authorize(ALICE, VIEW, DOC)
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.callbacks.remove(change)
+    assert changes
+    assert answer.missing == bob
+    store.put(EntityUid("User", "carol"), {"level": 3})
+    assert store.get(answer.missing) is None
