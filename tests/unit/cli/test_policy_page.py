@@ -141,6 +141,11 @@ def test_the_library_follows_relations_as_shown(shared: Path) -> None:
     assert printed(PAGE["From Python"].of("python")[1]) == 'True\nUser::"ann" in Doc::"2027"#viewers (relation)\n'
 
 
+def test_the_library_fetches_what_decisions_need_as_shown(folder: Path) -> None:
+    expected = "True 2\nTrue 2\nforbid unsatisfied\npermit satisfied\n"
+    assert printed(PAGE["From Python"].of("python")[2]) == expected
+
+
 def test_entities_are_written_to_their_sources_as_shown(run: Run, folder: Path) -> None:
     section = PAGE["Entities in sources"]
     (folder / "policies").mkdir()
