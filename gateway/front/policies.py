@@ -120,7 +120,7 @@ class Policies:
 
     def _repository(self, sources: Sources) -> PolicyRepository:
         """Give what loads policies; what it compiles is kept for workers that start later."""
-        return PolicyRepository(sources, cache=self._run_dir / COMPILED_FOLDER)
+        return PolicyRepository(sources, cache=self._run_dir / COMPILED_FOLDER, is_start=self._now is None)
 
     def _following(self, loaded: Loaded, config: PolicyConfig) -> Following | None:
         """Give what keeps the relations of these entities, where the schema has any. Raises ConfigError."""

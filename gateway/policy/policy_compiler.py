@@ -55,15 +55,16 @@ class PolicyCompiler:
         schema_source: bytes = b"",
         check: Callable[[PolicySet], None] | None = None,
         passed: Callable[[PolicySet], None] | None = None,
+        reads_now: bool = False,
         like: Engine | None = None,
     ) -> Engine:
         """Give the engine for `sources`, compiled now or before; `save` writes it where it is new.
 
         `policies` reads what the sources say; it is called where the set must be compiled, or later when somebody asks
-        for an explanation. `check` is asked before anything is compiled, and raises for policies that must not serve:
-        what is in the cache passed it, and `passed` is told of those policies once they are read. `schema_source` is
-        what `schema` was read from, or a hash of it. `like` is an engine for the same entities and schema: what did not
-        change since is not compiled again, which is quicker than the cache.
+        for an explanation, or at once with `reads_now`. `check` is asked before anything is compiled, and raises for
+        policies that must not serve: what is in the cache passed it, and `passed` is told of those policies once they
+        are read. `schema_source` is what `schema` was read from, or a hash of it. `like` is an engine for the same
+        entities and schema: what did not change since is not compiled again, which is quicker than the cache.
         Raises what `policies` and `check` raise, and PolicySyntaxError for a policy beyond the machine's limits.
         """
         key = bundle_key(sources, schema_source)
@@ -71,6 +72,8 @@ class PolicyCompiler:
         if data is not None:
             try:
                 made = Engine.from_bytes(data, key, partial(_told, policies, passed), entities, schema)
+                if reads_now:
+                    _ = made.policies
             except BundleError as error:
                 self.cache_fault = error
             else:

@@ -4,8 +4,7 @@ A file whose size, times and inode are the same is not read again; one whose tex
 policy that is the same is neither validated nor compiled again. What cannot be read, parsed, validated or compiled
 raises a fault with file and line, and changes nothing: whoever serves goes on with the former engine.
 
-With a `cache`, a process that starts takes what another one compiled of the same texts, and reads the texts only when
-somebody asks for more than decisions.
+With a `cache`, a process that starts takes what another one compiled of the same texts.
 """
 
 from __future__ import annotations
@@ -48,9 +47,14 @@ class Loaded:
 class PolicyRepository:
     """Loads policies from files. Its methods may be called from any thread; each waits for the one before."""
 
-    def __init__(self, sources: Sources, *, cache: Path | None = None) -> None:
-        """`cache` is the folder for compiled sets; None: each process compiles for itself."""
+    def __init__(self, sources: Sources, *, cache: Path | None = None, is_start: bool = False) -> None:
+        """`cache` is the folder for compiled sets; None: each process compiles for itself.
+
+        With `is_start`, a first load that finds everything there leaves the texts for `read_texts`: who starts decides
+        sooner. Later loads have nobody who waits for them.
+        """
         self.sources = sources
+        self._leaves_texts = is_start
         self._lock = threading.RLock()
         # All guarded by self._lock:
         self._compiler = PolicyCompiler(cache)
@@ -126,9 +130,11 @@ class PolicyRepository:
                 schema_source=schema_digest(state),
                 check=partial(self._check, schema),
                 passed=partial(self._note_valid, schema),
+                reads_now=not self._leaves_texts,
                 like=former if former is not None and former.entities is entities and former.schema is schema else None,
             )
         # From here on nothing fails: all of it is taken together.
+        self._leaves_texts = False
         self._state, self._loaded = state.without_entity_bytes(), Loaded(engine, digest, state.stamp)
         return self._loaded
 

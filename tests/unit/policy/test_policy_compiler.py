@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from gateway._native.uid import EntityUid
+from gateway.policy.compiler.bundle import bundle_key
+from gateway.policy.engine import Engine
 from gateway.policy.entities import Entities
 from gateway.policy.faults import PolicySyntaxError
 from gateway.policy.policy_compiler import SUFFIX, PolicyCompiler
@@ -132,3 +134,15 @@ def test_a_change_compiles_only_what_changed_of_a_set_from_the_cache(tmp_path: P
     assert second.program("policy0") is first.program("policy0")
     assert second.program("policy1") is not first.program("policy1")
     assert not second.allows(EntityUid("User", "b"), *ASKED[1:])
+
+
+def test_a_file_of_other_policies_is_compiled_anew_where_texts_are_read_now(tmp_path: Path) -> None:
+    """Whoever can write the file can make it a bundle; the texts say what it should have been."""
+    other = TEXT + TEXT
+    forged = Engine(PolicySet.parse(other), Entities()).to_bytes(bundle_key([TEXT.encode()]))
+    (tmp_path / f"{bundle_key([TEXT.encode()]).hex()}{SUFFIX}").write_bytes(forged)
+    compiler = PolicyCompiler(tmp_path)
+    made = compiler.engine([TEXT.encode()], lambda: PolicySet.parse(TEXT), Entities(), reads_now=True)
+    assert list(made.policies.policies) == ["policy0"]
+    assert (compiler.compiled, compiler.reused) == (1, 0)
+    assert compiler.cache_fault is not None

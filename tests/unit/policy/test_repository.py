@@ -197,7 +197,7 @@ def test_a_process_that_starts_takes_what_another_one_compiled(
     sources = Sources(folder, entities=folder / "entities.json")
     PolicyRepository(sources, cache=cache).load()
     assert cache.stat().st_mode & 0o077 == 0
-    repo = PolicyRepository(sources, cache=cache)
+    repo = PolicyRepository(sources, cache=cache, is_start=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PolicySet, "parse", refuse_to_parse)
         first = repo.load()
@@ -287,3 +287,18 @@ def test_one_change_among_many_reads_validates_and_compiles_that_one(
     rewrite(tmp_path / "b.cedar", "".join(texts[25:]).replace("permit", "forbid", 1))
     repo.load()
     assert counts == {"read": 1, "compiled": 1, "validated": 1}
+
+
+def test_only_a_start_leaves_texts_for_later(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    cache = tmp_path_factory.mktemp("run") / "compiled"
+    sources = Sources(folder, entities=folder / "entities.json")
+    PolicyRepository(sources, cache=cache).load()
+    loaded = PolicyRepository(sources, cache=cache).load()
+    starting = PolicyRepository(sources, cache=cache, is_start=True)
+    starting.load()
+    rewrite(folder / "entities.json", "[]")  # other entities: the compiled policies are taken from the cache again
+    again = starting.load()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PolicySet, "parse", refuse_to_parse)
+        assert list(loaded.engine.policies.policies) == ["readers"]
+        assert list(again.engine.policies.policies) == ["readers"]
