@@ -338,14 +338,18 @@ cdef class RoutePolicy:
         cdef Scratch* scratch = decider.open_request(&request, known.like)
         try:
             self.give(decider, known, &request, scratch, asked)
-            # Names that only this request has were given by the values of claims: they lie with these.
-            return (
-                decider.store._uid(request.principal.node),
-                decider.store._uid(request.action.node),
-                decider.store._uid(request.resource.node),
-                decider.store.python_value(&request.run.variables[3], &known.like.arena),
-                None if known.like.overlays is None else dict(known.like.overlays),
-            )
+            decider.store.hold()        # what is made here may wake the collector, and that others who change the store
+            try:
+                # Names that only this request has were given by the values of claims: they lie with these.
+                return (
+                    decider.store._uid(request.principal.node),
+                    decider.store._uid(request.action.node),
+                    decider.store._uid(request.resource.node),
+                    decider.store.python_value(&request.run.variables[3], &known.like.arena),
+                    None if known.like.overlays is None else dict(known.like.overlays),
+                )
+            finally:
+                decider.store.release()
         finally:
             decider.close_request(&request, scratch, False)
 
