@@ -298,8 +298,8 @@ class App:
         return None if self._policies is None else self._policies.relations
 
     def _prefetcher(self) -> AttributePrefetcher | None:
-        sources = None if self._policies is None else self._policies.sources
-        return None if sources is None else sources.prefetcher
+        deciding = None if self._policies is None else self._policies.deciding
+        return None if deciding is None else deciding.prefetcher
 
     def _control_state(self) -> ControlState:
         return self._now.control.state()

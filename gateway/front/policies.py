@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,13 +21,14 @@ from gateway.front.authzen.endpoints import Caller, DecisionApi, Limits
 from gateway.front.authzen.mapping import Names
 from gateway.front.authzen.paging import PageTokens, page_key
 from gateway.front.authzen.search import Searcher, SearchLimits
+from gateway.front.deciding import Deciders, Deciding, DoorFetcher, Wanted
 from gateway.front.decisions import DecisionRecorder
-from gateway.front.entity_sources import DoorFetcher, EntitySources, OpenedSources, Wanted
 from gateway.front.principals import PrincipalClaims
 from gateway.front.relations import Following, Relations
 from gateway.front.route_policy import compile_route_policy
 from gateway.front.routing import policies_of_routes
 from gateway.observability.decisions import DecisionLog
+from gateway.policy.engine import Engine
 from gateway.policy.faults import Fault, PolicyFault
 from gateway.policy.handle import PolicyHandle
 from gateway.policy.related_entities import RelatedEntities
@@ -60,7 +62,7 @@ class PolicyPlan:
     config: PolicyConfig
     principals: PrincipalClaims
     following: Following | None  # of the relations among the entities; None: there are none
-    sources: OpenedSources | None  # of entities that are kept elsewhere; None: there are none
+    deciding: Deciding
 
     def route_policy(self, route: RouteConfig, index: int) -> RoutePolicy | None:
         """Compile what a route asks of the policies. Raises ConfigError."""
@@ -81,7 +83,7 @@ class Policies:
         self._relations = Relations(
             base_dir=Path.cwd(), run_dir=run_dir, clock=clock, publish=self._publish, on_trust=self._look_at_trust
         )
-        self._sources = EntitySources(base_dir=Path.cwd(), run_dir=run_dir, clock=clock)
+        self._deciders = Deciders(base_dir=Path.cwd(), run_dir=run_dir, clock=clock, world=self._world)
         self._looked_s = clock.monotonic_s() - REFRESH_S
 
     def read(self, config: PolicyConfig) -> PoliciesRead:
@@ -109,14 +111,14 @@ class Policies:
         principals = PrincipalClaims(config, loaded.engine.schema)
         _refuse_made_by_relations(config, loaded)
         following = self._following(loaded, config)
-        opened = self._opened(loaded, config)
+        deciding = self._deciding(loaded, config)
         if now is None:
             follower = None if following is None else following.follower
-            sourced = opened is not None
+            sourced = deciding.prefetcher is not None
             handle = PolicyHandle(loaded.engine, loaded.digest, stamp=loaded.stamp, relations=follower, sourced=sourced)
         else:
             handle = now.handle
-        return PolicyPlan(found.repository, handle, loaded, config, principals, following, opened)
+        return PolicyPlan(found.repository, handle, loaded, config, principals, following, deciding)
 
     def _repository(self, sources: Sources) -> PolicyRepository:
         """Give what loads policies; what it compiles is kept for workers that start later."""
@@ -133,17 +135,25 @@ class Policies:
         except ValueError as error:
             raise ConfigError([ConfigFault("config", None, _RELATIONS_KEY, str(error))]) from error
 
-    def _opened(self, loaded: Loaded, config: PolicyConfig) -> OpenedSources | None:
-        """Give the sources of a config, of which the entities' store knows then. Raises ConfigError."""
+    def _deciding(self, loaded: Loaded, config: PolicyConfig) -> Deciding:
+        """Give what decides by a config; the entities' store knows then what is kept elsewhere. Raises ConfigError."""
         try:
-            opened = self._sources.of(config)
+            deciding = self._deciders.of(config)
         except ValueError as error:
             raise ConfigError([ConfigFault("config", None, "policy.sources", str(error))]) from error
         check_sources(loaded, config)
-        if opened is not None:
+        if deciding.prefetcher is not None:
             _tell_of_unread(loaded, config)
-            opened.prefetcher.adopt(loaded.engine)
-        return opened
+            deciding.prefetcher.adopt(loaded.engine)
+        return deciding
+
+    def _world(self, engine: Engine) -> bytes:
+        """Say what decisions rest on besides policies and sources: the files they came with, and relations."""
+        plan = self._now
+        if plan is None or plan.handle.now.engine is not engine:
+            return os.urandom(16)  # a moment ago it was in force: nobody shares what is decided by it
+        follower = plan.handle.now.relations
+        return f"{plan.handle.now.digest} {'' if follower is None else follower.revision}".encode()
 
     def commit(self, plan: PolicyPlan | None) -> None:
         """Put a plan in force; None: the config has no policies any more, and nothing asks them.
@@ -163,10 +173,10 @@ class Policies:
         plan = self._now
         assert plan is not None
         handle, loaded, following = plan.handle, plan.loaded, plan.following
-        self._sources.take(plan.sources)
+        self._deciders.take(plan.deciding)
         if handle.now.engine is not loaded.engine:
             follower = None if following is None else following.follower
-            sourced = plan.sources is not None
+            sourced = plan.deciding.prefetcher is not None
             handle.publish(loaded.engine, loaded.digest, stamp=loaded.stamp, relations=follower, sourced=sourced)
             _log.info("policies are in force: revision %d, %d policies", handle.revision, len(loaded.engine))
 
@@ -174,11 +184,11 @@ class Policies:
 
     async def start(self) -> None:
         """Begin to follow relations and sources, where there are any; waits for the first look, and not for ever."""
-        await asyncio.gather(self._relations.start(), self._sources.start())
+        await asyncio.gather(self._relations.start(), self._deciders.start())
 
     async def stop(self) -> None:
         """End the following."""
-        await asyncio.gather(self._relations.stop(), self._sources.stop())
+        await asyncio.gather(self._relations.stop(), self._deciders.stop())
 
     @property
     def relations(self) -> RelationFollower | None:
@@ -186,13 +196,13 @@ class Policies:
         return self._relations.follower
 
     @property
-    def sources(self) -> OpenedSources | None:
-        """The sources in force; None: no entity is kept elsewhere."""
-        return self._sources.now
+    def deciding(self) -> Deciding | None:
+        """What decides beyond the hot path; None: no policies are in force."""
+        return self._deciders.now
 
     def fetcher(self, plan: PolicyPlan) -> DoorFetcher:
         """Give what the doors ask for entities that are not here."""
-        return DoorFetcher(lambda: plan.handle.now.engine, lambda: self._sources.now)
+        return DoorFetcher(lambda: plan.handle.now.engine, lambda: self._deciders.now)
 
     def _look_at_trust(self) -> None:
         if self._now is not None:
@@ -231,7 +241,7 @@ class Policies:
             base_url=authzen.base_url,
             recorder=recorder,
             refresh=self.refresh if plan.config.watch_s else None,
-            fetch=None if plan.sources is None else self._sources,
+            deciding=lambda: self._deciders.now,
         ).routes()
 
     # --- watching
@@ -259,8 +269,8 @@ class Policies:
             if self._replan is not None and loaded.engine.schema is not plan.loaded.engine.schema:
                 self._replan(PoliciesRead(plan.repository, loaded))
             else:
-                following, opened = self._following(loaded, plan.config), self._opened(loaded, plan.config)
-                self.commit(replace(plan, loaded=loaded, following=following, sources=opened))
+                following, deciding = self._following(loaded, plan.config), self._deciding(loaded, plan.config)
+                self.commit(replace(plan, loaded=loaded, following=following, deciding=deciding))
         except (PolicyFault, ConfigError) as error:
             self._refused = loaded
             _log.error("policies were not reloaded, the former ones stay: %s", error)
@@ -278,7 +288,7 @@ class Policies:
 
 def _keep_alike(one: PolicyConfig, other: PolicyConfig) -> bool:
     """Tell whether two configs keep entities in the same places, so that one store serves both."""
-    return one.relations == other.relations and Wanted.of(one) == Wanted.of(other)
+    return one.relations == other.relations and Wanted.of(one).entities == Wanted.of(other).entities
 
 
 def check_fit(config: Config, loaded: Loaded) -> None:

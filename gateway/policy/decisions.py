@@ -160,6 +160,7 @@ class DecisionCache:
         entries: int = ENTRIES,
         l1_ttl_s: float = L1_TTL_S,
         l2_ttl_s: float = L2_TTL_S,
+        denied_ttl_s: float = DENIED_TTL_S,
         store: DecisionStore | None = None,
         world: Callable[[Engine], bytes] | None = None,
         uniform: Callable[[float, float], float] = uniform_random,
@@ -170,7 +171,7 @@ class DecisionCache:
         """
         if store is not None and (world is None or prefetcher is None):
             raise ValueError("a store of decisions needs sources, and to be told what else decisions rest on")
-        if l1_ttl_s <= 0 or l2_ttl_s <= 0:
+        if l1_ttl_s <= 0 or l2_ttl_s <= 0 or denied_ttl_s <= 0:
             raise ValueError("times to live are above 0")
         self._clock = clock
         self._prefetcher = prefetcher
@@ -180,6 +181,7 @@ class DecisionCache:
         self._dear_ns = dear_ns
         self._l1_ttl_s = l1_ttl_s
         self._l2_ttl_s = l2_ttl_s
+        self._denied_ttl_s = denied_ttl_s
         self._store: DecisionStore = store or NoDecisionStore()
         self._world = world
         self._uniform = uniform
@@ -357,7 +359,7 @@ class DecisionCache:
             return None  # other policies are candidates now than those that the key speaks of
         if case.groups is not None and standing_groups(plan, question, store) != case.groups:
             return None
-        ttl_s = self._l1_ttl_s if answer.allowed else min(self._l1_ttl_s, DENIED_TTL_S)
+        ttl_s = self._l1_ttl_s if answer.allowed else min(self._l1_ttl_s, self._denied_ttl_s)
         until_s = self._clock.monotonic_s() + ttl_s * self._uniform(JITTER, 1.0)
         touched = plan.touched(question, store)
         members = touched.members
@@ -416,7 +418,7 @@ class DecisionCache:
         return b"".join(len(part).to_bytes(4, "little") + part for part in parts)
 
     def _share(self, case: _Case, name: bytes, whole: bytes, entry: _Entry, epoch: str) -> None:
-        ttl_s = self._l2_ttl_s if entry.answer.allowed else min(self._l2_ttl_s, DENIED_TTL_S)
+        ttl_s = self._l2_ttl_s if entry.answer.allowed else min(self._l2_ttl_s, self._denied_ttl_s)
         ttl_s *= self._uniform(JITTER, 1.0)
         if entry.token_until_s is not None:
             ttl_s = min(ttl_s, entry.token_until_s - self._clock.wall_s())

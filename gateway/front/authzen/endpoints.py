@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gateway._native.uid import EntityUid
 from gateway.errors import StoreUnavailable
 from gateway.front.authzen.batch import decide_batch
-from gateway.front.authzen.evaluation import Decision, Lacking, as_named, decide, unavailable
-from gateway.front.authzen.mapping import Trust
+from gateway.front.authzen.evaluation import (
+    Decision,
+    as_named,
+    decision_of,
+    question_of,
+    refused,
+    unanswerable,
+)
+from gateway.front.authzen.mapping import Trust, Unanswerable
 from gateway.front.authzen.messages import (
     AtLeast,
     BadRequest,
@@ -33,8 +38,10 @@ from gateway.front.authzen.messages import (
 from gateway.front.authzen.metadata import ENDPOINTS, METADATA_PATH, metadata_of
 from gateway.front.authzen.search import Searcher
 from gateway.front.clients import KnownClients, basic_credentials
+from gateway.front.deciding import Deciding
 from gateway.front.decisions import DecisionRecorder, DecisionSource
 from gateway.front.responses import ProblemResponse, json_response
+from gateway.policy.decisions import Decided, Level
 from gateway.policy.engine import Engine
 from gateway.policy.handle import PolicyHandle, PolicySnapshot
 from gateway.policy.plans import Question as PolicyQuestion
@@ -51,16 +58,7 @@ SEARCHES_MAX: Final = 4  # at once; they run beside the event loop
 SEARCH_FETCHES_MAX: Final = 64  # for one page, each of all that a batch of candidates lacks
 ATTRIBUTES_UNAVAILABLE: Final = "attributes_unavailable"
 _NOBODY: Final = ""
-
-
-class Fetch(Protocol):
-    """Makes resident what decisions rest on; False where that cannot be had in time. Never raises."""
-
-    async def question(self, engine: Engine, question: PolicyQuestion) -> bool:
-        """Fetch everything that a question rests on."""
-
-    async def entities(self, engine: Engine, uids: frozenset[EntityUid]) -> bool:
-        """Fetch these entities."""
+_SOURCES: Final[dict[Level, DecisionSource]] = {"made": "resident", "fetched": "fetched", "l1": "l1", "l2": "l2"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +101,13 @@ class DecisionApi:
         open_trust: Trust | None = None,
         base_url: str = "",
         refresh: Callable[[], Awaitable[None]] | None = None,
-        fetch: Fetch | None = None,
+        deciding: Callable[[], Deciding | None] = lambda: None,
         recorder: DecisionRecorder | None = None,
     ) -> None:
         """`open_trust` is None where only `callers` may ask; `refresh` looks for newer policies right now.
 
-        `fetch` brings the entities that a question rests on; None: none are kept elsewhere. `recorder` writes decisions
-        down; None: nobody does.
+        `deciding` gives what decides with entities that are kept elsewhere; None: the engine alone. `recorder` writes
+        decisions down; None: nobody does.
         """
         self._handle = handle
         self._searcher = searcher
@@ -121,7 +119,7 @@ class DecisionApi:
         self._clock = clock
         self._base_url = base_url
         self._refresh = refresh
-        self._fetch = fetch
+        self._deciding = deciding
         self._recorder = recorder
         self._searches = asyncio.Semaphore(SEARCHES_MAX)
         self._lister: Lister | None = None
@@ -172,14 +170,25 @@ class DecisionApi:
         self, snapshot: PolicySnapshot, question: Question, trust: Trust, pointer: str
     ) -> tuple[Decision, DecisionSource]:
         """Answer one question; what it rests on is fetched where it is not here. Raises BadRequest."""
+        if refusal := _refusal_of(snapshot):
+            return refused(snapshot, refusal), "resident"
         try:
-            return decide(snapshot, self._names, question, trust, pointer=pointer), "resident"
-        except Lacking as lacking:
-            asked = lacking.asked
-        if self._fetch is not None and await self._fetch.question(snapshot.engine, asked):
-            with contextlib.suppress(Lacking):  # it changed in this very moment
-                return decide(snapshot, self._names, question, trust, pointer=pointer), "fetched"
-        return unavailable(snapshot, ATTRIBUTES_UNAVAILABLE, asked), "fetched"
+            asked = question_of(snapshot, self._names, question, trust, pointer=pointer)
+            decided = await self._ask(snapshot.engine, asked)
+        except Unanswerable as error:
+            return unanswerable(snapshot, error), "resident"
+        if refusal := _refusal_of(snapshot):  # it may have come while entities were fetched
+            return refused(snapshot, refusal), _SOURCES[decided.level]
+        return decision_of(snapshot, asked, decided.answer), _SOURCES[decided.level]
+
+    async def _ask(self, engine: Engine, question: PolicyQuestion) -> Decided:
+        deciding = self._deciding()
+        try:
+            if deciding is None:
+                return Decided(question.answered_by(engine), "made")
+            return await deciding.decide(engine, question)
+        except ValueError as error:
+            raise Unanswerable("request_too_large", str(error)) from None
 
     def _searching(self, target: Target) -> Callable[[dict[str, Any], str, Trust], Awaitable[dict[str, Any]]]:
         async def answer(data: dict[str, Any], client: str, trust: Trust) -> dict[str, Any]:
@@ -207,7 +216,8 @@ class DecisionApi:
             try:
                 return await asyncio.to_thread(self._searcher.page, lister, question, client, trust)
             except EntitiesAway as away:
-                if self._fetch is None or not await self._fetch.entities(snapshot.engine, away.uids):
+                deciding = self._deciding()
+                if deciding is None or not await deciding.entities(snapshot.engine, away.uids):
                     break
         raise Refused(_unavailable(ATTRIBUTES_UNAVAILABLE, "entities that the answer rests on cannot be fetched"))
 
@@ -311,6 +321,11 @@ async def _reach_relations(snapshot: PolicySnapshot, revisions: Sequence[str]) -
 
 def _unavailable(code: str, detail: str) -> ProblemResponse:
     return ProblemResponse(503, code, code.replace("_", " ").capitalize(), detail, {"retry-after": "1"})
+
+
+def _refusal_of(snapshot: PolicySnapshot) -> str:
+    """Why nothing may be decided now; it may change from one moment to the next."""
+    return snapshot.refusal
 
 
 def _with_request_id(request: Request, response: Response) -> Response:

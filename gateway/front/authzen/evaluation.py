@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway._native.uid import EntityUid
-from gateway.front.authzen.mapping import Names, Trust, Unanswerable, ask, prepared
+from gateway.front.authzen.mapping import Names, Trust, Unanswerable, ask
 from gateway.front.authzen.messages import BadRequest, Question
 from gateway.policy.engine import Answer, Engine
 from gateway.policy.handle import PolicySnapshot
@@ -33,31 +33,20 @@ class Decision:
         return {"decision": self.allowed, "context": self.context}
 
 
-class Lacking(Exception):
-    """A question that rests on entities which are kept elsewhere and must be fetched first."""
+def question_of(
+    snapshot: PolicySnapshot, names: Names, question: Question, trust: Trust, *, pointer: str = ""
+) -> PolicyQuestion:
+    """Give what policies are asked. Raises BadRequest for values that Cedar does not have, and Unanswerable."""
+    principal, resource = names.uid_of(question.subject), names.uid_of(question.resource)
+    action = names.action_of(question.action)
+    kinds = principal.type, resource.type
+    asked = ask(snapshot.engine, action, question, kinds=kinds, trust=trust, pointer=pointer)
+    return asked.about(principal, action, resource)
 
-    def __init__(self, asked: PolicyQuestion) -> None:
-        super().__init__("entities must be fetched first")
-        self.asked = asked
 
-
-def decide(snapshot: PolicySnapshot, names: Names, question: Question, trust: Trust, *, pointer: str = "") -> Decision:
-    """Answer one question by one snapshot. Raises BadRequest for values that Cedar does not have, and Lacking."""
-    context = _context(snapshot)
-    if snapshot.refusal:
-        return Decision(False, {**context, "code": snapshot.refusal})
-    engine = snapshot.engine
-    try:
-        principal, resource = names.uid_of(question.subject), names.uid_of(question.resource)
-        action = names.action_of(question.action)
-        asked = ask(engine, action, question, kinds=(principal.type, resource.type), trust=trust, pointer=pointer)
-        about = asked.about(principal, action, resource)
-        request = prepared(engine, about)
-    except Unanswerable as error:
-        return Decision(False, {**context, "code": error.code, "message": str(error)})
-    answer = engine.answer(request)
-    if answer.missing is not None:
-        raise Lacking(about)
+def decision_of(snapshot: PolicySnapshot, asked: PolicyQuestion, answer: Answer) -> Decision:
+    """Say what an answer of the policies comes to, and why."""
+    engine, context = snapshot.engine, _context(snapshot)
     allowed = may_allow(engine, answer)
     context["reasons"] = shown_ids(engine, answer.reasons)
     if answer.errors:
@@ -67,12 +56,17 @@ def decide(snapshot: PolicySnapshot, names: Names, question: Question, trust: Tr
     elif answer.allowed and not allowed:
         context["code"] = "forbid_not_evaluated"
         context["reasons"] = []
-    return Decision(allowed, context, about, answer)
+    return Decision(allowed, context, asked, answer)
 
 
-def unavailable(snapshot: PolicySnapshot, code: str, asked: PolicyQuestion) -> Decision:
-    """Deny a question for want of something that cannot be had now."""
-    return Decision(False, {**_context(snapshot), "code": code}, asked)
+def refused(snapshot: PolicySnapshot, code: str) -> Decision:
+    """Deny a question while nothing may be decided."""
+    return Decision(False, {**_context(snapshot), "code": code})
+
+
+def unanswerable(snapshot: PolicySnapshot, error: Unanswerable) -> Decision:
+    """Deny a question that policies cannot be asked."""
+    return Decision(False, {**_context(snapshot), "code": error.code, "message": str(error)})
 
 
 def as_named(names: Names, question: Question) -> PolicyQuestion:
