@@ -926,15 +926,19 @@ cdef class FrontDoor:
             return self.websocket(self, self.judge_scope(scope), scope, receive, send)
         return self.app(scope, receive, send)
 
-    def finish(self, dict scope not None, object receive, object send, str reason=None):
-        """Judge once more after an ASK, for good; with `reason`, refuse for that reason. Gives an awaitable."""
-        return self._serve(scope, receive, send, 0 if reason is None else _REASON_NUMBER[reason], True)
+    def finish(self, dict scope not None, object receive, object send, str reason=None, bint fetched=False):
+        """Judge once more after an ASK, for good; with `reason`, refuse for that reason. Gives an awaitable.
 
-    def judge_scope(self, dict scope not None, bint final=False):
-        """Judge a scope without answering it: for WebSocket handshakes, tests and `explain`."""
+        `fetched`: entities were fetched meanwhile, as the decision log will say.
+        """
+        return self._serve(scope, receive, send, 0 if reason is None else _REASON_NUMBER[reason], True, fetched)
+
+    def judge_scope(self, dict scope not None, bint final=False, str reason=None, bint fetched=False):
+        """Judge a scope without answering it: for WebSocket handshakes, tests and `explain`. See `finish`."""
         cdef Judgement j = Judgement()
         cdef bytes request_id = self._new_id()
         self._judge(j, scope, final)
+        self._overrule(j, 0 if reason is None else _REASON_NUMBER[reason], fetched)
         self._count(j)
         if j.decided is not None:
             self._note_decision(j, request_id)
@@ -985,14 +989,24 @@ cdef class FrontDoor:
             trusted[address] = known
         return known
 
-    cdef object _serve(self, dict scope, object receive, object send, int override, bint final):
-        cdef Judgement j = self.scratch
-        self._judge(j, scope, final)
+    cdef int _overrule(self, Judgement j, int override, bint fetched) except -1:
+        """Refuse for the reason `override`, unless it is 0; say of a decision that entities were fetched for it."""
         if override and j.kind != NATIVE:
             j.kind = DENY
             j.reason = override
             j.identity = None
-            j.decided = None  # whatever policies said counts for nothing
+            if override != FRONT_ATTRIBUTES_UNAVAILABLE:
+                j.decided = None  # whatever policies said counts for nothing
+            elif j.decided is not None:
+                j.decided.lack()
+        if j.decided is not None:
+            j.decided.fetched = fetched
+        return 0
+
+    cdef object _serve(self, dict scope, object receive, object send, int override, bint final, bint fetched=False):
+        cdef Judgement j = self.scratch
+        self._judge(j, scope, final)
+        self._overrule(j, override, fetched)
         if j.kind == NATIVE:
             return self.app(scope, receive, send)
         if j.kind == ASK:

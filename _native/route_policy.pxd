@@ -106,6 +106,8 @@ cdef class Decided:
     cdef readonly bytes resource_id        # the same
     cdef readonly dict context             # attribute -> (kind, bytes or name of a value); what was filled in
     cdef readonly int64_t elapsed_ns       # of the decision alone; set by whoever measured it
+    cdef readonly bint fetched             # entities were fetched for it; set by whoever knows
+    cdef int lack(self) except -1
 
 cdef class Sampling:
     """Which decisions a log wants."""

@@ -157,7 +157,11 @@ cdef class Principals:
 
 @cython.final
 cdef class Decided:
-    pass
+    cdef int lack(self) except -1:
+        """What it rests on could not be had: whatever policies said counts for nothing."""
+        self.outcome = OUTCOMES[<int>POLICY_AWAY]
+        self.answer = None
+        return 0
 
 
 @cython.final

@@ -162,11 +162,18 @@ class FrontDoor:
         """Take over everything that `other` was made with, whole."""
 
     def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> Awaitable[None]: ...
-    def finish(self, scope: _Scope, receive: _Receive, send: _Send, reason: str | None = None) -> Awaitable[None]:
-        """Judge once more after an ASK, for good; with `reason`, refuse for that reason."""
+    def finish(
+        self, scope: _Scope, receive: _Receive, send: _Send, reason: str | None = None, fetched: bool = False
+    ) -> Awaitable[None]:
+        """Judge once more after an ASK, for good; with `reason`, refuse for that reason.
 
-    def judge_scope(self, scope: _Scope, final: bool = False) -> Verdict:
-        """Judge a scope without answering it."""
+        `fetched`: entities were fetched meanwhile, as the decision log will say.
+        """
+
+    def judge_scope(
+        self, scope: _Scope, final: bool = False, reason: str | None = None, fetched: bool = False
+    ) -> Verdict:
+        """Judge a scope without answering it. See `finish`."""
 
     def judge_again(self, scope: _Scope) -> Verdict:
         """Judge a scope of which something was learned after an ASK: it may be an ASK for something else."""

@@ -98,6 +98,7 @@ class Decided:
     resource_id: Final[bytes | None]
     context: Final[dict[bytes, tuple[str, bytes | str]]]
     elapsed_ns: Final[int]
+    fetched: Final[bool]
     def __new__(cls) -> Decided: ...
 
 @final

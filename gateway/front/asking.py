@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from gateway._native.front import Engine, FrontDoor, Verdict
 from gateway._native.uid import EntityUid
 from gateway.front.asgi import Receive, Scope, Send
 
 ASKS_MAX: Final = 6  # for one request: its opaque token, its issuer's keys, its key, and entities that lead to others
+
+
+class Learned(NamedTuple):
+    """What came of asking: `refusal` is None for "judge, for good", or the reason to refuse."""
+
+    refusal: str | None
+    fetched: bool  # entities were fetched, or should have been
 
 
 class Learner(Protocol):
@@ -50,27 +57,29 @@ class Asking:
         self._fetcher = fetcher
 
     async def __call__(self, door: FrontDoor, verdict: Verdict, scope: Scope, receive: Receive, send: Send) -> None:
-        refusal = await self.learn(door, verdict, scope)
-        await door.finish(scope, receive, send, refusal)
+        learned = await self.learn(door, verdict, scope)
+        await door.finish(scope, receive, send, learned.refusal, learned.fetched)
 
-    async def learn(self, door: FrontDoor, verdict: Verdict, scope: Scope) -> str | None:
-        """Learn all that is missing; give None for "judge, for good", or the reason to refuse.
+    async def learn(self, door: FrontDoor, verdict: Verdict, scope: Scope) -> Learned:
+        """Learn all that is missing; then the door judges for good.
 
         What was learned may lead to the next question: the key of a token, then the entities that its subject needs. Of
         a token nothing is asked twice.
         """
         asked: set[str] = set()
+        fetched = False
         for _ in range(ASKS_MAX):
             if verdict.away is None and verdict.reason in asked:
-                return None
+                break
             asked.add(verdict.reason)
             refusal = await self._ask(door.engine, verdict)
+            fetched = fetched or verdict.away is not None
             if refusal is not None:
-                return refusal
+                return Learned(refusal, fetched)
             verdict = door.judge_again(scope)
             if verdict.kind != "ask":
-                return None
-        return None
+                break
+        return Learned(None, fetched)
 
     async def _ask(self, engine: Engine, verdict: Verdict) -> str | None:
         if verdict.away is None:

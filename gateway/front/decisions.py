@@ -49,6 +49,7 @@ class DecisionRecorder:
     def route(self, decided: Decided, request_id: str, door: str, route: str) -> None:
         """Write what a route's request came to."""
         given, faults = self._defined_by(decided.definition)
+        source: DecisionSource = "fetched" if decided.fetched else "resident"
         line = {
             "id": request_id,
             "door": door,
@@ -60,7 +61,7 @@ class DecisionRecorder:
             "decision": "allow" if decided.outcome == "allowed" else "deny",
             "reason": REASONS[decided.outcome],
             **_found(decided.answer),
-            **self._state(self._snapshot_of(decided.decider), decided.entity_revision, "resident"),
+            **self._state(self._snapshot_of(decided.decider), decided.entity_revision, source),
             "duration_us": decided.elapsed_ns / 1000,
         }
         if faults:

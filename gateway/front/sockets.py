@@ -30,11 +30,8 @@ class SocketDoor:
         refusal = refusal_of(verdict.reason)
         if verdict.kind == "ask":
             learned = await self._asking.learn(door, verdict, scope)
-            verdict = door.judge_scope(scope, final=True)
-            refusal = refusal_of(verdict.reason if learned is None else learned)
-            if learned is not None:
-                await self._refuse(refusal, verdict, scope, receive, send)
-                return
+            verdict = door.judge_scope(scope, True, learned.refusal, learned.fetched)
+            refusal = refusal_of(verdict.reason)
         if verdict.kind == "allow" and verdict.door == "proxy" and verdict.route is not None and verdict.route.upstream:
             try:
                 await self._relay(verdict, scope, receive, send)

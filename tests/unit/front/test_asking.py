@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway._native.front import Engine, Verdict
-from gateway._native.route_policy import DeciderCell
+from gateway._native.route_policy import DeciderCell, Sampling
 from gateway._native.uid import EntityUid
 from gateway.config import PolicyConfig, RouteConfig
 from gateway.front.asking import ASKS_MAX, Asking
@@ -25,7 +25,7 @@ OWNER_LEADS = "permit (principal, action, resource) when { resource.owner.level 
 class Door(Harness):
     """A door with one route, whose users and orders are kept elsewhere."""
 
-    def __init__(self, policies: str = OWNER_LEADS) -> None:
+    def __init__(self, policies: str = OWNER_LEADS, sampling: Sampling | None = None) -> None:
         entities = Entities()
         self.store = entities.store
         for name in ("User", "Order"):
@@ -35,6 +35,7 @@ class Door(Harness):
             routes=(RouteConfig(path="/orders/{id}", action='Action::"read"', resource='Order::"{id}"'),),
             policies=DeciderCell(PolicyEngine(PolicySet.parse(policies), entities)),
             policy_of=lambda each, index: compile_route_policy(each, index, principals),
+            sampling=sampling,
         )
         self.fetched: list[EntityUid] = []
         self.refusal: str | None = None
@@ -68,7 +69,7 @@ class Door(Harness):
 async def test_what_was_fetched_may_lead_to_the_next_entity() -> None:
     door = Door()
     scope, verdict = door.asked()
-    assert await Asking(door, door).learn(door.door, verdict, scope) is None
+    assert await Asking(door, door).learn(door.door, verdict, scope) == (None, True)
     assert door.fetched == [ORDER, ALICE]
     assert door.door.judge_scope(scope, final=True).kind == "allow"
 
@@ -77,14 +78,14 @@ async def test_a_refusal_ends_the_asking() -> None:
     door = Door()
     door.refusal = "attributes_unavailable"
     scope, verdict = door.asked()
-    assert await Asking(door, door).learn(door.door, verdict, scope) == "attributes_unavailable"
+    assert await Asking(door, door).learn(door.door, verdict, scope) == ("attributes_unavailable", True)
     assert door.fetched == [ORDER]
 
 
 async def test_without_anybody_to_fetch_the_request_is_refused() -> None:
     door = Door()
     scope, verdict = door.asked()
-    assert await Asking(door).learn(door.door, verdict, scope) == "attributes_unavailable"
+    assert await Asking(door).learn(door.door, verdict, scope) == ("attributes_unavailable", True)
 
 
 async def test_asking_ends_where_nothing_comes_of_it() -> None:
@@ -97,7 +98,7 @@ async def test_asking_ends_where_nothing_comes_of_it() -> None:
         calls += 1
 
     door.fetch = fetch  # type: ignore[method-assign,assignment]
-    assert await Asking(door, door).learn(door.door, verdict, scope) is None
+    assert await Asking(door, door).learn(door.door, verdict, scope) == (None, True)
     assert calls == ASKS_MAX
     assert door.door.judge_scope(scope, final=True).reason == "attributes_unavailable"
 
@@ -115,5 +116,29 @@ async def test_of_a_token_nothing_is_asked_twice(learned: str | None, asks: int)
             reasons.append(reason)
             return learned
 
-    assert await Asking(Learner()).learn(door.door, verdict, scope) == learned
+    assert await Asking(Learner()).learn(door.door, verdict, scope) == (learned, False)
     assert reasons == ["kid_unknown"] * asks
+
+
+@pytest.mark.parametrize(("refusal", "outcome"), [(None, "allowed"), ("attributes_unavailable", "away")])
+async def test_the_decision_log_hears_that_entities_were_fetched_and_what_came_of_it(
+    refusal: str | None, outcome: str
+) -> None:
+    door = Door(sampling=Sampling(all=True))
+    scope, verdict = door.asked()
+    assert door.decided == []
+    learned = await Asking(door, door).learn(door.door, verdict, scope)
+    # A refusal counts, also where another request fetched the same meanwhile.
+    answered = door.door.judge_scope(scope, True, refusal, learned.fetched)
+    [(decided, request_id, _, route)] = door.decided
+    assert (decided.outcome, decided.fetched) == (outcome, True)
+    assert (decided.answer is None) == (refusal is not None)
+    assert (request_id, route) == (answered.request_id, "/orders/{id}")
+    assert answered.reason == (refusal or "ok")
+
+
+async def test_a_decision_that_was_overruled_for_the_token_is_none() -> None:
+    door = Door("permit (principal, action, resource);", sampling=Sampling(all=True))
+    scope = door.scope("GET", "/orders/1", [bearer(mint(sub="alice"))])
+    assert door.door.judge_scope(scope, True, "keys_unavailable").reason == "keys_unavailable"
+    assert door.decided == []
