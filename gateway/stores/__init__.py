@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.stores.base import ORIGIN, Revision, RevocationBatch, RevocationRow, RevocationStore
+from gateway.stores.pools import DEFAULT, Pools
 
 if TYPE_CHECKING:
     from gateway.stores.attributes import AttributeSource
     from gateway.stores.decisions import DecisionStore
+    from gateway.stores.directory import Directory, Encrypter
     from gateway.stores.records import RecordKind, RecordStore
     from gateway.stores.relations import RelationStore
     from gateway.stores.rows import RowLayout, RowStore
     from gateway.stores.sessions import SessionStore
+    from gateway.stores.sql import SQLDatabase
     from gateway.types import Clock, Secret
 
 __all__ = [
@@ -24,6 +27,7 @@ __all__ = [
     "RevocationStore",
     "open_attribute_source",
     "open_decision_store",
+    "open_directory",
     "open_relation_store",
     "open_session_store",
     "open_store",
@@ -31,6 +35,7 @@ __all__ = [
 
 REVOCATIONS_FILE = "revocations.sqlite3"
 RELATIONS_FILE = "relations.sqlite3"
+DIRECTORY_FILE = "directory.sqlite3"
 SESSIONS_FILE = "sessions.sqlite3"
 ENTITIES_FILE = "entities.sqlite3"
 
@@ -132,7 +137,9 @@ def _open_rows(layout: RowLayout, url: str, file: Path, poll_ms: int) -> RowStor
     raise ValueError(f"unknown kind of store `{scheme}`")
 
 
-def open_session_store(url: str, run_dir: Path, clock: Clock, *, poll_ms: int = 50) -> SessionStore:
+def open_session_store(
+    url: str, run_dir: Path, clock: Clock, *, poll_ms: int = 50, pools: Pools = DEFAULT
+) -> SessionStore:
     """Return the store of sessions that `url` names; nothing is connected yet. Belongs to one event loop.
 
     "" is the embedded default, a SQLite file in `run_dir`; "sqlite:PATH" another, relative to it. "memory:" forgets
@@ -141,15 +148,39 @@ def open_session_store(url: str, run_dir: Path, clock: Clock, *, poll_ms: int = 
     """
     from gateway.stores.sessions_records import KIND, RecordSessionStore
 
-    return RecordSessionStore(_open_records(KIND, url, run_dir / SESSIONS_FILE, poll_ms), clock)
+    return RecordSessionStore(_open_records(KIND, url, run_dir / SESSIONS_FILE, poll_ms, pools), clock)
 
 
-def _open_records(kind: RecordKind, url: str, file: Path, poll_ms: int) -> RecordStore:
-    """Return the records that `url` names; `file` is the embedded default, and other files are relative to its folder.
+def open_directory(url: str, run_dir: Path, encrypter: Encrypter, *, pools: Pools = DEFAULT) -> Directory:
+    """Return the directory that `url` names; nothing is connected yet. Belongs to one event loop.
 
-    Also "postgresql://" and "postgres://", with several hosts a primary and its replicas.
+    "" is the embedded default, a SQLite file in `run_dir`; "sqlite:PATH" another, relative to it. "postgresql://" and
+    "postgres://" name a server, with several hosts, comma between, a primary and its replicas, in any order.
+    """
+    from gateway.stores.directory_sql import SQLDirectory
+
+    return SQLDirectory(_open_database(url, run_dir / DIRECTORY_FILE, pools), encrypter)
+
+
+def _open_database(url: str, file: Path, pools: Pools) -> SQLDatabase:
+    """Return the database that `url` names; `file` is the embedded default, and other files are relative to its folder.
+
+    Raises ValueError for anything else.
     """
     scheme, _, rest = url.partition(":")
+    if url == "" or (scheme == "sqlite" and rest):
+        from gateway.stores.sql_sqlite import SQLiteDatabase
+
+        return SQLiteDatabase(file.parent / rest if rest else file)
+    if url.startswith(("postgresql://", "postgres://")):
+        from gateway.stores.sql_postgres import PostgresDatabase
+
+        return PostgresDatabase(url, pools.postgres_primary, pools.postgres_replica)
+    raise ValueError(f"unknown kind of store `{scheme}`")
+
+
+def _open_records(kind: RecordKind, url: str, file: Path, poll_ms: int, pools: Pools) -> RecordStore:
+    """Return the records that `url` names, in a database or elsewhere. Raises ValueError for anything else."""
     if url == "memory:":
         from gateway.stores.records_memory import MemoryRecordStore
 
@@ -157,5 +188,7 @@ def _open_records(kind: RecordKind, url: str, file: Path, poll_ms: int) -> Recor
     if url.startswith(("redis://", "rediss://", "unix://")):
         from gateway.stores.records_redis import RedisRecordStore
 
-        return RedisRecordStore(kind, url)
-    raise ValueError(f"unknown kind of store `{scheme}`")
+        return RedisRecordStore(kind, url, pools.redis_node)
+    from gateway.stores.records_sql import SQLRecordStore
+
+    return SQLRecordStore(kind, _open_database(url, file, pools), poll_ms=poll_ms)

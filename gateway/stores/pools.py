@@ -39,3 +39,15 @@ class PoolState:
 REDIS_NODE: Final = PoolLimits(10, 50, None, connect_timeout_s=1.0, call_timeout_s=0.5)
 POSTGRES_PRIMARY: Final = PoolLimits(20, 100, 300.0, connect_timeout_s=5.0, call_timeout_s=2.0, statements_max=100)
 POSTGRES_REPLICA: Final = PoolLimits(10, 50, 120.0, connect_timeout_s=5.0, call_timeout_s=2.0, statements_max=100)
+
+
+@dataclass(frozen=True, slots=True)
+class Pools:
+    """The limits for each kind of server."""
+
+    redis_node: PoolLimits = REDIS_NODE
+    postgres_primary: PoolLimits = POSTGRES_PRIMARY
+    postgres_replica: PoolLimits = POSTGRES_REPLICA
+
+
+DEFAULT: Final = Pools()

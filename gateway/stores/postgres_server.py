@@ -12,10 +12,11 @@ import importlib
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from gateway.errors import StoreUnavailable
+from gateway.stores.pools import PoolLimits, PoolState
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
@@ -25,7 +26,8 @@ T = TypeVar("T")
 OPEN_TIMEOUT_S = 30.0  # the import of the driver, on a machine that has just started
 CONNECT_TIMEOUT_S = 1.0  # TCP, TLS and the log-in
 CALL_TIMEOUT_S = 2.0  # one call in all, the wait for a connection included
-CONNECTIONS_MAX = 4  # besides one that listens
+PREPARE_FROM = 5  # a statement is prepared when it is run for the fifth time
+FEW: Final = PoolLimits(0, 4, None, CONNECT_TIMEOUT_S, CALL_TIMEOUT_S)  # besides one that listens
 
 Work = Callable[["AsyncConnection[Any]"], Awaitable[T]]
 
@@ -33,17 +35,22 @@ Work = Callable[["AsyncConnection[Any]"], Awaitable[T]]
 class PostgresServer:
     """A few connections to one database, made when they are needed, in autocommit mode."""
 
-    def __init__(self, url: str, prepare: Work[None]) -> None:
+    def __init__(self, url: str, prepare: Work[None], limits: PoolLimits = FEW) -> None:
         """`prepare` is run once, on the first connection: it makes the tables."""
         parts = urlsplit(url)
+        self._limits = limits
         self._name = f"{parts.scheme}://{parts.hostname or ''}:{parts.port or 5432}{parts.path}"  # no password
         self._url = url
         self._prepare = prepare
         self._prepared = False  # anew after each fault: the tables may be gone
         self._loaded = False
         self._preparing = asyncio.Lock()
-        self._idle: list[AsyncConnection[Any]] = []
-        self._places = asyncio.Semaphore(CONNECTIONS_MAX)
+        self._idle: list[tuple[AsyncConnection[Any], float]] = []  # and since when; the last one used comes last
+        self._places = asyncio.Semaphore(limits.connections_max)
+        self._busy = 0
+        self._waiting = 0
+        self._warming: asyncio.Task[None] | None = None
+        self._pruning: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
 
@@ -52,8 +59,17 @@ class PostgresServer:
         await self._load_driver()
         try:
             async with asyncio.timeout(timeout_s):
-                async with self._places:
+                self._waiting += 1
+                try:
+                    await self._places.acquire()
+                finally:
+                    self._waiting -= 1
+                self._busy += 1
+                try:
                     return await self._run(work)
+                finally:
+                    self._busy -= 1
+                    self._places.release()
         except TimeoutError as error:
             raise StoreUnavailable(f"`{self._name}` did not answer within {timeout_s:g} s") from error
         except StoreUnavailable:
@@ -86,11 +102,23 @@ class PostgresServer:
     async def close(self) -> None:
         """Close all connections; never raises."""
         self._closed = True
+        if self._pruning is not None:
+            self._pruning.cancel()
+        if self._warming is not None:
+            self._warming.cancel()
+            await asyncio.wait({self._warming})
         idle, self._idle = self._idle, []
-        for connection in idle:
+        for connection, _ in idle:
             _abandon(connection)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CALL_TIMEOUT_S)
+
+    def pool(self, store: str) -> PoolState:
+        """Return how many connections there are; `store` is what they are called in the metrics."""
+        open_count = self._busy + len(self._idle)
+        server = urlsplit(self._url)
+        name = f"{server.hostname or ''}:{server.port or 5432}"
+        return PoolState(store, name, open_count, self._busy, self._waiting, self._limits.connections_max)
 
     async def _load_driver(self) -> None:
         if self._loaded:
@@ -109,7 +137,7 @@ class PostgresServer:
     async def _run(self, work: Work[T]) -> T:
         connection: AsyncConnection[Any] | None = None
         while self._idle and (connection is None or connection.closed):
-            connection = self._idle.pop()
+            connection, _ = self._idle.pop()
         if connection is None or connection.closed:
             connection = await self._connect()
         try:
@@ -125,8 +153,41 @@ class PostgresServer:
         if self._closed or connection.closed:
             _abandon(connection)
         else:
-            self._idle.append(connection)
+            self._idle.append((connection, asyncio.get_running_loop().time()))
+            self._keep_size()
         return result
+
+    def _keep_size(self) -> None:
+        """Open the connections that are kept at rest, once, and see to it that idle ones beyond them go."""
+        if self._warming is None and self._limits.connections_min > 1:
+            self._warming = asyncio.create_task(self._warm())
+        if self._pruning is None and self._limits.idle_s_max is not None:
+            self._pruning = asyncio.get_running_loop().call_later(self._limits.idle_s_max, self._prune)
+
+    async def _warm(self) -> None:
+        with suppress(Exception):
+            while self._busy + len(self._idle) < self._limits.connections_min:
+                connection = await self._connect()
+                if self._closed:
+                    _abandon(connection)
+                    return
+                # In front: those that were used of late are used first, so that the others can go.
+                self._idle.insert(0, (connection, asyncio.get_running_loop().time()))
+
+    def _prune(self) -> None:
+        assert self._limits.idle_s_max is not None
+        self._pruning = None
+        now_s = asyncio.get_running_loop().time()
+        while (
+            self._idle
+            and self._busy + len(self._idle) > self._limits.connections_min
+            and self._idle[0][1] + self._limits.idle_s_max <= now_s
+        ):
+            _abandon(self._idle.pop(0)[0])
+        if self._busy + len(self._idle) > self._limits.connections_min:
+            oldest_s = self._idle[0][1] if self._idle else now_s
+            delay_s = max(0.1, oldest_s + self._limits.idle_s_max - now_s)
+            self._pruning = asyncio.get_running_loop().call_later(delay_s, self._prune)
 
     async def _watched(self, connection: AsyncConnection[Any], work: Work[T]) -> T:
         """Await `work` in a task of its own; who cancels this ends it by its socket."""
@@ -161,14 +222,18 @@ class PostgresServer:
     async def _connect(self) -> AsyncConnection[Any]:
         from psycopg import AsyncConnection
 
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            return await AsyncConnection.connect(
+        async with asyncio.timeout(self._limits.connect_timeout_s):
+            connection = await AsyncConnection.connect(
                 self._url,
                 autocommit=True,
                 connect_timeout=2,  # the smallest there is; the deadline above is the one that counts
                 application_name="portcullis",
-                prepare_threshold=None,  # poolers between us and the server may not know them
+                # Poolers between us and the server may not know prepared statements: they are to be asked for.
+                prepare_threshold=PREPARE_FROM if self._limits.statements_max else None,
             )
+        if self._limits.statements_max:
+            connection.prepared_max = self._limits.statements_max
+        return connection
 
 
 def _shut(connection: AsyncConnection[Any]) -> None:

@@ -30,8 +30,16 @@ class SQLiteFile:
     order of their numbers.
     """
 
-    def __init__(self, path: Path, schema: str, log_table: str) -> None:
+    def __init__(
+        self,
+        path: Path,
+        schema: str,
+        log_table: str,
+        prepare: Callable[[sqlite3.Connection], None] | None = None,
+    ) -> None:
+        """`log_table` may be "" for a file without a log. `prepare` is called in the thread with each connection."""
         self.path = path
+        self._prepare = prepare
         self.log_id = ""  # which log it is; known in the thread
         self.thread = ThreadPoolExecutor(1, thread_name_prefix=f"sqlite-{path.stem}")
         self._schema = schema
@@ -39,13 +47,13 @@ class SQLiteFile:
         self._connection: sqlite3.Connection | None = None  # used and closed by the thread only
         self._inode = (0, 0)  # which file is open
 
-    async def call(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def call(self, work: Callable[[sqlite3.Connection], T], timeout_s: float = CALL_TIMEOUT_S) -> T:
         """Run `work` in the thread. One that hangs in the disk costs callers their deadline, no more."""
         try:
-            async with asyncio.timeout(CALL_TIMEOUT_S):
+            async with asyncio.timeout(timeout_s):
                 return await asyncio.get_running_loop().run_in_executor(self.thread, self._work, work)
         except TimeoutError as error:
-            raise StoreUnavailable(f"`{self.path}` did not answer within {CALL_TIMEOUT_S:g} s") from error
+            raise StoreUnavailable(f"`{self.path}` did not answer within {timeout_s:g} s") from error
         except (sqlite3.Error, OSError, RuntimeError) as error:
             raise StoreUnavailable(f"`{self.path}` cannot be used: {error}") from error
 
@@ -87,8 +95,11 @@ class SQLiteFile:
         try:
             _enter_wal(connection)
             connection.execute("PRAGMA synchronous = FULL")  # what was acknowledged survives a power cut
+            if self._prepare is not None:
+                self._prepare(connection)
             connection.executescript(self._schema)
-            self.log_id = _log_id(connection, self._log_table)
+            if self._log_table:
+                self.log_id = _log_id(connection, self._log_table)
         except BaseException:
             connection.close()
             raise

@@ -17,6 +17,9 @@ from gateway.errors import AlreadyExists
 from gateway.stores import ORIGIN, open_session_store
 from gateway.stores.sessions import LIFETIME_S_MAX, SessionStore
 from gateway.types import Session, Subject
+from tests.real.pools import SMALL
+from tests.real.postgres import RealPostgres
+from tests.real.postgres_replicas import OPTIONS
 from tests.real.redis import RealRedis
 from tests.real.redis_cluster import RealRedisCluster
 
@@ -77,12 +80,19 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedisClust
     servers.stop()
 
 
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealPostgres]:
+    server = RealPostgres(tmp_path_factory.mktemp("postgres"), options=OPTIONS)
+    yield server
+    server.stop()
+
+
 @pytest.fixture
 def clock() -> ManualClock:
     return ManualClock()
 
 
-@pytest.fixture(params=["memory", "redis", "cluster"])
+@pytest.fixture(params=["memory", "sqlite", "postgres", "redis", "cluster"])
 async def open_another(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock) -> AsyncIterator[Opener]:
     """Open one more handle to the same sessions; the memory backend has but one."""
     opened: list[SessionStore] = []
@@ -92,10 +102,12 @@ async def open_another(request: pytest.FixtureRequest, tmp_path: Path, clock: Ma
         if request.param == "memory" and opened:
             return opened[0]
         url = urls[request.param] if request.param in urls else request.getfixturevalue(request.param).url
-        opened.append(open_session_store(url, tmp_path, clock))
+        opened.append(open_session_store(url, tmp_path, clock, pools=SMALL))
         return opened[-1]
 
-    if request.param not in urls:
+    if request.param == "postgres":
+        request.getfixturevalue("postgres").empty()
+    elif request.param not in urls:
         request.getfixturevalue(request.param).forget()
     yield opener
     for store in opened:

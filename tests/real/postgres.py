@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,9 @@ HOST = "127.0.0.1"
 class RealPostgres:
     """One server with a folder of its own, and its output in `folder`. It refuses root: then it is another user."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, options: Sequence[str] = ()) -> None:
+        """`options`: further settings, `name=value`, of the server; a later one counts more."""
+        self.options = list(options)
         pytest.importorskip("psycopg", reason="psycopg is not installed")
         self.binary = find_binary("postgres", *reversed(PLACES))
         # Not in `folder`: pytest closes its folders to all users but one, anew at each start of another run.
@@ -29,9 +32,14 @@ class RealPostgres:
         self.user = _user()
         self.port = free_port()
         self.process: ServerProcess | None = None
-        self.log = folder / "postgres.log"
+        self.log = folder / f"postgres-{self.port}.log"
         if self.user is not None:
             shutil.chown(self.folder, self.user)
+        self.make()
+        self.start()
+
+    def make(self) -> None:
+        """Fill the folder."""
         command = [
             str(Path(self.binary).with_name("initdb")),
             "-D",
@@ -45,7 +53,6 @@ class RealPostgres:
             [*self._as_user(), *command, "--no-sync", "-E", "UTF8", "--locale=C"],
             check=True, stdout=subprocess.DEVNULL, cwd="/",
         )  # fmt: skip
-        self.start()
 
     @property
     def url(self) -> str:
@@ -59,6 +66,7 @@ class RealPostgres:
             [
                 *(*self._as_user(), self.binary, "-D", str(self.folder), "-p", str(self.port), "-h", HOST, "-k", ""),
                 *("-c", "shared_buffers=16MB", "-c", "max_connections=40", "-c", "fsync=off"),
+                *(word for option in self.options for word in ("-c", option)),
             ],
             self.log,
             cwd=Path("/"),
@@ -99,7 +107,15 @@ class RealPostgres:
         """Lose all data, as a restore from nothing does."""
         names = self.query(r"SELECT tablename FROM pg_tables WHERE tablename LIKE 'portcullis\_%'")
         if names:
-            self.query(f"DROP TABLE {', '.join(str(name) for (name,) in names)}")
+            self.query(f"DROP TABLE {', '.join(str(name) for (name,) in names)} CASCADE")
+
+    def empty(self) -> None:
+        """Remove all rows and keep the tables, and which revision they are of."""
+        names = self.query(
+            r"SELECT tablename FROM pg_tables WHERE tablename LIKE 'portcullis\_%' AND tablename <> 'portcullis_schema'"
+        )
+        if names:
+            self.query(f"TRUNCATE {', '.join(str(name) for (name,) in names)}")
 
     def stop(self) -> None:
         """End it and remove its folder."""
