@@ -10,7 +10,7 @@ from gateway.errors import (
     OverloadedError,
     ResourceExhaustedError,
 )
-from gateway.resilience.assembly import BREAKERS, BreakerName, Resilience, ResilienceState
+from gateway.resilience.assembly import BREAKERS, BreakerName, Event, LevelChange, Resilience, ResilienceState
 from gateway.resilience.bulkhead import BulkheadManager, PoolLimits, PoolPlace, PoolState
 from gateway.resilience.circuit_breaker import BreakerKey, BreakerLimits, CircuitBreaker, CircuitBreakers, Transition
 from gateway.resilience.deadlines import Deadline, check_deadline, current_deadline, deadline, remaining_s, within
@@ -51,10 +51,12 @@ __all__ = [
     "DegradationSnapshot",
     "DependencyHealth",
     "DependencyName",
+    "Event",
     "Feature",
     "HealthLimits",
     "HealthState",
     "Level",
+    "LevelChange",
     "LoadShedder",
     "OverloadedError",
     "PoolLimits",

@@ -20,7 +20,7 @@ from gateway.resilience.circuit_breaker import (
     Transition,
 )
 from gateway.resilience.deadlines import abandoned_calls, within
-from gateway.resilience.degradation import DegradationMonitor, DegradationSnapshot
+from gateway.resilience.degradation import DegradationMonitor, DegradationSnapshot, Level
 from gateway.resilience.health import DependencyHealth, DependencyName, HealthLimits, HealthState, Probe
 from gateway.resilience.limiter import WaitLimits
 from gateway.resilience.permits import RESOURCES, PermitState, ResourceName, ResourceSemaphores, Shares
@@ -74,11 +74,24 @@ class ResilienceState:
     abandoned_calls: int
 
 
+@dataclass(frozen=True, slots=True)
+class LevelChange:
+    """A change of the degradation level, and why."""
+
+    before: Level
+    after: Level
+    reasons: tuple[str, ...]
+
+
+Event = Transition | LevelChange
+
+
 class Resilience:
     """The pools, permits, breakers, retries, shedder and degradation of one worker. Belongs to one event loop."""
 
     def __init__(self, config: ResilienceConfig, *, clock: Clock) -> None:
         self._clock = clock
+        self._listeners: list[Callable[[Event], None]] = []
         self.config = config
         retry_after_s = jittered(config.retry_after_s)
         self.shedder = LoadShedder(_shedding(config), clock=clock, retry_after_s=retry_after_s)
@@ -110,7 +123,7 @@ class Resilience:
             },
             clock=clock,
             keys_max=config.breakers_max,
-            on_transition=_tell,
+            on_transition=self._tell,
         )
         retry = RetryLimits(
             retries_max=config.retry.retries_max,
@@ -123,6 +136,14 @@ class Resilience:
         self.degradation = DegradationMonitor(
             (), clock=clock, provisional=config.health.provisional, fall_s=config.health.fall_s
         )
+        self.degradation.subscribe(self._tell_level)
+
+    def subscribe(self, listener: Callable[[Event], None]) -> None:
+        """Have `listener` told of each breaker's transition and each change of level, in the loop's thread.
+
+        It must not wait; what it raises is logged and goes no further.
+        """
+        self._listeners.append(listener)
 
     def watch(self, name: DependencyName, probe: Probe | None = None) -> None:
         """Have a dependency's health followed from now on; `probe` as in DependencyHealth."""
@@ -180,6 +201,32 @@ class Resilience:
         name = _HEALTH.get(dependency)
         if name is not None and outcome != "ignored":
             self.degradation.observe(name, outcome == "success", elapsed_s)
+
+    def _tell(self, transition: Transition) -> None:
+        key = transition.key
+        level = logging.WARNING if transition.after == "open" else logging.INFO
+        tenant = f" for tenant `{key.tenant}`" if key.tenant else ""
+        _log.log(
+            level,
+            "breaker of `%s` %s%s is %s: %s",
+            key.dependency,
+            key.operation,
+            tenant,
+            transition.after,
+            transition.reason,
+        )
+        self._publish(transition)
+
+    def _tell_level(self, before: DegradationSnapshot, after: DegradationSnapshot) -> None:
+        if before.level != after.level:
+            self._publish(LevelChange(before.level, after.level, after.reasons))
+
+    def _publish(self, event: Event) -> None:
+        for listener in self._listeners:
+            try:
+                listener(event)
+            except Exception:  # a call to a dependency must not fail because somebody cannot be told of it
+                _log.exception("a listener to events of resilience failed")
 
     def reload(self, config: ResilienceConfig) -> None:
         """Have other pools and permits from now on; breakers, retries and health keep the limits they began with."""
@@ -249,17 +296,3 @@ def breaker_limits(config: BreakerConfig | IdpBreakerConfig) -> BreakerLimits:
 
 def _shedding(config: ResilienceConfig) -> SheddingLimits:
     return SheddingLimits(target_s=config.shedding.target_s, interval_s=config.shedding.interval_s)
-
-
-def _tell(transition: Transition) -> None:
-    key = transition.key
-    level = logging.WARNING if transition.after == "open" else logging.INFO
-    _log.log(
-        level,
-        "breaker of `%s` %s%s is %s: %s",
-        key.dependency,
-        key.operation,
-        f" for tenant `{key.tenant}`" if key.tenant else "",
-        transition.after,
-        transition.reason,
-    )

@@ -16,8 +16,8 @@ from gateway.errors import (
     StoreUnavailable,
     TokenRejected,
 )
-from gateway.resilience.assembly import Resilience, ResilienceState, pools_of
-from gateway.resilience.circuit_breaker import CircuitBreaker
+from gateway.resilience.assembly import Event, LevelChange, Resilience, ResilienceState, pools_of
+from gateway.resilience.circuit_breaker import BreakerKey, CircuitBreaker, Transition
 from gateway.resilience.deadlines import GRACE_S, deadline
 from tests.unit.resilience.parts import CLOCK
 from tests.virtual_time import run_virtual
@@ -238,6 +238,33 @@ def test_a_dependency_that_comes_later_is_followed_too_and_another_takes_its_pla
         assert resilience.degradation.current.allows("shared_cache")
         await asyncio.sleep(120.0)
         assert resilience.degradation.current.level == 0
+        await resilience.stop()
+
+    run_virtual(main())
+
+
+def test_breakers_and_levels_are_told_as_events_and_a_listener_that_fails_harms_nobody() -> None:
+    async def down() -> None:
+        raise StoreUnavailable
+
+    def clumsy(_event: Event) -> None:
+        raise ValueError("dropped")
+
+    async def main() -> None:
+        resilience = new_resilience()
+        told: list[Event] = []
+        resilience.subscribe(clumsy)
+        resilience.subscribe(told.append)
+        resilience.watch("cache", down)
+        resilience.start()
+        await asyncio.sleep(2.0)
+        for _ in range(10):
+            with pytest.raises(StoreUnavailable):
+                await resilience.call("cache", "get", down)
+        assert told == [
+            LevelChange(0, 2, ("cache down",)),
+            Transition(BreakerKey("", "cache", "get"), "closed", "open", "10 of 10 calls failed"),
+        ]
         await resilience.stop()
 
     run_virtual(main())

@@ -200,6 +200,16 @@ def test_one_failed_probe_opens_it_again_and_the_others_say_nothing_more() -> No
     assert told[0].reason == "10 of 10 calls failed"
 
 
+def test_a_breaker_that_closed_begins_with_a_clean_sheet() -> None:
+    """Also where it recovered sooner than the window forgets."""
+    clock = MovedClock()
+    breaker = opened(clock, BreakerLimits(recovery_s=2.0))
+    clock.move(3.0)
+    run(breaker, "success", 3)
+    run(breaker, "failure", 9)
+    assert state_of(breaker) == "closed"
+
+
 def test_a_slow_probe_is_no_good_one() -> None:
     clock = MovedClock()
     breaker = opened(clock, BreakerLimits(slow_call_s=2.0))

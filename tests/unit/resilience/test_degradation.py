@@ -107,6 +107,15 @@ def test_a_relapse_begins_the_half_minute_anew() -> None:
     assert held.follow(0, 62.0) == 1
 
 
+def test_a_level_that_health_asks_for_is_no_time_towards_the_next_step() -> None:
+    held = HeldLevel(FALL_S)
+    held.follow(2, 0.0)
+    held.follow(1, 1.0)
+    assert held.follow(1, 31.0) == 1
+    assert held.follow(0, 61.0) == 1
+    assert held.follow(0, 91.0) == 0
+
+
 # --------------------------------------------------------------------------------------------------------- the monitor
 
 

@@ -61,6 +61,20 @@ def test_three_good_samples_in_a_row_are_a_recovery() -> None:
     assert sampled([True, True, False, False, True, False, False, False]) == [*["ok"], *["down"] * 6, *["ok"]]
 
 
+def test_bad_samples_from_before_a_recovery_do_not_count_against_it() -> None:
+    async def main() -> None:
+        patient = Patient()
+        health = DependencyHealth("database", probe=patient, limits=HealthLimits(good_samples=1), clock=CLOCK)
+        statuses = []
+        for bad in (True, True, False, True, True):
+            patient.error = StoreUnavailable() if bad else None
+            await health.sample()
+            statuses.append(health.status)
+        assert statuses == ["ok", "down", "ok", "ok", "down"]
+
+    run_virtual(main())
+
+
 def test_each_relapse_asks_for_twice_as_many_good_samples() -> None:
     outage = [True, True]
     statuses = sampled([*outage, *[False] * 3, *outage, *[False] * 6, *outage, *[False] * 12])

@@ -45,6 +45,18 @@ def test_a_queue_that_stands_sheds_more_with_each_interval_and_never_all() -> No
     assert shares[-1] == SHARE_MAX
 
 
+def test_a_queue_that_stands_but_shrinks_sheds_no_more_than_before() -> None:
+    clock = MovedClock()
+    watch = QueueWatch(LIMITS, clock)
+    standing(watch, clock, 1, 0.2)
+    before = watch.share()
+    standing(watch, clock, 1, 0.15)
+    standing(watch, clock, 1, 0.1)
+    assert watch.share() == before
+    standing(watch, clock, 1, 0.11)
+    assert watch.share() > before
+
+
 def test_a_queue_that_is_gone_is_soon_forgotten_also_when_nobody_comes() -> None:
     clock = MovedClock()
     watch = QueueWatch(LIMITS, clock)
