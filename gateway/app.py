@@ -53,9 +53,9 @@ from gateway.types import Clock, Secret, SystemClock, WorkerContext
 
 if TYPE_CHECKING:
     from gateway._native.route_policy import Decided
+    from gateway.front.deciding import Deciding
     from gateway.front.decisions import DecisionRecorder
     from gateway.front.policies import Policies, PoliciesRead, PolicyPlan
-    from gateway.policy.attributes import AttributePrefetcher
     from gateway.policy.relation_follower import RelationFollower
 
 _log = logging.getLogger("portcullis.app")
@@ -137,7 +137,7 @@ class App:
         self._upstreams = Upstreams()
         self._resilience = Resilience(config.resilience, clock=clock)
         self._vitals = WorkerVitals(
-            self._metrics, self._control_state, self._relations, self._resilience, self._prefetcher
+            self._metrics, self._control_state, self._relations, self._resilience, self._deciding
         )
         self._logs = Logs(config.log, worker.run_dir, self._metrics)
         self._learner = ControlLearner(lambda: self._now.control, self._metrics, clock)
@@ -158,7 +158,7 @@ class App:
         )
         self._metrics.add_sampler(figures)
         self._metrics.add_sampler(ResilienceFigures(self._metrics, self._resilience))
-        self._metrics.add_sampler(SourceFigures(self._metrics, self._prefetcher))
+        self._metrics.add_sampler(SourceFigures(self._metrics, self._deciding))
         if config.server.inline:
             install_inline(self.asgi)
 
@@ -297,9 +297,8 @@ class App:
     def _relations(self) -> RelationFollower | None:
         return None if self._policies is None else self._policies.relations
 
-    def _prefetcher(self) -> AttributePrefetcher | None:
-        deciding = None if self._policies is None else self._policies.deciding
-        return None if deciding is None else deciding.prefetcher
+    def _deciding(self) -> Deciding | None:
+        return None if self._policies is None else self._policies.deciding
 
     def _control_state(self) -> ControlState:
         return self._now.control.state()

@@ -10,21 +10,22 @@ from gateway.front.endpoints import Dependency
 from gateway.observability.metrics import Counter, Metrics
 
 if TYPE_CHECKING:  # a gateway without policies does without their code
+    from gateway.front.deciding import Deciding
     from gateway.policy.attribute_follower import AttributeState
     from gateway.policy.attributes import AttributePrefetcher
 
-AskPrefetcher = Callable[[], "AttributePrefetcher | None"]
-"""Gives what fetches entities in force; None: none are kept elsewhere."""
+AskDeciding = Callable[[], "Deciding | None"]
+"""Gives what decides beyond the hot path; None: there are no policies."""
 
 
-def source_dependencies(prefetcher: AttributePrefetcher | None) -> dict[str, Dependency]:
+def source_dependencies(deciding: Deciding | None) -> dict[str, Dependency]:
     """Show each source that is followed; one that is down leaves the gateway ready.
 
     Only what rests on its entities is refused then, and says why.
     """
-    if prefetcher is None:
+    if deciding is None or deciding.prefetcher is None:
         return {}
-    return {f"source {state.name}": _dependency(state) for state in prefetcher.states()}
+    return {f"source {state.name}": _dependency(state) for state in deciding.prefetcher.states()}
 
 
 def _dependency(state: AttributeState) -> Dependency:
@@ -39,22 +40,27 @@ def _dependency(state: AttributeState) -> Dependency:
 
 
 class SourceFigures:
-    """Moves what the prefetcher counts by itself into the shared metrics. Callable."""
+    """Moves what prefetcher and cache of decisions count by themselves into the shared metrics. Callable."""
 
-    def __init__(self, metrics: Metrics, prefetcher: AskPrefetcher) -> None:
+    def __init__(self, metrics: Metrics, deciding: AskDeciding) -> None:
         self._metrics = metrics
-        self._prefetcher = prefetcher
-        self._counted: AttributePrefetcher | None = None  # what the totals are of; a reload may bring another one
+        self._deciding = deciding
+        self._counted: Deciding | None = None  # what the totals are of; a reload may bring another one
         self._counters: dict[tuple[str, ...], Counter] = {}
 
     def __call__(self) -> None:
-        prefetcher = self._prefetcher()
-        up = prefetcher is None or all(state.trusted for state in prefetcher.states())
-        self._metrics.gauge("attribute_sources_up").set(int(up))
-        if prefetcher is not self._counted:
-            self._counted = prefetcher
+        deciding = self._deciding()
+        if deciding is not self._counted:
+            self._counted = deciding
             for counter in self._counters.values():
                 counter.follow(0)
+        self._sample_sources(None if deciding is None else deciding.prefetcher)
+        if deciding is not None:
+            self._sample_decisions(deciding)
+
+    def _sample_sources(self, prefetcher: AttributePrefetcher | None) -> None:
+        up = prefetcher is None or all(state.trusted for state in prefetcher.states())
+        self._metrics.gauge("attribute_sources_up").set(int(up))
         if prefetcher is None:
             self._metrics.gauge("attributes_resident").set(0)
             return
@@ -73,6 +79,14 @@ class SourceFigures:
             by_reason[why] += count
         for reason, count in by_reason.items():
             self._follow(count, "attribute_failures_total", reason=reason)
+
+    def _sample_decisions(self, deciding: Deciding) -> None:
+        stats = deciding.cache.stats()
+        self._metrics.gauge("decision_cache_entries").set(stats.entries)
+        self._follow(stats.l1_stale, "decision_cache_stale_total")
+        levels = {"made": stats.made, "fetched": stats.fetched, "l1": stats.l1_hits, "l2": stats.l2_hits}
+        for level, count in levels.items():
+            self._follow(count, "decisions_answered_total", level=level)
 
     def _follow(self, total: int, name: str, **labels: str) -> None:
         key = (name, *labels.values())

@@ -12,7 +12,7 @@ from gateway._native.token import TokenValidator
 from gateway._native.upstream import UpstreamPool
 from gateway.front.endpoints import Dependency
 from gateway.front.resilience_vitals import health_dependencies, resilience_detail
-from gateway.front.source_vitals import AskPrefetcher, source_dependencies
+from gateway.front.source_vitals import AskDeciding, source_dependencies
 from gateway.observability.exposition import exposition
 from gateway.observability.metrics import Counter, Metrics
 from gateway.resilience import Resilience
@@ -156,10 +156,10 @@ class WorkerVitals:
         control: Callable[[], ControlState],
         relations: Callable[[], RelationFollower | None],
         resilience: Resilience,
-        prefetcher: AskPrefetcher,
+        deciding: AskDeciding,
     ) -> None:
         self._metrics = metrics
-        self._prefetcher = prefetcher
+        self._deciding = deciding
         self._control = control
         self._relations = relations
         self._resilience = resilience
@@ -168,7 +168,7 @@ class WorkerVitals:
     def dependencies(self) -> Mapping[str, Dependency]:
         follower = self._relations()
         known = dependencies_of(self._control(), None if follower is None else follower.state())
-        sources = source_dependencies(self._prefetcher())
+        sources = source_dependencies(self._deciding())
         return {**known, **sources, **health_dependencies(self._resilience.state())}
 
     def detail(self) -> Mapping[str, object]:

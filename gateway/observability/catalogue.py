@@ -42,6 +42,7 @@ ATTRIBUTE_FAILURES = (
     "too_deep",
     "internal",
 )
+DECISION_LEVELS = ("made", "fetched", "l1", "l2")
 UPSTREAM_FAULTS = ("unreachable", "protocol", "timeout", "busy", "client_gone")
 KEY_STATES = ("starting", "ok", "stale", "unavailable")
 REVOCATION_KINDS = ("jti", "sub", "sid")
@@ -231,6 +232,15 @@ def _attributes() -> tuple[Metric, ...]:
             ("reason",),
             _each(ATTRIBUTE_FAILURES),
         ),
+        Metric(
+            "decisions_answered_total",
+            "Decisions beyond the hot path, by how they were come by.",
+            "counter",
+            ("level",),
+            _each(DECISION_LEVELS),
+        ),
+        Metric("decision_cache_entries", "Decisions that workers keep.", "gauge"),
+        Metric("decision_cache_stale_total", "Kept decisions that something changed under.", "counter"),
     )
 
 
