@@ -5,6 +5,8 @@ from typing import Any, Final, Literal, final
 
 from gateway._native.uid import EntityUid
 
+__pyx_capi__: Final[dict[str, object]]
+
 SET_ITEMS_MAX: Final[int]
 RECORD_FIELDS_MAX: Final[int]
 TEXT_BYTES_MAX: Final[int]
