@@ -107,7 +107,7 @@ class PolicyRepository:
         """Read now what an engine from the cache left unread, so that no later change or question waits for it."""
         with self._lock:
             if self._loaded is not None:
-                with without_collection():
+                with without_collection(for_good=True):
                     _ = self._loaded.engine.policies
 
     # --- parts
@@ -121,7 +121,7 @@ class PolicyRepository:
             return self._loaded
         schema, entities = self._reader.schema(state), self._reader.entities(state)
         former = None if self._loaded is None else self._loaded.engine
-        with without_collection():
+        with without_collection(for_good=True):
             engine = self._compiler.engine(
                 self._said_by(state),
                 partial(self._policies_of, state),

@@ -20,7 +20,7 @@ def thawed() -> Iterator[None]:
 
 def test_few_objects_are_collected_as_ever() -> None:
     frozen = gc.get_freeze_count()
-    with without_collection():
+    with without_collection(for_good=True):
         assert not gc.isenabled()
         made: list[list[int]] = [[] for _ in range(MANY // 2)]
     assert gc.isenabled()
@@ -30,7 +30,7 @@ def test_few_objects_are_collected_as_ever() -> None:
 
 def test_many_objects_are_not_looked_through_and_go_when_nobody_has_them() -> None:
     frozen = gc.get_freeze_count()
-    with without_collection():
+    with without_collection(for_good=True):
         made: list[list[int]] = [[] for _ in range(MANY * 2)]
     assert gc.isenabled()
     with_them = gc.get_freeze_count()
@@ -39,9 +39,17 @@ def test_many_objects_are_not_looked_through_and_go_when_nobody_has_them() -> No
     assert gc.get_freeze_count() < with_them - MANY
 
 
+def test_nothing_of_the_process_is_frozen_unless_that_is_asked_for() -> None:
+    frozen = gc.get_freeze_count()
+    with without_collection():
+        made: list[list[int]] = [[] for _ in range(MANY * 2)]
+    assert gc.get_freeze_count() == frozen
+    assert len(made) == MANY * 2
+
+
 def test_it_is_left_alone_where_somebody_else_has_it_rest() -> None:
     gc.disable()
-    with without_collection():
+    with without_collection(for_good=True):
         made: list[list[int]] = [[] for _ in range(MANY * 2)]
     assert not gc.isenabled()
     assert len(made) == MANY * 2
