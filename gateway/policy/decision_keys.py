@@ -33,6 +33,7 @@ _PRESENT: Final = b"+"
 _BEHIND: Final = b">"  # the way leads through an entity, and on to what that has
 _NO_RECORD: Final = b"!"  # the way leads through a value that has no attributes: reading it is an error
 _MOMENT: Final = b"~"
+_NOTHING: Final = b"\0\0\0\0"  # as many entities are defined by the request
 _NUMBERED: Final = {Decimal: b"d", Datetime: b"t", Duration: b"p"}
 
 
@@ -52,7 +53,7 @@ def canonical(value: Any, depth: int = 0) -> bytes:
     if isinstance(value, str):
         return b"s" + _text(value)
     if isinstance(value, EntityUid):
-        return b"e" + _uid(value)
+        return b"e" + spelled_uid(value)
     if isinstance(value, IPAddr):
         return b"a" + bytes((value.version, value.prefix)) + value.packed
     if isinstance(value, Decimal | Datetime | Duration):
@@ -73,12 +74,13 @@ def _record(value: Mapping[Any, Any], depth: int) -> bytes:
 
 
 def _text(text: str) -> bytes:
-    data = text.encode()
-    return _length(len(data)) + data
+    return f"{len(text)}:{text}".encode()
 
 
-def _uid(uid: EntityUid) -> bytes:
-    return _text(uid.type) + _text(uid.id)
+def spelled_uid(uid: EntityUid) -> bytes:
+    """Spell an entity's name so that nothing that follows can be taken for a part of it."""
+    name, identifier = uid.type, uid.id
+    return f"{len(name)}:{name}{len(identifier)}:{identifier}".encode()
 
 
 def _found(context: Mapping[str, Any], path: Path) -> tuple[bytes, int, Any]:
@@ -137,18 +139,18 @@ def decision_key(tenant: bytes, plan: Plan, question: Question, groups: tuple[En
 
     Raises ValueError and TypeError for a context that holds what is no value.
     """
-    context = question.context or {}
-    parts = [_length(len(tenant)), tenant, plan.shape, _uid(question.action)]
     if groups is None:
-        parts += (b"P", _uid(question.principal))
+        who = b"P" + spelled_uid(question.principal)
     else:
-        parts += (b"G", _text(question.principal.type), _length(len(groups)), *map(_uid, groups))
-    parts.append(_uid(question.resource))
-    parts += (_part(context, path, is_window=False) for path in plan.context_paths)
-    parts += (_part(context, path, is_window=True) for path in plan.windows)
-    parts += (_PRESENT if name in context else _ABSENT for name in plan.presences)
-    parts.append(_defined(question, without_principal=groups is not None))
-    return b"".join(parts)
+        who = b"G" + _text(question.principal.type) + _length(len(groups)) + b"".join(map(spelled_uid, groups))
+    key = b"".join((_length(len(tenant)), tenant, plan.key_head, who, spelled_uid(question.resource)))
+    if plan.reads_context:
+        context = question.context or {}
+        parts = [_part(context, path, is_window=False) for path in plan.context_paths]
+        parts += [_part(context, path, is_window=True) for path in plan.windows]
+        parts += [_PRESENT if name in context else _ABSENT for name in plan.presences]
+        key += b"".join(parts)
+    return key + _defined(question, without_principal=groups is not None) if question.overlays else key + _NOTHING
 
 
 def _defined(question: Question, *, without_principal: bool) -> bytes:
@@ -160,5 +162,5 @@ def _defined(question: Question, *, without_principal: bool) -> bytes:
     for uid in sorted(overlays):
         attributes, parents = overlays[uid]
         above = sorted(set(parents))
-        made += (_uid(uid), canonical(attributes), _length(len(above)), *map(_uid, above))
+        made += (spelled_uid(uid), canonical(attributes), _length(len(above)), *map(spelled_uid, above))
     return b"".join(made)

@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary, ref
 from gateway._native.uid import EntityUid
 from gateway.policy.compiler.reads import Path, Reads, reads_of, reads_together
 from gateway.policy.compiler.scopes import encode_scope
+from gateway.policy.decision_keys import spelled_uid
 
 if TYPE_CHECKING:
     from gateway._native.entities import EntityStore
@@ -143,6 +144,15 @@ class Plan:
                     text = str(name).encode()
                     made.update(len(text).to_bytes(4, "little") + text)
         return made.digest()
+
+    @cached_property
+    def key_head(self) -> bytes:
+        """The part of a key that all of this plan's decisions have in common."""
+        return self.shape + spelled_uid(self.action)
+
+    @cached_property
+    def reads_context(self) -> bool:
+        return bool(self.context_paths or self.windows or self.presences)
 
     @cached_property
     def is_direct(self) -> bool:

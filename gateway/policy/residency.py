@@ -8,7 +8,7 @@ goes first. What goes is evicted from the store too, so that no decision rests o
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -87,6 +87,7 @@ class Residency:
         self._schema = engine.schema
         self._rules = _rules_of(engine)
         self._held: OrderedDict[EntityUid, Held] = OrderedDict()  # the coldest first
+        self._count_of: Counter[str] = Counter()  # of what is held, by source
         self._due: list[tuple[float, int, EntityUid, Held]] = []  # a heap
         self._pushes = 0
         names = sorted(types)
@@ -156,8 +157,9 @@ class Residency:
         for uid, is_absent in [*((entity.uid, False) for entity in found), *((uid, True) for uid in absent)]:
             if uid in refused:
                 continue
+            self._forget(uid)
             held = self._held[uid] = Held(origin, ends(is_absent), is_absent)
-            self._held.move_to_end(uid)
+            self._count_of[origin] += 1
             if held.until_s is not None:
                 self._push(now_s + (held.until_s - now_s) * REFRESH_AT, uid, held)
         self._make_room()
@@ -193,10 +195,17 @@ class Residency:
         if uids:
             self.store.evict(uids)
             for uid in uids:
-                self._held.pop(uid, None)
+                self._forget(uid)
+
+    def _forget(self, uid: EntityUid) -> None:
+        held = self._held.pop(uid, None)
+        if held is not None:
+            self._count_of[held.origin] -= 1
 
     def evict_origin(self, origin: str) -> int:
         """Let everything of a source go; give how much that was."""
+        if not self._count_of[origin]:
+            return 0
         gone = [uid for uid, held in self._held.items() if held.origin == origin]
         self.evict(gone)
         return len(gone)

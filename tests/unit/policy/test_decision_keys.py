@@ -108,9 +108,8 @@ def test_what_is_read_is_in_the_key_with_its_type_and_also_that_it_is_absent() -
 
 
 def test_all_that_names_the_request_is_in_the_key() -> None:
-    plan = READS_A.plans.of("User", VIEW, "Doc")
     keys = {
-        decision_key(tenant, plan, Question(principal, action, resource), None)
+        decision_key(tenant, READS_A.plans.of("User", action, "Doc"), Question(principal, action, resource), None)
         for tenant in (b"", b"a")
         for principal in (ALICE, BOB)
         for action in (VIEW, uid("Action:edit"))

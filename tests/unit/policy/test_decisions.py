@@ -73,7 +73,7 @@ async def test_plans_that_are_cheap_are_decided_each_time() -> None:
     cheap = World(mode="auto")
     assert [await cheap.ask() for _ in range(2)] == [(False, "made")] * 2
     dear = World(
-        "".join(f"permit (principal, action, resource) when {{ principal.n{n} > 1 }};" for n in range(80)), mode="auto"
+        "".join(f"permit (principal, action, resource) when {{ principal.n{n} > 1 }};" for n in range(600)), mode="auto"
     )
     assert [await dear.ask() for _ in range(2)] == [(False, "made"), (False, "l1")]
     off = World(mode="off")

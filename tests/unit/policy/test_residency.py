@@ -148,3 +148,14 @@ def test_an_entity_is_read_whole_or_not_at_all() -> None:
     with pytest.raises(EntityError) as refused:
         residency.entity(ALICE, b'{"attrs": {"a": 1.5}}')
     assert refused.value.faults[0].pointer == "/attrs/a"
+
+
+def test_everything_of_a_source_goes_and_nothing_of_another() -> None:
+    engine = engine_of(TEXT)
+    residency = residency_of(engine)
+    put(residency, "alice", "alice")
+    assert residency.put("groups", [Entity(STAFF)], [], now_s=0.0, ends=lambda _: None) == {}
+    assert residency.evict_origin("people") == 1
+    assert residency.evict_origin("people") == 0
+    assert [engine.store.resident(uid) for uid in (ALICE, STAFF)] == [False, True]
+    assert residency.held_of([ALICE, STAFF], "groups") == [STAFF]
