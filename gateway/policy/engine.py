@@ -40,7 +40,7 @@ class Engine(Decider):
     def __new__(
         cls, policies: PolicySet, entities: Entities, schema: Schema | None = None, *, like: Engine | None = None
     ) -> Self:
-        """Compile `policies`; of `like`, an engine of the same entities, reuse what did not change.
+        """Compile `policies`; of `like`, an engine over whatever entities, reuse the programs of what did not change.
 
         With a schema, its actions and their groups are entities. Raises PolicySyntaxError for a policy beyond the
         machine's limits.

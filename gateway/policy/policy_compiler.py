@@ -63,12 +63,12 @@ class PolicyCompiler:
         `policies` reads what the sources say; it is called where the set must be compiled, or later when somebody asks
         for an explanation, or at once with `reads_now`. `check` is asked before anything is compiled, and raises for
         policies that must not serve: what is in the cache passed it, and `passed` is told of those policies once they
-        are read. `schema_source` is what `schema` was read from, or a hash of it. `like` is an engine for the same
-        entities and schema: what did not change since is not compiled again, which is quicker than the cache.
+        are read. `schema_source` is what `schema` was read from, or a hash of it. Of `like`, an engine, what did not
+        change since is not compiled again; under the same schema that is quicker than the cache, which is not asked.
         Raises what `policies` and `check` raise, and PolicySyntaxError for a policy beyond the machine's limits.
         """
         key = bundle_key(sources, schema_source)
-        data = self._read(key) if like is None else None
+        data = self._read(key) if like is None or like.schema is not schema else None
         if data is not None:
             try:
                 made = Engine.from_bytes(data, key, partial(_told, policies, passed), entities, schema)

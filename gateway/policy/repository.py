@@ -120,7 +120,6 @@ class PolicyRepository:
             self._state = state.without_entity_bytes()
             return self._loaded
         schema, entities = self._reader.schema(state), self._reader.entities(state)
-        former = None if self._loaded is None else self._loaded.engine
         with without_collection(for_good=True):
             engine = self._compiler.engine(
                 self._said_by(state),
@@ -131,7 +130,7 @@ class PolicyRepository:
                 check=partial(self._check, schema),
                 passed=partial(self._note_valid, schema),
                 reads_now=not self._leaves_texts,
-                like=former if former is not None and former.entities is entities and former.schema is schema else None,
+                like=None if self._loaded is None else self._loaded.engine,
             )
         # From here on nothing fails: all of it is taken together.
         self._leaves_texts = False
