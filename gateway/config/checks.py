@@ -8,14 +8,24 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
-from urllib.parse import SplitResult, parse_qs, urlsplit
+from urllib.parse import urlsplit
 
+from gateway.config.check_parts import (
+    SHARED_STORES,
+    is_loopback,
+    logged_store,
+    parent_exists,
+    repeated,
+    secret_complaints,
+    split_url,
+    store_address,
+)
 from gateway.config.complaints import Complaint
 from gateway.config.knobs import Config, IssuerConfig, RouteConfig, ServerConfig
+from gateway.config.oauth_checks import oauth_complaints
 from gateway.config.resilience_checks import resilience_complaints
-from gateway.config.secrets import SecretUnresolved, resolve_secret, resolve_store_url, secret_file_mode
 from gateway.config.toml_lines import Path
 
 SCOPES_MAX = 64  # distinct scopes over all routes: a verdict compares them as one word of bits
@@ -48,8 +58,6 @@ _OWN_HEADERS = frozenset(
 )
 _DOOR_PATHS = ("/auth/forward", "/auth/request", "/auth/envoy/", "/oauth2/introspect")
 _DECISION_PATHS = ("/access/v1/", "/.well-known/authzen-configuration")
-_SHARED_STORES = ("redis://", "rediss://", "unix://", "sqlite:")  # of revocations and of relations alike
-_WHOLE_ADDRESS_HINT = "put the whole address into a variable: `env:NAME`"
 _CEDAR_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(::[A-Za-z_][A-Za-z0-9_]*)*")
 
 
@@ -58,7 +66,7 @@ def find_complaints(config: Config, base_dir: FilePath, env: Mapping[str, str]) 
     found = [*_server(config.server, base_dir)]
     for index, issuer in enumerate(config.issuers):
         found += _issuer(issuer, ("issuers", index), base_dir, env)
-    found += _repeated(
+    found += repeated(
         ((issuer.issuer, ("issuers", index, "issuer")) for index, issuer in enumerate(config.issuers)), "issuer"
     )
     found += _cache(config)
@@ -73,6 +81,7 @@ def find_complaints(config: Config, base_dir: FilePath, env: Mapping[str, str]) 
     for index, route in enumerate(config.routes):
         found += _route(route, ("routes", index))
     found += _route_table(config.routes)
+    found += oauth_complaints(config, base_dir, env)
     found += resilience_complaints(config.resilience)
     found += _logs(config, base_dir)
     return found
@@ -94,14 +103,6 @@ def split_listen(address: str) -> tuple[str, int] | None:
     return (host, int(port)) if _HOST_NAME.fullmatch(host) else None
 
 
-def is_loopback(host: str) -> bool:
-    """Tell whether a host is this machine for sure; of names, only `localhost` is (RFC 6761 §6.3)."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
-
-
 def _server(server: ServerConfig, base_dir: FilePath) -> Iterator[Complaint]:
     listen = split_listen(server.listen)
     if listen is None:
@@ -114,7 +115,7 @@ def _server(server: ServerConfig, base_dir: FilePath) -> Iterator[Complaint]:
         yield Complaint(("server", "realm"), "not fit for a quoted string", 'ASCII text without `"` and `\\`')
     for index, network in enumerate(server.trusted_proxies):
         yield from _trusted_proxy(network, ("server", "trusted_proxies", index))
-    if server.run_dir and not _parent_exists(base_dir, server.run_dir):
+    if server.run_dir and not parent_exists(base_dir, server.run_dir):
         yield Complaint(("server", "run_dir"), "its parent folder does not exist")
 
 
@@ -204,7 +205,7 @@ def _discovered(issuer: str, path: Path) -> Iterator[Complaint]:
 
 def _url_problem(url: str) -> str:
     """Say why an address may not be fetched from, or give an empty string."""
-    parts = _split_url(url)
+    parts = split_url(url)
     if parts is None or parts.scheme not in {"http", "https"} or not parts.hostname:
         return f"`{url}` is no http address"
     if parts.username is not None or parts.password is not None:
@@ -224,15 +225,6 @@ def _safe_url(url: str, path: Path) -> Iterator[Complaint]:
         yield Complaint(path, problem, "write `https://host/path`")
 
 
-def _split_url(url: str) -> SplitResult | None:
-    try:
-        parts = urlsplit(url)
-        parts.port  # noqa: B018  # raises where it is no port
-    except ValueError:
-        return None
-    return None if re.search(r"[\x00-\x20\x7f-\uffff]", url) else parts
-
-
 def _issuer_secret(issuer: IssuerConfig, path: Path, base_dir: FilePath, env: Mapping[str, str]) -> Iterator[Complaint]:
     """HS* with a secret, and nothing else with one: a public key must never serve as an HMAC key (RFC 8725 §3.1)."""
     if not issuer.algorithms:
@@ -247,7 +239,7 @@ def _issuer_secret(issuer: IssuerConfig, path: Path, base_dir: FilePath, env: Ma
         )
     length_min = max((HMAC_SECRET_BYTES_MIN[name] for name in symmetric), default=0)
     if issuer.secret:
-        yield from _secret(issuer.secret, (*path, "secret"), base_dir, env, length_min=length_min)
+        yield from secret_complaints(issuer.secret, (*path, "secret"), base_dir, env, length_min=length_min)
 
 
 def _issuer_introspection(
@@ -261,43 +253,12 @@ def _issuer_introspection(
         if getattr(issuer, name) and not issuer.introspection_endpoint:
             yield Complaint((*path, name), "introspection_endpoint is missing")
     if issuer.introspection_client_secret:
-        yield from _secret(issuer.introspection_client_secret, (*path, "introspection_client_secret"), base_dir, env)
-
-
-def _secret(
-    reference: str, path: Path, base_dir: FilePath, env: Mapping[str, str], *, length_min: int = 0
-) -> Iterator[Complaint]:
-    try:
-        secret = resolve_secret(reference, base_dir, env)
-    except SecretUnresolved as error:
-        yield Complaint(path, str(error), _secret_remedy(reference))
-        return
-    if len(secret.reveal()) < length_min:
-        yield Complaint(
-            path,
-            f"shorter than {length_min} bytes",
-            "`portcullis keys new --alg HS256` makes a good one (RFC 7518 §3.2)",
+        yield from secret_complaints(
+            issuer.introspection_client_secret, (*path, "introspection_client_secret"), base_dir, env
         )
-    mode = secret_file_mode(reference, base_dir)
-    if mode is not None and mode & 0o077:
-        yield Complaint(path, f"others on this machine can read it (mode {mode:04o})", "chmod 600", is_warning=True)
-
-
-def _secret_remedy(reference: str) -> str:
-    return (
-        "" if reference.startswith(("env:", "file:")) else "put it into a variable or a file of mode 0600 and name that"
-    )
 
 
 # ---------------------------------------------------------------------------------------------- cache, store, identity
-
-
-def _repeated(values: Iterable[tuple[str, Path]], noun: str) -> Iterator[Complaint]:
-    seen: dict[str, Path] = {}
-    for value, path in values:
-        first = seen.setdefault(value, path)
-        if first is not path:
-            yield Complaint(path, f"the same {noun} stands at", "keep one of them", other=first)
 
 
 def _cache(config: Config) -> Iterator[Complaint]:
@@ -307,13 +268,13 @@ def _cache(config: Config) -> Iterator[Complaint]:
 
 def _store(config: Config, base_dir: FilePath, env: Mapping[str, str]) -> Iterator[Complaint]:
     url, path = config.store.url, ("store", "url")
-    address = yield from _store_address(url, path, base_dir, env)
+    address = yield from store_address(url, path, base_dir, env)
     if address == "memory:":
         if config.server.workers != 1:
             yield Complaint(
                 path, "each worker would keep revocations of its own", "leave it empty, or use sqlite or redis"
             )
-    elif address and not address.startswith(_SHARED_STORES):
+    elif address and not address.startswith(SHARED_STORES):
         yield Complaint(path, "no store of ours", 'write "", `memory:`, `sqlite:PATH`, `redis://…` or `rediss://…`')
 
 
@@ -321,24 +282,7 @@ def _relations(config: Config, base_dir: FilePath, env: Mapping[str, str]) -> It
     url, path = config.policy.relations.url, ("policy", "relations", "url")
     if url and not config.policy.path:
         yield Complaint(path, "there are no policies that relations could serve", "say where they are: `policy.path`")
-    yield from _logged_store(url, path, base_dir, env, workers=config.server.workers, what="relations")
-
-
-def _logged_store(
-    url: str, path: Path, base_dir: FilePath, env: Mapping[str, str], *, workers: int, what: str
-) -> Iterator[Complaint]:
-    """Complain of the address of a store whose changes all workers follow."""
-    address = yield from _store_address(url, path, base_dir, env)
-    if address is None or address in {"", "embedded"}:
-        return
-    if address == "memory:":
-        if workers != 1:
-            yield Complaint(path, f"each worker would keep {what} of its own", "use `embedded` or a server")
-    elif address.startswith(("postgresql://", "postgres://")):
-        yield from _postgres_address(address, url, path)
-    elif not address.startswith(_SHARED_STORES):
-        hint = "write `embedded`, `memory:`, `sqlite:PATH`, `redis://…` or `postgresql://…`"
-        yield Complaint(path, f"no store of {what}", hint)
+    yield from logged_store(url, path, base_dir, env, workers=config.server.workers, what="relations")
 
 
 def _sources(config: Config, base_dir: FilePath, env: Mapping[str, str]) -> Iterator[Complaint]:
@@ -374,14 +318,14 @@ def _sources(config: Config, base_dir: FilePath, env: Mapping[str, str]) -> Iter
 
 def _source_address(config: Config, index: int, base_dir: FilePath, env: Mapping[str, str]) -> Iterator[Complaint]:
     source, path = config.policy.sources[index], ("policy", "sources", index)
-    parts = _split_url(source.url)
+    parts = split_url(source.url)
     if parts is None or parts.scheme not in {"http", "https"}:
         if source.secret:
             yield Complaint((*path, "secret"), "only an https source takes a bearer token", "leave it out")
         if not source.url:
             yield Complaint((*path, "url"), "no address", "write `embedded`, `sqlite:PATH`, `redis://…` or `https://…`")
         workers = config.server.workers
-        yield from _logged_store(source.url, (*path, "url"), base_dir, env, workers=workers, what="entities")
+        yield from logged_store(source.url, (*path, "url"), base_dir, env, workers=workers, what="entities")
         return
     if not parts.hostname:
         yield Complaint((*path, "url"), "no address", "write `https://host/path`")
@@ -390,64 +334,22 @@ def _source_address(config: Config, index: int, base_dir: FilePath, env: Mapping
     if parts.username is not None or parts.password is not None:
         yield Complaint((*path, "url"), "a password stands in the config", "write a bearer token's place: `secret`")
     if source.secret:
-        yield from _secret(source.secret, (*path, "secret"), base_dir, env)
+        yield from secret_complaints(source.secret, (*path, "secret"), base_dir, env)
 
 
 def _shared_decisions(config: Config, base_dir: FilePath, env: Mapping[str, str]) -> Iterator[Complaint]:
     url, path = config.policy.cache.shared_url, ("policy", "cache", "shared_url")
     if not url:
         return
-    address = yield from _store_address(url, path, base_dir, env)
+    address = yield from store_address(url, path, base_dir, env)
     if address is not None and not address.startswith(("redis://", "rediss://", "unix://")):
         yield Complaint(path, "no Redis server", "write `redis://…`, `rediss://…` or `unix://…`")
-
-
-def _store_address(
-    url: str, path: Path, base_dir: FilePath, env: Mapping[str, str]
-) -> Generator[Complaint, None, str | None]:
-    """Return the address that `url` stands for, None where it stands for none; complain of what all stores share."""
-    try:
-        address = resolve_store_url(url, base_dir, env).reveal().decode()
-    except (SecretUnresolved, UnicodeDecodeError) as error:
-        yield Complaint(path, str(error) if isinstance(error, SecretUnresolved) else "not UTF-8")
-        return None
-    parts = _split_url(address)
-    if address.startswith(("redis://", "rediss://")):
-        if parts is None or not parts.hostname:
-            yield Complaint(path, "no address of a Redis server", "write `redis://host:6379/0`")
-        elif parts.password is not None and address == url:
-            yield Complaint(path, "a password stands in the config", _WHOLE_ADDRESS_HINT)
-        elif parts.scheme == "redis" and not is_loopback(parts.hostname):
-            yield Complaint(path, "an unencrypted connection to another machine", "use `rediss://`")
-    elif address.startswith("unix://"):
-        if not address.removeprefix("unix://").startswith("/"):
-            yield Complaint(path, "no path of a Redis server's socket", "write `unix:///run/redis/redis.sock`")
-    elif address.startswith("sqlite:"):
-        file = address.removeprefix("sqlite:")
-        if not file or not _parent_exists(base_dir, file):
-            yield Complaint(path, "its folder does not exist", "write `sqlite:PATH`")
-    return address
-
-
-def _postgres_address(address: str, url: str, path: Path) -> Iterator[Complaint]:
-    """Without `sslmode` libpq would also go on in plain text, where the server asks for that."""
-    parts = _split_url(address)
-    if parts is None:
-        yield Complaint(path, "no address of a PostgreSQL server", "write `postgresql://user@host:5432/database`")
-        return
-    options = parse_qs(parts.query)
-    if (parts.password is not None or "password" in options) and address == url:
-        yield Complaint(path, "a password stands in the config", _WHOLE_ADDRESS_HINT)
-    host = options.get("host", [parts.hostname or ""])[-1]
-    is_local = not host or host.startswith("/") or is_loopback(host)
-    if not is_local and options.get("sslmode", [""])[-1] not in {"require", "verify-ca", "verify-full"}:
-        yield Complaint(path, "an unencrypted connection to another machine", "add `?sslmode=verify-full`")
 
 
 def _forward_auth(config: Config) -> Iterator[Complaint]:
     settings = config.forward_auth
     if settings.login_url:
-        parts = _split_url(settings.login_url)
+        parts = split_url(settings.login_url)
         if parts is None or parts.scheme not in {"http", "https"} or not parts.hostname:
             yield Complaint(("forward_auth", "login_url"), "no http address", "write `https://host/path`")
         elif parts.fragment:
@@ -489,8 +391,8 @@ def _clients(config: Config, base_dir: FilePath, env: Mapping[str, str]) -> Iter
         places.append((client.id, (*path, "id")))
         if not client.id:
             yield Complaint((*path, "id"), "empty")
-        yield from _secret(client.secret, (*path, "secret"), base_dir, env)
-    yield from _repeated(places, "client")
+        yield from secret_complaints(client.secret, (*path, "secret"), base_dir, env)
+    yield from repeated(places, "client")
 
 
 def _policy(config: Config, base_dir: FilePath) -> Iterator[Complaint]:
@@ -544,8 +446,8 @@ def _authzen(config: Config, base_dir: FilePath, env: Mapping[str, str]) -> Iter
         places.append((client.id, (*path, "id")))
         if not client.id:
             yield Complaint((*path, "id"), "empty")
-        yield from _secret(client.secret, (*path, "secret"), base_dir, env)
-    yield from _repeated(places, "client")
+        yield from secret_complaints(client.secret, (*path, "secret"), base_dir, env)
+    yield from repeated(places, "client")
     if (authzen.clients or authzen.open_on_loopback) and not config.policy.path:
         key = "clients" if authzen.clients else "open_on_loopback"
         yield Complaint(("authzen", key), "the decision API has no policies", "say where they are: `policy.path`")
@@ -576,7 +478,7 @@ def _authzen(config: Config, base_dir: FilePath, env: Mapping[str, str]) -> Iter
 
 def _authzen_base(url: str) -> Iterator[Complaint]:
     """The specification asks for https, and neither query nor fragment (§9.1); http serves on this machine only."""
-    parts = _split_url(url)
+    parts = split_url(url)
     hint = "as in `https://pdp.example.com`, without a slash at the end"
     if parts is None or parts.query or parts.fragment or parts.path or "?" in url or "#" in url:
         yield Complaint(("authzen", "base_url"), f"`{url}` is no base of addresses", hint)
@@ -609,7 +511,7 @@ def _upstream(upstream: str, path: Path) -> Iterator[Complaint]:
         if not upstream.removeprefix("unix:"):
             yield Complaint(path, "no path of a socket", hint)
         return
-    parts = _split_url(upstream)
+    parts = split_url(upstream)
     if parts is None or parts.scheme not in {"http", "https"} or not _is_host(parts.hostname or ""):
         yield Complaint(path, "no address of an upstream", hint)
     elif parts.username is not None or parts.password is not None:
@@ -698,9 +600,5 @@ def _logs(config: Config, base_dir: FilePath) -> Iterator[Complaint]:
             yield Complaint(
                 ("log", name), "empty", 'write "-" or a path' if "_" in name else 'write "off", "-" or a path'
             )
-        elif target not in {"off", "-"} and not _parent_exists(base_dir, target):
+        elif target not in {"off", "-"} and not parent_exists(base_dir, target):
             yield Complaint(("log", name), f"the folder of `{target}` does not exist")
-
-
-def _parent_exists(base_dir: FilePath, text: str) -> bool:
-    return (base_dir / FilePath(text).expanduser()).parent.is_dir()

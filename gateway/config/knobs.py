@@ -19,6 +19,9 @@ Algorithm = Literal[
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "HS256", "HS384", "HS512"
 ]
 
+SigningAlgorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
+GrantType = Literal["authorization_code", "client_credentials", "refresh_token"]
+
 Count = Annotated[int, msgspec.Meta(ge=1)]
 CountOrOff = Annotated[int, msgspec.Meta(ge=0)]  # 0 says what is meant by it in its description
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
@@ -108,6 +111,71 @@ class IdentityConfig(Chapter, frozen=True):
 
     headers: dict[str, str] = {}  # header -> claim, besides X-Auth-Subject, -Issuer, -Scopes
     decision_id: bool = True  # X-Auth-Decision-Id on every verdict
+
+
+class OAuthClientConfig(Chapter, frozen=True):
+    """An application that gets tokens from this gateway."""
+
+    id: str  # by which it asks for tokens
+    name: str = ""  # on the page that asks for consent; "" = the id
+    auth: Literal["secret", "private_key_jwt", "none"] = "secret"  # how it proves itself; "none": it cannot
+    secret: str = ""  # `env:NAME` or `file:PATH`, 32 random characters or more; by HTTP Basic or in the form
+    jwks_file: str = ""  # a JWKS of its public keys, for private_key_jwt
+    grant_types: tuple[GrantType, ...] = ("authorization_code", "refresh_token")  # how it gets tokens
+    redirect_uris: tuple[str, ...] = ()  # compared as texts; on 127.0.0.1 and [::1] any port will do
+    scopes: tuple[str, ...] = ("openid", "profile", "email", "offline_access")  # that it may ask for
+    resources: tuple[str, ...] = ()  # ids of those that it may have tokens for; none = all
+    tenant: str = ""  # whose users it is for; "" = those of all tenants
+    consent: Literal["ask", "implied"] = "ask"  # whether users are asked; "implied" for your own applications
+    access_token_s: CountOrOff = 0  # as oauth.access_token_s; 0 = that
+    refresh_idle_s: CountOrOff = 0  # as oauth.refresh_idle_s; 0 = that
+    refresh_max_s: CountOrOff = 0  # as oauth.refresh_max_s; 0 = that
+    dpop: bool = False  # it must prove possession of a key (RFC 9449)
+    par: bool = False  # it must push its authorization requests (RFC 9126)
+
+
+class OAuthResourceConfig(Chapter, frozen=True):
+    """A service that takes tokens of this gateway: what `resource` (RFC 8707) may name, and `aud` then says."""
+
+    id: str  # an absolute URI, as in `https://mcp.example.com/mcp`
+    name: str = ""  # on the page that asks for consent; "" = the id
+    scopes: tuple[str, ...] = ()  # that it understands
+
+
+class OAuthStrangersConfig(Chapter, frozen=True):
+    """Clients that nobody configured, as MCP needs them. Their users are always asked for consent."""
+
+    registration: Literal["off", "token", "open"] = "off"  # RFC 7591: nobody, who has the token, or everybody
+    initial_token: str = ""  # `env:NAME` or `file:PATH`, for registration = "token"
+    per_minute: Count = 10  # registrations of one address in each worker; of all together ten times as many
+    document_hosts: tuple[str, ...] = ()  # whose addresses may be client ids; `app.example.com`, `*.example.com`
+    scopes: tuple[str, ...] = ("openid", "profile", "offline_access")  # that they may ask for, besides the resources'
+    schemes: tuple[str, ...] = ()  # of redirect URIs of apps, besides domain names in reverse; as in `cursor`
+
+
+class OAuthConfig(Chapter, frozen=True):
+    """The token service: OAuth 2 and OpenID Connect, by which applications get tokens of this gateway's own."""
+
+    issuer: str = ""  # as clients see this gateway, as in `https://auth.example.com`; "" = no token service
+    encryption_key: str = ""  # 32 bytes or more that seal the signing keys on disk, `env:NAME` or `file:PATH`
+    keys_path: str = ""  # folder of the signing keys, shared by all gateways of the issuer; "" = in run_dir
+    store_url: str = ""  # "" embedded | "memory:" | "sqlite:PATH" | "redis://…" | "postgresql://…"; `env:`, `file:`
+    algorithm: SigningAlgorithm = "ES256"  # of new keys; the former one signs until the next is announced
+    audience: str = ""  # `aud` of tokens that were asked for without `resource`; "" = the issuer
+    key_rotation_s: Count = 2_592_000  # a new key is made after this
+    key_announce_s: Count = 86_400  # it is published for so long before it signs
+    access_token_s: Count = 300  # lifetime; they are revocable, within a second
+    id_token_s: Count = 300  # lifetime
+    code_s: Annotated[int, msgspec.Meta(ge=1, le=600)] = 60  # lifetime of authorization codes (RFC 6749 §4.1.2)
+    request_s: Annotated[int, msgspec.Meta(ge=5, le=600)] = 600  # of pushed requests: people log in meanwhile
+    refresh_idle_s: Count = 1_209_600  # refresh tokens that are not used end after this
+    refresh_max_s: Count = 7_776_000  # and in any case after this
+    refresh_grace_s: Annotated[int, msgspec.Meta(ge=0, le=60)] = 10  # a used one gives the same next one for so long
+    dpop_nonce: bool = True  # proofs must hold a nonce of ours
+    dpop_proof_s: Annotated[int, msgspec.Meta(ge=5, le=300)] = 60  # how old a proof may be
+    clients: tuple[OAuthClientConfig, ...] = ()  # see below
+    resources: tuple[OAuthResourceConfig, ...] = ()  # see below
+    strangers: OAuthStrangersConfig = OAuthStrangersConfig()  # see below
 
 
 class RouteConfig(Chapter, frozen=True):
@@ -384,6 +452,7 @@ class Config(Chapter, frozen=True):
     forward_auth: ForwardAuthConfig = ForwardAuthConfig()
     identity: IdentityConfig = IdentityConfig()
     introspection: IntrospectionConfig = IntrospectionConfig()
+    oauth: OAuthConfig = OAuthConfig()
     policy: PolicyConfig = PolicyConfig()
     authzen: AuthzenConfig = AuthzenConfig()
     routes: tuple[RouteConfig, ...] = ()

@@ -334,6 +334,23 @@ def _absolute(config: Config, base_dir: Path) -> Config:
             config.introspection,
             clients=tuple(replace(one, secret=reference(one.secret, "file:")) for one in config.introspection.clients),
         ),
+        oauth=replace(
+            config.oauth,
+            encryption_key=reference(config.oauth.encryption_key, "file:"),
+            keys_path=path_of(config.oauth.keys_path) if config.oauth.keys_path else "",
+            store_url=store_url(config.oauth.store_url),
+            clients=tuple(
+                replace(
+                    client,
+                    secret=reference(client.secret, "file:"),
+                    jwks_file=path_of(client.jwks_file) if client.jwks_file else "",
+                )
+                for client in config.oauth.clients
+            ),
+            strangers=replace(
+                config.oauth.strangers, initial_token=reference(config.oauth.strangers.initial_token, "file:")
+            ),
+        ),
         policy=replace(
             config.policy,
             path=path_of(config.policy.path) if config.policy.path else "",
