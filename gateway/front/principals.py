@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 from gateway._native.route_policy import Principals
 from gateway._native.uid import EntityUid
@@ -50,8 +50,7 @@ class PrincipalClaims:
     def __init__(self, config: PolicyConfig, schema: Schema | None) -> None:
         """Raises ConfigError where the schema does not foresee what is mapped."""
         self.schema = schema
-        self._attributes = _attribute_types(config, schema)
-        self._parents = _parent_types(config, schema)
+        self._attributes, self._parents = _mapped(config, schema)
         self._texts: list[str] = []
         self._values: dict[str, tuple[str, model.Type | None]] = {}
         self._mark = object()  # tells our definitions from those of another config
@@ -154,42 +153,33 @@ class _Reading:
         self._faults.setdefault(claim, ClaimFault(claim, misfit.code, misfit.message + place))
 
 
-def _attribute_types(config: PolicyConfig, schema: Schema | None) -> dict[str, tuple[str, model.Type | None]]:
-    """Give claim and declared type by attribute. Raises ConfigError."""
-    if schema is None:
-        return {name: (claim, None) for name, claim in config.principal_claims.items()}
-    if not (config.principal_claims or config.principal_parents):
-        return {}
-    declared = _declaration(config, schema).attributes.attributes
-    made: dict[str, tuple[str, model.Type | None]] = {}
-    for name, claim in config.principal_claims.items():
-        attribute = declared.get(name)
-        if attribute is None:
-            known = ", ".join(sorted(declared)) or "none"
-            _fail(f"principal_claims.{name}", f"`{config.principal}` has no such attribute", f"declared: {known}")
-        made[name] = (claim, attribute.type)
-    return made
-
-
-def _parent_types(config: PolicyConfig, schema: Schema | None) -> dict[str, str]:
-    """Give the parents' type by claim. Raises ConfigError."""
-    if schema is None or not config.principal_parents:
-        return dict(config.principal_parents)
-    allowed = _declaration(config, schema).parents
-    for claim, kind in config.principal_parents.items():
-        if kind not in allowed:
-            known = ", ".join(sorted(allowed)) or "none"
-            _fail(f"principal_parents.{claim}", f"`{config.principal}` is in no `{kind}`", f"it can be in: {known}")
-    return dict(config.principal_parents)
-
-
-def _declaration(config: PolicyConfig, schema: Schema) -> model.EntityDeclaration:
+def _mapped(
+    config: PolicyConfig, schema: Schema | None
+) -> tuple[dict[str, tuple[str, model.Type | None]], dict[str, str]]:
+    """Give claim and declared type by attribute, and the parents' type by claim. Raises ConfigError with all faults."""
+    if schema is None or not (config.principal_claims or config.principal_parents):
+        return {name: (claim, None) for name, claim in config.principal_claims.items()}, config.principal_parents
     declaration = schema.entities.get(config.principal)
     if declaration is None:
         known = ", ".join(sorted(schema.entities)[:10])
-        _fail("principal", f"the schema has no entity type `{config.principal}`", f"declared: {known}")
-    return declaration
+        raise ConfigError([_fault("principal", f"the schema has no entity type `{config.principal}`", known)])
+    declared, allowed = declaration.attributes.attributes, declaration.parents
+    faults = []
+    for name in config.principal_claims:
+        if name not in declared:
+            problem, known = f"`{config.principal}` has no such attribute", ", ".join(sorted(declared))
+            faults.append(_fault(f"principal_claims.{name}", problem, known))
+    for claim, kind in config.principal_parents.items():
+        if kind not in allowed:
+            problem, known = f"`{config.principal}` is in no `{kind}`", ", ".join(sorted(allowed))
+            faults.append(_fault(f"principal_parents.{claim}", problem, known))
+    if faults:
+        raise ConfigError(faults)
+    typed: dict[str, tuple[str, model.Type | None]] = {}
+    for name, claim in config.principal_claims.items():
+        typed[name] = (claim, declared[name].type)
+    return typed, config.principal_parents
 
 
-def _fail(key: str, problem: str, hint: str) -> NoReturn:
-    raise ConfigError([ConfigFault("config", None, f"policy.{key}", problem, hint)])
+def _fault(key: str, problem: str, known: str) -> ConfigFault:
+    return ConfigFault("config", None, f"policy.{key}", problem, f"declared: {known or 'none'}")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -68,6 +71,19 @@ def lines_of(running: Gateway) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def portcullis(running: Gateway, *arguments: str) -> Any:
+    """Give what a verb says with `--json`, where the gateway was started."""
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway", *arguments, "--json", "--config", str(running.path)],
+        cwd=running.folder,
+        env={**os.environ, "PEP_SECRET": "s" * 32},
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    return json.loads(done.stdout)
+
+
 def test_every_decision_is_written_once_with_what_it_rests_on(running: Gateway) -> None:
     described = [("X-Forwarded-Method", "GET"), ("X-Forwarded-Uri", "/orders/1"), ("X-Forwarded-Host", "app.test")]
     own, other = mint(), mint(sub="bob", roles=["viewer"], level=3)
@@ -109,6 +125,10 @@ def test_every_decision_is_written_once_with_what_it_rests_on(running: Gateway) 
     assert by_id[ids[2]]["redacted"] == ["given.principal.attrs.level"]
     assert by_id[ids[5]]["client"] == "pep"
     assert len({(line["digest"], line["revision"]) for line in lines}) == 1
+    told = portcullis(running, "policy", "explain", "--log", "decisions.log", "--id", ids[1])
+    assert (told["decision"], told["reasons"], told["logged"]["same_policies"]) == ("deny", ["tenant"], True)
+    replayed = portcullis(running, "policy", "replay", "decisions.log")
+    assert (replayed["same"], replayed["different"], replayed["not_made_again"]) == (5, 0, {"redacted": 1})
     text = (running.folder / "decisions.log").read_text()
     for secret in (*own.split("."), *other.split("."), "s" * 32, credentials):
         assert secret not in text

@@ -54,6 +54,13 @@ def test_what_the_schema_does_not_foresee_is_refused_with_its_key(config: Policy
     assert (fault.key, problem in fault.problem, bool(fault.hint)) == (key, True, True)
 
 
+def test_all_that_the_schema_does_not_foresee_is_told_at_once() -> None:
+    config = PolicyConfig(principal_claims={"a": "a", "b": "b"}, principal_parents={"g": "Team"})
+    with pytest.raises(ConfigError) as caught:
+        PrincipalClaims(config, SCHEMA)
+    assert [fault.key.rpartition(".")[2] for fault in caught.value.faults] == ["a", "b", "g"]
+
+
 def test_a_mapping_that_reads_no_claim_is_not_asked() -> None:
     assert PrincipalClaims(PolicyConfig(), SCHEMA).native.define is None
     reading = PrincipalClaims(PolicyConfig(), SCHEMA)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway._native.extensions import Datetime, Decimal, IPAddr
 from gateway._native.route_policy import Sampling
@@ -100,6 +103,32 @@ def test_every_cut_of_a_line_is_damaged() -> None:
     for length in range(len(whole) - 2):
         with pytest.raises(Damaged):
             read_decision(whole[:length])
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["type", "id", "attrs", "parents", "__extn", "__entity", "fn", "arg", "x"]), inner
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            ["principal", "action", "resource", "context", "given", "decision", "policies", "faults", "id"]
+        ),
+        _JSON,
+        max_size=3,
+    )
+)
+def test_whatever_stands_in_a_line_it_is_a_decision_or_told_to_be_none(changes: dict[str, Any]) -> None:
+    with contextlib.suppress(ValueError):  # Damaged, Unrepeatable, and what is too large for the machine
+        read_decision(line(**changes)).decide(engine())
 
 
 @pytest.mark.parametrize(
