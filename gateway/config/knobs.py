@@ -254,7 +254,7 @@ class PolicyConfig(Chapter, frozen=True):
     """Where Cedar policies come from. What cannot be read or does not fit the schema is not taken; the former stays."""
 
     path: str = ""  # folder of *.cedar files, or one file; "" = no policies
-    schema: str = ""  # a *.cedarschema or *.cedarschema.json; "" = those in the folder, none = not validated
+    schema: str = ""  # a *.cedarschema or *.cedarschema.json; "" = those beside the policies, none = not validated
     entities: str = ""  # Cedar's entity JSON; "" = no entities but what callers send
     validation: Literal["strict", "permissive"] = "strict"  # how policies are held against the schema
     principal: str = "User"  # Cedar type of who a token speaks for; the id is its `sub`
