@@ -140,7 +140,7 @@ class App:
             self._metrics, self._control_state, self._relations, self._resilience, self._deciding
         )
         self._logs = Logs(config.log, worker.run_dir, self._metrics)
-        self._learner = ControlLearner(lambda: self._now.control, self._metrics, clock)
+        self._learner = ControlLearner(lambda: self._now.control, self._metrics, clock, self._resilience)
         self._turn = asyncio.Lock()  # held by the reload that is read and planned
         self._reloads = asyncio.Lock()
         self._stop = asyncio.Event()  # set when draining: long-lived conversations end
@@ -205,7 +205,9 @@ class App:
             introspection = None
             if introspects:
                 secrets = _secrets_of(config.introspection)
-                introspection = Introspection(judge, secrets, body_timeout_s=config.server.body_timeout_s)
+                introspection = Introspection(
+                    judge, secrets, body_timeout_s=config.server.body_timeout_s, resilience=self._resilience
+                )
         fetcher = None if self._policies is None or policies is None else self._policies.fetcher(policies)
         decisions = None if recorder is None else recorder.route
         asking = Asking(self._learner, fetcher)

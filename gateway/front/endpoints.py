@@ -13,7 +13,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Lifespan
 
+from gateway.errors import GatewayError
 from gateway.front.introspect import Introspection
+from gateway.front.refusals import LEVEL_HEADER, gateway_error
 from gateway.front.responses import ProblemResponse, json_response
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -33,6 +35,9 @@ class Vitals(Protocol):
 
     @property
     def draining(self) -> bool: ...
+
+    @property
+    def degradation_level(self) -> int: ...
 
     def dependencies(self) -> Mapping[str, Dependency]: ...
 
@@ -72,12 +77,13 @@ def _probes(vitals: Vitals) -> list[Route]:
         body: dict[str, Any] = {"status": status, **vitals.detail(), "dependencies": {}}
         for name, dependency in dependencies.items():
             body["dependencies"][name] = {"state": dependency.state, **dependency.detail}
-        return json_response(body, 200 if ready else 503)
+        level = vitals.degradation_level
+        return json_response(body, 200 if ready else 503, {LEVEL_HEADER: str(level)} if level else None)
 
     return [Route("/livez", livez), Route("/readyz", readyz)]
 
 
-_HANDLERS: Any = {404: not_found, 405: wrong_method}
+_HANDLERS: Any = {404: not_found, 405: wrong_method, GatewayError: gateway_error}
 
 
 def public_app(

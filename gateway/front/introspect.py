@@ -14,6 +14,7 @@ from starlette.responses import Response
 from gateway.config import KIB
 from gateway.front.clients import KnownClients, basic_credentials
 from gateway.front.responses import ProblemResponse, json_response
+from gateway.resilience import Resilience
 from gateway.types import Secret
 
 _log = logging.getLogger("portcullis.introspection")
@@ -36,11 +37,14 @@ class TokenJudge(Protocol):
 class Introspection:
     """Answer RFC 7662 requests of known clients."""
 
-    __slots__ = ("_body_timeout_s", "_clients", "_judge")
+    __slots__ = ("_body_timeout_s", "_clients", "_judge", "_resilience")
 
-    def __init__(self, judge: TokenJudge, clients: Mapping[str, Secret], *, body_timeout_s: float) -> None:
+    def __init__(
+        self, judge: TokenJudge, clients: Mapping[str, Secret], *, body_timeout_s: float, resilience: Resilience
+    ) -> None:
         """`body_timeout_s` bounds the reading of a whole form: anybody may begin to send one."""
         self._judge = judge
+        self._resilience = resilience
         self._body_timeout_s = body_timeout_s
         self._clients = KnownClients(clients)
 
@@ -63,7 +67,9 @@ class Introspection:
         token = form.get("token", "")
         if not token:
             return ProblemResponse(400, "invalid_request", "Token missing", "the form field `token` is needed")
-        claims, reason = await self._judge.judge(token.encode("utf-8", "surrogateescape"))
+        # Resource servers wait for this with requests of their own: it goes before what merely refreshes.
+        async with self._resilience.serving("token_validation", critical=True):
+            claims, reason = await self._judge.judge(token.encode("utf-8", "surrogateescape"))
         if reason in _RETRYABLE:
             return ProblemResponse(
                 503, reason, "Cannot judge", "what is needed to judge the token cannot be had now", {"retry-after": "5"}

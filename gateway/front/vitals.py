@@ -165,6 +165,11 @@ class WorkerVitals:
         self._resilience = resilience
         self.draining = False
 
+    @property
+    def degradation_level(self) -> int:
+        """The level in force: 0 to 3."""
+        return self._resilience.degradation.current.level
+
     def dependencies(self) -> Mapping[str, Dependency]:
         follower = self._relations()
         known = dependencies_of(self._control(), None if follower is None else follower.state())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
 
@@ -19,7 +19,7 @@ from gateway.resilience.circuit_breaker import (
     Outcome,
     Transition,
 )
-from gateway.resilience.deadlines import abandoned_calls, within
+from gateway.resilience.deadlines import abandoned_calls, deadline, within
 from gateway.resilience.degradation import DegradationMonitor, DegradationSnapshot, Level
 from gateway.resilience.health import DependencyHealth, DependencyName, HealthLimits, HealthState, Probe
 from gateway.resilience.limiter import WaitLimits
@@ -161,6 +161,19 @@ class Resilience:
             good_samples=health.good_samples,
         )
         self.degradation.watch(DependencyHealth(name, probe=probe, limits=limits, clock=self._clock))
+
+    @asynccontextmanager
+    async def serving(
+        self, pool: PoolName, *, critical: bool = False, limit_s: float | None = None
+    ) -> AsyncIterator[None]:
+        """Serve one request in the block: in its pool, and within `limit_s` seconds (None: request_timeout_s).
+
+        To be entered when the request's body was read: whoever sends slowly would hold a place meanwhile. Raises
+        BulkheadFullError, OverloadedError and DeadlineExceededError.
+        """
+        bound_s = self.config.request_timeout_s if limit_s is None else limit_s
+        async with deadline(bound_s, clock=self._clock), self.bulkheads.pool(pool, critical=critical):
+            yield
 
     async def call(
         self,

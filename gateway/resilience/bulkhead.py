@@ -18,7 +18,7 @@ from gateway.errors import BulkheadFullError
 from gateway.resilience.deadlines import check_deadline
 from gateway.resilience.limiter import Limiter, LimiterRefused, WaitLimits
 from gateway.resilience.permits import WAIT_S_MAX, ResourceGuard, ResourceName, ResourceSemaphores
-from gateway.resilience.pools import PoolName, ShareName, enter_pool, leave_pool
+from gateway.resilience.pools import PoolName, ShareName, current_pool, enter_pool, leave_pool
 from gateway.resilience.shedding import LoadShedder, Urgency
 from gateway.types import Clock
 
@@ -51,28 +51,36 @@ class PoolState:
 
 
 class PoolPlace:
-    """One piece of work's place in a pool: `async with`, once."""
+    """One piece of work's place in a pool: `async with`, once.
 
-    __slots__ = ("_critical", "_entered_s", "_manager", "_name", "_token")
+    Work that is in the pool already has its place, and takes no second one.
+    """
+
+    __slots__ = ("_critical", "_entered_s", "_is_used", "_manager", "_name", "_token")
 
     def __init__(self, manager: BulkheadManager, name: PoolName, critical: bool) -> None:
         self._manager = manager
         self._name = name
         self._critical = critical
-        self._entered_s: float | None = None
+        self._is_used = False
+        self._entered_s: float | None = None  # None: the place is that of the work around it
         self._token: Token[ShareName] | None = None
 
     async def __aenter__(self) -> Self:
-        if self._entered_s is not None:
+        if self._is_used:
             raise RuntimeError("a place in a pool is taken once")
+        self._is_used = True
+        if current_pool() == self._name:
+            return self
         self._entered_s = await self._manager._enter(self._name, self._critical)
         self._token = enter_pool(self._name)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        assert self._entered_s is not None and self._token is not None
-        self._manager._limiters[self._name].leave(self._entered_s)
-        leave_pool(self._token)
+        if self._entered_s is not None:
+            self._manager._limiters[self._name].leave(self._entered_s)
+        if self._token is not None:
+            leave_pool(self._token)
 
 
 class BulkheadManager:

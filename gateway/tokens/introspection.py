@@ -170,6 +170,7 @@ class OpaqueIntrospector:
                 bytes_max=ANSWER_BYTES_MAX,
             )
 
+        await self._fetcher.open()  # our own start, and part of no issuer's deadline
         return await self._calls.ask(config.issuer, "introspect", post, config.fetch_timeout_s)
 
 

@@ -18,7 +18,8 @@ from gateway.errors import (
 )
 from gateway.resilience.assembly import Event, LevelChange, Resilience, ResilienceState, pools_of
 from gateway.resilience.circuit_breaker import BreakerKey, CircuitBreaker, Transition
-from gateway.resilience.deadlines import GRACE_S, deadline
+from gateway.resilience.deadlines import GRACE_S, deadline, remaining_s
+from gateway.resilience.pools import current_pool
 from tests.unit.resilience.parts import CLOCK
 from tests.virtual_time import run_virtual
 
@@ -243,6 +244,23 @@ def test_a_dependency_that_comes_later_is_followed_too_and_another_takes_its_pla
     run_virtual(main())
 
 
+def test_a_request_is_served_in_its_pool_and_in_its_time() -> None:
+    async def main() -> None:
+        resilience = new_resilience()
+        began_s = CLOCK.monotonic_s()
+        with pytest.raises(DeadlineExceededError):
+            async with resilience.serving("user_auth"):
+                assert current_pool() == "user_auth"
+                assert remaining_s() == DEFAULTS.request_timeout_s
+                await asyncio.sleep(3600)
+        assert CLOCK.monotonic_s() - began_s == pytest.approx(DEFAULTS.request_timeout_s)
+        async with resilience.serving("user_auth", limit_s=0.5):
+            assert remaining_s() == 0.5
+        assert idle(resilience.state())
+
+    run_virtual(main())
+
+
 def test_breakers_and_levels_are_told_as_events_and_a_listener_that_fails_harms_nobody() -> None:
     async def down() -> None:
         raise StoreUnavailable
@@ -273,10 +291,13 @@ def test_breakers_and_levels_are_told_as_events_and_a_listener_that_fails_harms_
 def test_a_reload_changes_pools_while_work_is_in_them() -> None:
     async def main() -> None:
         resilience = new_resilience()
-        async with resilience.bulkheads.pool("scim_provisioning"):
-            resilience.reload(msgspec.structs.replace(DEFAULTS, pools=PoolsConfig(scim_provisioning=1)))
-            with pytest.raises(BulkheadFullError):
-                await resilience.bulkheads.execute("scim_provisioning", fine)
+        work = resilience.bulkheads.execute("scim_provisioning", lambda: asyncio.sleep(10))
+        holder = asyncio.create_task(work)
+        await asyncio.sleep(1)
+        resilience.reload(msgspec.structs.replace(DEFAULTS, pools=PoolsConfig(scim_provisioning=1)))
+        with pytest.raises(BulkheadFullError):
+            await resilience.bulkheads.execute("scim_provisioning", fine)
+        await holder
         assert await resilience.bulkheads.execute("scim_provisioning", fine) == "fine"
 
     run_virtual(main())

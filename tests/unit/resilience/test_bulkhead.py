@@ -244,6 +244,19 @@ def test_a_place_is_taken_once() -> None:
     run_virtual(main())
 
 
+def test_work_that_is_in_the_pool_takes_no_second_place() -> None:
+    async def main() -> None:
+        bulkheads = pool_of(1)
+        async with bulkheads.pool("user_auth"):
+            async with bulkheads.pool("user_auth"):
+                assert user_pool(bulkheads).running == 1
+            assert user_pool(bulkheads).running == 1
+            assert current_pool() == "user_auth"
+        assert user_pool(bulkheads).running == 0
+
+    run_virtual(main())
+
+
 def test_an_error_inside_gives_the_place_back_and_passes() -> None:
     async def fail() -> None:
         assert current_pool() == "user_auth"

@@ -56,6 +56,9 @@ class Endpoints:
         self.under_way = self.under_way_max = 0
         self.gate: asyncio.Event | None = None
 
+    async def open(self) -> None:
+        pass
+
     async def post_form(
         self, url: str, form: Mapping[str, str], *, basic: tuple[str, str] | None, timeout_s: float, bytes_max: int
     ) -> dict[str, Any]:
