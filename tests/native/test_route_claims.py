@@ -242,3 +242,22 @@ def test_who_comes_often_stays_known_however_many_come_once() -> None:
         if number % 1000 == 0:
             assert status(1) == 200
     assert len(made) == len(tokens)
+
+
+def test_what_claims_name_is_fetched_where_a_decision_rests_on_it() -> None:
+    door = asking('principal.level > 2 && principal in Role::"staff"')
+    store = door.deciding.store
+    for name in ("User", "Role"):
+        store.source_type(name)
+    scope = door.scope("GET", "/orders/1", [bearer(mint(level=3, roles=["admin"]))])
+    first = door.door.judge_scope(scope)
+    assert (first.kind, first.reason) == ("ask", "attributes_unavailable")
+    assert first.away is not None
+    assert first.away[4] == {ALICE: ({"level": 3}, (EntityUid("Role", "admin"),))}
+    store.put(ALICE, {"email": "a@b"})
+    assert door.door.judge_scope(scope).kind == "ask"  # what the role is in is not known yet
+    store.put(EntityUid("Role", "admin"), {}, [EntityUid("Role", "staff")])
+    store.put(EntityUid("Role", "staff"), {})
+    assert door.door.judge_scope(scope).reason == "ok"
+    store.put(EntityUid("Role", "admin"), {})
+    assert door.door.judge_scope(scope).reason == "policy_denied"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from gateway.policy.logged import LoggedDecision
 
 F = TypeVar("F", bound=Callable[..., object])
-
-_CUT_BYTES = 1 << 20
 
 
 def decision_options(command: F) -> F:
@@ -57,9 +56,11 @@ def logged_decision(decision: str, log: Path | None, decision_id: str, as_json: 
 
 def lines_of(log: Path) -> Iterator[bytes]:
     """Give the lines of a log, `-` for standard input. Raises OSError."""
-    with _opened(log) as file:
-        # A log without line feeds is read in pieces: each is damaged, and none fills the memory.
-        while line := file.readline(_CUT_BYTES):
+    from gateway.policy.logged import LINE_BYTES_MAX
+
+    with contextlib.nullcontext(sys.stdin.buffer) if str(log) == "-" else log.open("rb") as file:
+        # What is longer than a decision may be is read in pieces: each is damaged, and none fills the memory.
+        while line := file.readline(LINE_BYTES_MAX + 1):
             yield line
 
 
@@ -80,10 +81,6 @@ def policy_config(file: Path | None, as_json: bool) -> PolicyConfig | None:
 def path_of(text: str) -> Path | None:
     """Give a path of a config, or None where it has none."""
     return Path(text) if text else None
-
-
-def _opened(log: Path) -> BinaryIO:
-    return os.fdopen(os.dup(sys.stdin.fileno()), "rb") if str(log) == "-" else log.open("rb")
 
 
 def _find(log: Path, decision_id: str, as_json: bool) -> bytes:

@@ -98,7 +98,7 @@ def _read(
 @contextmanager
 def _progress(log: Path) -> Iterator[Callable[[Report], None] | None]:
     """Give what tells people how far a replay is, on a terminal only; wipe it out at the end."""
-    if not sys.stderr.isatty():
+    if not _is_watched():
         yield None
         return
     begun_s = time.monotonic()
@@ -121,6 +121,10 @@ def _progress(log: Path) -> Iterator[Callable[[Report], None] | None]:
     finally:
         if told_s != begun_s:
             click.echo("\r\x1b[K", err=True, nl=False)
+
+
+def _is_watched() -> bool:
+    return sys.stderr.isatty()
 
 
 def _speak(report: Report, shown: Iterable[tuple[Kind, Differences]], elapsed_s: float) -> None:

@@ -158,3 +158,32 @@ def test_a_forbid_that_cannot_be_evaluated_is_told_to_deny(folder: Path, run: Ru
 )
 def test_what_names_no_decision_is_told(arguments: tuple[str, ...], status: int, problem: str, run: Run) -> None:
     assert problem in run("policy", "explain", *arguments, status=status).output
+
+
+def test_a_log_may_come_from_another_program(folder: Path, run: Run) -> None:
+    text = (folder / "decisions.log").read_text()
+    assert (
+        "0 of 4 decisions differ" in run("policy", "replay", "-", "--policies", "policies", *OPTIONS, stdin=text).output
+    )
+    assert "then allow" in run("policy", "explain", "--decision", "-", *OPTIONS, stdin=line().decode()).output
+
+
+def test_a_line_beyond_all_bounds_is_damaged_and_the_rest_goes_on(
+    folder: Path, run_json: RunJson, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.policy.logged.LINE_BYTES_MAX", 4096)
+    with (folder / "decisions.log").open("ab") as log:
+        log.write(line(context={"tenant": "y" * 6000}) + line())
+    document = run_json("policy", "replay", "decisions.log", "--policies", "policies", *OPTIONS, status=1)
+    assert (document["same"], document["damaged"]) == (5, 2)
+
+
+def test_people_at_a_terminal_see_how_far_it_is(folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "decisions.log").write_bytes(line() * 20_000)
+    monkeypatch.setattr("gateway.cli.policy.replay.PROGRESS_S", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr("gateway.cli.policy.replay._is_watched", lambda: True)
+        told = run("policy", "replay", "decisions.log", "--policies", "policies", *OPTIONS).output
+    assert "decisions.log: 10,000 lines" in told
+    assert told.count("\r") == 3  # the last one wipes it out
+    assert "a second, " not in run("policy", "replay", "decisions.log", "--policies", "policies", *OPTIONS).output

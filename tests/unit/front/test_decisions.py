@@ -194,6 +194,18 @@ def test_a_hundred_decisions_give_the_same_answer_with_and_without_the_log() -> 
         assert loud.decided[-1][0].answer.allowed == (reason == "ok")
 
 
+def test_relations_are_told_by_the_revision_of_their_store(tmp_path: Path) -> None:
+    class Follower:
+        revision, trusted = "5f:17", True
+
+    door = Asking(OWN, sampling=EVERYTHING)
+    written = Written(tmp_path)
+    handle = PolicyHandle(door.deciding, "abc", stamp=7, relations=Follower())  # type: ignore[arg-type]
+    door.judged("/orders/1")
+    DecisionRecorder(handle, written.log, EVERYTHING).route(*door.decided[0])
+    assert [(line["relations"], line["revision"]) for line in written.lines()] == [("5f:17", 7)]
+
+
 # --- the decision API
 
 
