@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from gateway.stores.attributes import AttributeSource
     from gateway.stores.decisions import DecisionStore
     from gateway.stores.directory import Directory, Encrypter
+    from gateway.stores.grants import TokenStore
     from gateway.stores.records import RecordKind, RecordStore
     from gateway.stores.relations import RelationStore
     from gateway.stores.rows import RowLayout, RowStore
@@ -31,11 +32,13 @@ __all__ = [
     "open_relation_store",
     "open_session_store",
     "open_store",
+    "open_token_store",
 ]
 
 REVOCATIONS_FILE = "revocations.sqlite3"
 RELATIONS_FILE = "relations.sqlite3"
 DIRECTORY_FILE = "directory.sqlite3"
+GRANTS_FILE = "grants.sqlite3"
 SESSIONS_FILE = "sessions.sqlite3"
 ENTITIES_FILE = "entities.sqlite3"
 
@@ -149,6 +152,16 @@ def open_session_store(
     from gateway.stores.sessions_records import KIND, RecordSessionStore
 
     return RecordSessionStore(_open_records(KIND, url, run_dir / SESSIONS_FILE, poll_ms, pools), clock)
+
+
+def open_token_store(url: str, run_dir: Path, clock: Clock, *, poll_ms: int = 50, pools: Pools = DEFAULT) -> TokenStore:
+    """Return the store of clients, grants and refresh tokens that `url` names, as `open_session_store` does.
+
+    Also "postgresql://" and "postgres://".
+    """
+    from gateway.stores.grants_records import KIND, RecordTokenStore
+
+    return RecordTokenStore(_open_records(KIND, url, run_dir / GRANTS_FILE, poll_ms, pools), clock)
 
 
 def open_directory(url: str, run_dir: Path, encrypter: Encrypter, *, pools: Pools = DEFAULT) -> Directory:
