@@ -61,6 +61,9 @@ cdef enum FrontReason:
     FRONT_POLICY_INCOMPLETE
     FRONT_POLICY_UNAVAILABLE
     FRONT_ATTRIBUTES_UNAVAILABLE
+    FRONT_SESSION_INVALID
+    FRONT_SESSION_UNAVAILABLE
+    FRONT_CROSS_SITE
     FRONT_POLICY_CLAIM
     FRONT_REASON_END
 
@@ -90,6 +93,7 @@ cdef struct Seen:
     Slice original_method
     Slice original_url
     Slice fetch_mode
+    Slice fetch_site
 
 cdef class RouteSettings:
     """What a route means to the doors; hangs on `Route.extra`. Immutable."""
@@ -118,7 +122,8 @@ cdef class Judgement:
     cdef Slice path                        # canonical; points into path_buffer
     cdef Slice allowed                     # for METHOD_NOT_ALLOWED; owner: route snapshot `routes`
     cdef RouteSnapshot routes              # keeps the match alive
-    cdef TokenValidator tokens             # what the routes' scope masks were made for
+    cdef TokenValidator tokens             # what judged the credentials: for tokens, or for sessions
+    cdef bint by_session                   # `token` is the value of the session cookie
     cdef Route route                       # or None
     cdef Identity identity                 # or None
     cdef RouteMatch match
@@ -137,6 +142,8 @@ cdef class Judgement:
 cdef class Engine:
     """Tokens and routes, judged together; no Python on a known token's way. One a worker."""
     cdef readonly TokenValidator tokens    # `tokens` and `routes` are swapped together
+    cdef readonly TokenValidator sessions  # judges the values of session cookies, or None: no route may ask for one
+    cdef readonly bytes session_cookie     # name of the cookie
     cdef readonly RouteSnapshot routes
     cdef readonly DeciderCell policies     # what decides in force, or None: then no route may ask
     cdef readonly Sampling sampling        # which decisions are recorded in `Judgement.decided`; None: none
@@ -150,5 +157,7 @@ cdef class Engine:
     cdef bint _is_reserved(self, Slice path) noexcept
     cdef int _find_route(self, Judgement j, Slice target) except -1
     cdef int _authenticate(self, Judgement j, bint final) except -1
+    cdef int _find_credentials(self, Judgement j) noexcept
+    cdef int _find_session(self, Judgement j) noexcept
     cdef int _decide(self, Judgement j, RoutePolicy policy, bint final) except -1
     cdef bint _may_ask(self, TokenVerdict* verdict, int64_t now_s) noexcept

@@ -16,6 +16,7 @@ import os
 from gateway._native.metrics cimport MetricsBlock
 from gateway._native.routes cimport (
     AUTH_NONE,
+    AUTH_SESSION,
     AUTH_TOKEN,
     PATH_BYTES_MAX,
     ROUTE_FOUND,
@@ -38,7 +39,7 @@ from gateway._native.route_policy cimport (
     RoutePolicy,
     Sampling,
 )
-from gateway._native.slice cimport Slice, slice_empty, slice_equal_lower, slice_find, slice_of, slice_sub
+from gateway._native.slice cimport Slice, slice_empty, slice_equal, slice_equal_lower, slice_find, slice_of, slice_sub
 from gateway._native.token cimport (
     REASON_COUNT,
     REASON_KEYS_UNAVAILABLE,
@@ -98,6 +99,9 @@ _FRONT_REASONS = (
     "policy_incomplete",
     "policy_unavailable",
     "attributes_unavailable",
+    "session_invalid",
+    "session_unavailable",
+    "cross_site",
     "policy_claim_invalid",
 )
 
@@ -201,6 +205,8 @@ cdef int see_headers(const RequestView* view, Seen* seen, Py_ssize_t bytes_max) 
                 refusal = FRONT_FORWARDING_REPEATED
             elif _named(name, b"sec-fetch-mode"):
                 _take(&seen.fetch_mode, value)
+            elif _named(name, b"sec-fetch-site"):
+                _take(&seen.fetch_site, value)
         elif name.len == 15:
             if _named(name, b"x-forwarded-uri") and not _take(&seen.forwarded_uri, value):
                 refusal = FRONT_FORWARDING_REPEATED
@@ -281,6 +287,57 @@ cdef bint is_method(Slice method) noexcept nogil:
         if not ((65 <= c <= 90) or (97 <= c <= 122) or c == c"-"):
             return False
     return True
+
+
+cdef inline bint is_space(char c) noexcept nogil:
+    return c == c" " or c == c"\t"
+
+
+cdef int cookie_value(const RequestView* view, Slice wanted, Slice* value) noexcept nogil:
+    """Find the cookie of this name: 1 found, 0 not there, -1 there with two values (RFC 6265 §4.2, §5.4).
+
+    Browsers send cookies of one name and several paths or domains in one header; which of them is ours could only be
+    guessed, so that two values are none. Two equal ones are one.
+    """
+    cdef int i, found = 0
+    cdef Py_ssize_t start, stop, equals
+    cdef Slice text, name, given
+    for i in range(view.header_count):
+        if not _named(view.headers[i].name, b"cookie"):
+            continue
+        text = view.headers[i].value
+        start = 0
+        while start < text.len:
+            stop = start
+            equals = -1
+            while stop < text.len and text.ptr[stop] != c";":
+                if equals < 0 and text.ptr[stop] == c"=":
+                    equals = stop
+                stop += 1
+            while start < stop and is_space(text.ptr[start]):
+                start += 1
+            if equals >= start:
+                name = slice_sub(text, start, equals)
+                given = slice_sub(text, equals + 1, stop)
+                while given.len > 0 and is_space(given.ptr[given.len - 1]):
+                    given.len -= 1
+                if slice_equal(name, wanted):
+                    if found and not slice_equal(given, value[0]):
+                        return -1
+                    value[0] = given
+                    found = 1
+            start = stop + 1
+    return found
+
+
+cdef inline bint is_safe_method(Slice method) noexcept nogil:
+    """Tell whether a method changes nothing (RFC 9110 §9.2.1)."""
+    return (
+        slice_equal(method, slice_of(b"GET", 3))
+        or slice_equal(method, slice_of(b"HEAD", 4))
+        or slice_equal(method, slice_of(b"OPTIONS", 7))
+        or slice_equal(method, slice_of(b"TRACE", 5))
+    )
 
 
 cdef int bearer_token(Slice value, Slice* token) noexcept nogil:
@@ -421,6 +478,8 @@ cdef class Engine:
         Py_ssize_t header_bytes_max=32768,
         int header_count_max=100,
         DeciderCell policies=None,
+        TokenValidator sessions=None,
+        bytes session_cookie not None=b"__Host-portcullis",
         Sampling sampling=None,
     ):
         cdef int i
@@ -432,6 +491,8 @@ cdef class Engine:
         self.routes = routes
         self.reserved = reserved
         self.policies = policies
+        self.sessions = sessions
+        self.session_cookie = session_cookie
         self.sampling = sampling
         self.header_bytes_max = header_bytes_max
         self.header_count_max = header_count_max
@@ -463,6 +524,7 @@ cdef class Engine:
         j.decided = None
         j.routes = self.routes
         j.tokens = self.tokens
+        j.by_session = False
         j.away = None
         j.from_cache = False
         j.issuer_index = -1
@@ -570,15 +632,9 @@ cdef class Engine:
         cdef uint64_t wanted
         if j.route.auth == AUTH_NONE:
             return 0
-        if j.route.auth != AUTH_TOKEN:
-            return FRONT_UNSUPPORTED_AUTH
-        if j.seen.authorization.ptr == NULL:
-            return FRONT_NO_CREDENTIALS
-        found = bearer_token(j.seen.authorization, &j.token)
-        if found == 0:
-            return FRONT_NO_CREDENTIALS
-        if found < 0:
-            return FRONT_CREDENTIALS_MALFORMED
+        found = self._find_credentials(j)
+        if found:
+            return found
         now_s = self.fixed_now_s if self.fixed_now_s >= 0 else wall_s()
         if j.known_only:
             j.identity = j.tokens.judge_kept(j.token, now_s, &verdict)
@@ -591,8 +647,11 @@ cdef class Engine:
         j.from_cache = verdict.from_cache
         j.issuer_index = verdict.issuer_index
         if verdict.reason != REASON_OK:
-            if not final and self._may_ask(&verdict, now_s):
+            # What is kept of a session ends soon, and with each change of it: its store is asked then.
+            if not final and (j.by_session or self._may_ask(&verdict, now_s)):
                 j.kind = ASK
+            elif j.by_session:
+                return FRONT_SESSION_INVALID
             return verdict.reason
         wanted = (<RouteSettings>j.route.extra).scope_mask
         if j.identity.scope_mask & wanted != wanted:
@@ -641,6 +700,44 @@ cdef class Engine:
         if outcome == POLICY_CLAIM:
             return FRONT_POLICY_CLAIM
         return FRONT_POLICY_DENIED if outcome == POLICY_DENIED else FRONT_POLICY_INCOMPLETE
+
+    cdef int _find_credentials(self, Judgement j) noexcept:
+        """Find what the route asks for: `j.token`, and in `j.tokens` who judges it; give 0 or the reason."""
+        cdef int found
+        if j.route.auth == AUTH_SESSION:
+            return self._find_session(j)
+        if j.route.auth != AUTH_TOKEN:
+            return FRONT_UNSUPPORTED_AUTH
+        if j.seen.authorization.ptr == NULL:
+            return FRONT_NO_CREDENTIALS
+        found = bearer_token(j.seen.authorization, &j.token)
+        if found == 0:
+            return FRONT_NO_CREDENTIALS
+        return 0 if found > 0 else FRONT_CREDENTIALS_MALFORMED
+
+    cdef int _find_session(self, Judgement j) noexcept:
+        """Find the session cookie. Sessions have a validator of their own: no token passes for one, nor one for a token.
+
+        A browser sends cookies along with what another site makes it send. `SameSite=Lax` keeps them from requests that
+        change something; where the browser says that such a request is another site's, it is refused too.
+        """
+        cdef int found
+        if self.sessions is None:
+            return FRONT_UNSUPPORTED_AUTH
+        j.tokens = self.sessions
+        j.by_session = True
+        found = cookie_value(&j.view, borrow(self.session_cookie), &j.token)
+        if found == 0 or (found > 0 and j.token.len == 0):
+            return FRONT_NO_CREDENTIALS
+        if found < 0:
+            return FRONT_CREDENTIALS_MALFORMED
+        if (
+            j.seen.fetch_site.ptr != NULL
+            and not is_safe_method(j.method)
+            and slice_equal(j.seen.fetch_site, slice_of(b"cross-site", 10))
+        ):
+            return FRONT_CROSS_SITE
+        return 0
 
     cdef bint _may_ask(self, TokenVerdict* verdict, int64_t now_s) noexcept:
         if verdict.reason == REASON_OPAQUE or verdict.reason == REASON_KEYS_UNAVAILABLE:
@@ -703,6 +800,7 @@ cdef class Verdict:
     cdef readonly bytes token
     cdef readonly int issuer_index
     cdef readonly bint cached
+    cdef readonly bint by_session     # `token` is the value of the session cookie
     cdef readonly bint peer_trusted
     cdef readonly Route route
     cdef readonly Identity identity
@@ -1187,6 +1285,7 @@ cdef class FrontDoor:
         v.token = bytes_of(j.token)
         v.issuer_index = j.issuer_index
         v.cached = j.from_cache
+        v.by_session = j.by_session
         v.peer_trusted = j.view.peer_trusted
         v.route = j.route
         v.identity = j.identity

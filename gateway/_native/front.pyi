@@ -58,6 +58,8 @@ class Engine:
     header_bytes_max: int
     header_count_max: int
     policies: DeciderCell | None
+    sessions: TokenValidator | None
+    session_cookie: bytes
     sampling: Sampling | None
     def __new__(
         cls,
@@ -68,6 +70,8 @@ class Engine:
         header_bytes_max: int = 32768,
         header_count_max: int = 100,
         policies: DeciderCell | None = None,
+        sessions: TokenValidator | None = None,
+        session_cookie: bytes = b"__Host-portcullis",
         sampling: Sampling | None = None,
     ) -> Engine: ...
     def publish(self, routes: RouteSnapshot, tokens: TokenValidator) -> None:
@@ -118,6 +122,7 @@ class Verdict:
     token: bytes
     issuer_index: int
     cached: bool
+    by_session: bool  # `token` is the value of the session cookie
     peer_trusted: bool
     route: Route | None
     identity: Identity | None

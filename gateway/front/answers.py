@@ -116,6 +116,19 @@ _REFUSALS = {
         "what the policies ask about cannot be fetched at the moment",
         retry_after_s=5,
     ),
+    "session_invalid": Refusal(
+        401, "session_invalid", "Not signed in", "the session has ended, or there never was one; sign in again"
+    ),
+    "session_unavailable": Refusal(
+        503,
+        "session_unavailable",
+        "Sessions unavailable",
+        "sessions cannot be looked up at the moment",
+        retry_after_s=5,
+    ),
+    "cross_site": Refusal(
+        403, "cross_site", "Not permitted", "another site made the browser send this; open the page itself first"
+    ),
     "internal_error": Refusal(500, "internal_error", "Internal error", "the gateway could not judge the request"),
 }
 

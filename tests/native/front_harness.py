@@ -68,6 +68,7 @@ class Harness:
         policy_of: PolicyOf | None = None,
         policy: PolicyConfig | None = None,
         sampling: Sampling | None = None,
+        sessions: TokenValidator | None = None,
     ) -> None:
         self.config = Config(
             routes=tuple(routes), identity=IdentityConfig(headers=identity or {}), policy=policy or PolicyConfig()
@@ -82,6 +83,7 @@ class Harness:
             header_count_max=header_count_max,
             policies=policies,
             sampling=sampling,
+            sessions=sessions,
         )
         self.decided: list[tuple[Decided, str, str, str]] = []
         self.native: list[dict[str, Any]] = []
