@@ -133,6 +133,10 @@ cdef extern from "entities_change.h" nogil:
         uint32_t* parents
         uint32_t parent_count
         bint exists
+        bint moves
+        uint32_t* moved
+        uint32_t added_count
+        uint32_t taken_count
 
 cdef class EntityStore:
     """Entities by their uids, laid out for the machine. Changed under the GIL only, never while somebody `hold`s it."""

@@ -47,6 +47,8 @@ cdef extern from "entities_change.h" nogil:
     void records_merge(Record* out, const Record* over, const Record* under)
     int place_compare(const void* a, const void* b)
     uint32_t stamp_next(Store* store)
+    int parents_move(Change* change)
+    int index_find(const uint32_t* places, uint32_t count, uint32_t place)
     ctypedef enum ChangeOutcome:
         CHANGED
         CHANGE_NO_MEMORY
@@ -60,7 +62,7 @@ SET_ITEMS_MAX = 1 << 20
 RECORD_FIELDS_MAX = 1 << 16
 TEXT_BYTES_MAX = 1 << 26
 VALUES_MAX = 1 << 22          # of one entity, or of what one request says: nested lists may share items without end
-PARENTS_MAX = 1 << 16
+PARENTS_MAX = 1 << 20
 ANCESTORS_MAX = ANCESTORS_LIMIT
 DEPTH_MAX = VALUE_DEPTH_MAX
 
@@ -497,16 +499,11 @@ cdef class EntityStore:
         raise ValueError("no value")
 
     cdef object _uid(self, const EntityNode* node):
-        # All of the node is read first: what is made then may wake the collector, and that others who change the store.
-        cdef str type = text_of(node.type_name)
-        cdef str id = text_of(node.id)
-        cdef bint is_kept = not node.flags & NODE_REQUEST
-        cdef uint32_t index = node.index, generation = node.generation
-        cdef EntityUid uid = EntityUid(type, id)
-        if is_kept:
+        cdef EntityUid uid = EntityUid(text_of(node.type_name), text_of(node.id))
+        if not node.flags & NODE_REQUEST:
             uid.store_token = self.c.token
-            uid.node_index = index
-            uid.node_generation = generation
+            uid.node_index = node.index
+            uid.node_generation = node.generation
         return uid
 
     cdef EntityNode* _intern(self, EntityUid uid) except NULL:
@@ -560,11 +557,6 @@ cdef class EntityStore:
             else:
                 node.flags &= ~NODE_AWAY
                 self._unsettle(node)
-
-    @property
-    def has_sourced_types(self):
-        """Whether entities of any type are kept elsewhere."""
-        return self.c.sourced_count > 0
 
     def is_sourced(self, str name not None):
         """Tell whether entities of this type are kept elsewhere."""
@@ -656,13 +648,14 @@ cdef class EntityStore:
         """Undefine one entity; give the new revision."""
         return self.apply((), (uid,))
 
-    def apply(self, upserts, deletes=(), *, str cycles="refuse"):
+    def apply(self, upserts, deletes=(), moves=(), *, str cycles="refuse"):
         """Define and undefine entities, all or none; give the new revision.
 
-        `upserts`: (uid, attributes, parents, tags or None) each. With cycles="refuse", ValueError names an entity that
-        would be in itself; with "allow" cycles are harmless. Raises ValueError for values that are none.
+        `upserts`: (uid, attributes, parents, tags or None) each; `moves`: (uid, parents that are added, parents that
+        are taken out). With cycles="refuse", ValueError names an entity that would be in itself; with "allow" cycles
+        are harmless. Raises ValueError for values that are none.
         """
-        cdef Py_ssize_t total = len(upserts) + len(deletes)
+        cdef Py_ssize_t total = len(upserts) + len(deletes) + len(moves)
         cdef Py_ssize_t count = 0, i
         cdef Change* changes
         cdef ChangeOutcome outcome
@@ -684,7 +677,13 @@ cdef class EntityStore:
                 changes[count].node = self._intern(uid)
                 node_mention(changes[count].node)
                 count += 1
+            for uid, added, taken in moves:
+                if count == total:
+                    raise ValueError("moves that change while they are read")
+                prepare_move(self, &changes[count], uid, added, taken)
+                count += 1
             self._wait()
+            make_moves(self, changes, count)
             if cycles == "refuse":
                 self._refuse_cycles(changes, count)
             outcome = store_commit(&self.c, changes, count)
@@ -696,15 +695,11 @@ cdef class EntityStore:
             for i in range(count):
                 record_free(&self.c, changes[i].attributes)
                 record_free(&self.c, changes[i].tags)
-                self._unmention(changes[i].parents, changes[i].parent_count)
-                free(changes[i].parents)
-                self._unmention(&changes[i].node.index, 1)
+                end_change(self, &changes[i])
             free(changes)
             raise
         for i in range(count):
-            self._unmention(changes[i].parents, changes[i].parent_count)
-            free(changes[i].parents)
-            self._unmention(&changes[i].node.index, 1)
+            end_change(self, &changes[i])
         free(changes)
         return self.c.revision
 
@@ -968,21 +963,40 @@ cdef class EntityStore:
     def get(self, EntityUid uid not None):
         """Give (attributes, parents, tags) of a defined entity, or None."""
         cdef EntityNode* node = self._existing(uid)
-        cdef Value value
         cdef uint32_t i
         if node is NULL:
             return None
         self.hold()         # what is made here may wake the collector, and that other threads
         try:
             parents = tuple([self._uid(store_node(&self.c, node.parents[i])) for i in range(node.parent_count)])
-            value.tag = VALUE_RECORD
-            value.record = node.attributes
-            attributes = {} if node.attributes is NULL else self.python_value(&value, NULL)
-            value.record = node.tags
-            tags = {} if node.tags is NULL else self.python_value(&value, NULL)
+            attributes, tags = own_of(self, node)
         finally:
             self.release()
         return attributes, parents, tags
+
+    def has_parent(self, EntityUid uid not None, EntityUid parent not None):
+        """Tell whether an entity is directly in another."""
+        cdef const EntityNode* node = self.find(uid)
+        cdef const EntityNode* above = self.find(parent)
+        return node is not NULL and above is not NULL and bool(
+            index_find(node.parents, node.parent_count, above.index)
+        )
+
+    def parent_count(self, EntityUid uid not None):
+        """Give how many parents an entity has."""
+        cdef const EntityNode* node = self.find(uid)
+        return 0 if node is NULL else node.parent_count
+
+    def own(self, EntityUid uid not None):
+        """Give (attributes, tags) of a defined entity, or None: what `get` gives, without its parents."""
+        cdef EntityNode* node = self._existing(uid)
+        if node is NULL:
+            return None
+        self.hold()
+        try:
+            return own_of(self, node)
+        finally:
+            self.release()
 
     def version(self, EntityUid uid not None):
         """Give the revision at which the entity, or what it is in, changed last; 0 for one that was never there."""
@@ -1089,3 +1103,96 @@ cdef void end_holding(Holding* holding) noexcept:
     holding.next = store.returned
     store.returned = holding
     Py_DECREF(store)
+
+
+cdef tuple own_of(EntityStore store, const EntityNode* node):
+    """Give (attributes, tags) of a node. The caller holds the store: what is made here may wake the collector."""
+    cdef Value value
+    value.tag = VALUE_RECORD
+    value.record = node.attributes
+    attributes = {} if node.attributes is NULL else store.python_value(&value, NULL)
+    value.record = node.tags
+    return attributes, {} if node.tags is NULL else store.python_value(&value, NULL)
+
+
+# --- changes of parents alone
+
+
+cdef int prepare_move(EntityStore store, Change* change, EntityUid uid, added, taken) except -1:
+    """Convert one move; all that it points at is mentioned once, so that nothing of it goes in between."""
+    cdef EntityNode* parent
+    cdef Py_ssize_t total
+    cdef uint32_t count = 0
+    if uid is None:
+        raise TypeError("an entity is expected")
+    total = len(added) + len(taken)
+    change.exists = change.moves = True
+    change.node = store._intern(uid)
+    node_mention(change.node)
+    try:
+        change.moved = <uint32_t*>malloc(<size_t>(total + 1) * sizeof(uint32_t))
+        if change.moved is NULL:
+            raise MemoryError()
+        for is_added, names in ((True, added), (False, taken)):
+            for name in names:
+                if count == total:
+                    raise ValueError("parents that change while they are read")
+                parent = store._intern(name)
+                node_mention(parent)
+                change.moved[count] = parent.index
+                count += 1
+                if is_added:
+                    change.added_count += 1
+                    if change.node.flags & NODE_WALKED and not parent.flags & NODE_WALKED:
+                        raise ValueError(f"{uid} is of a walked type and cannot be in {name}, which is not")
+                else:
+                    change.taken_count += 1
+        qsort(change.moved, change.added_count, sizeof(uint32_t), place_compare)
+        qsort(change.moved + change.added_count, change.taken_count, sizeof(uint32_t), place_compare)
+    except BaseException:
+        store._unmention(change.moved, count)
+        free(change.moved)
+        store._unmention(&change.node.index, 1)
+        memset(change, 0, sizeof(Change))
+        raise
+    return 0
+
+
+cdef int make_moves(EntityStore store, Change* changes, Py_ssize_t count) except -1:
+    """Give the parents that moves lead to, by what the store has now. Nothing else may run between this and the commit.
+
+    Raises ValueError for an entity that is moved and changed at once: one of both would be lost.
+    """
+    cdef uint32_t stamp = 0
+    cdef Py_ssize_t i
+    for i in range(count):
+        if changes[i].moves:
+            stamp = stamp_next(&store.c)
+            break
+    if not stamp:
+        return 0
+    for i in range(count):
+        if not changes[i].moves:
+            store.c.stamps[changes[i].node.index] = stamp
+    for i in range(count):
+        if not changes[i].moves:
+            continue
+        if store.c.stamps[changes[i].node.index] == stamp:
+            raise ValueError(f"{store._uid(changes[i].node)} is changed twice at once")
+        store.c.stamps[changes[i].node.index] = stamp
+        if not parents_move(&changes[i]):
+            raise MemoryError()
+        if changes[i].parent_count > PARENT_LIMIT:
+            raise ValueError(f"more than {PARENTS_MAX} parents")
+    return 0
+
+
+cdef void end_change(EntityStore store, Change* change) noexcept:
+    """Let go of what a change mentions."""
+    if change.moves:
+        store._unmention(change.moved, change.added_count + change.taken_count)
+        free(change.moved)
+    else:
+        store._unmention(change.parents, change.parent_count)
+    free(change.parents)
+    store._unmention(&change.node.index, 1)

@@ -501,6 +501,8 @@ static size_t piece_bytes(uint32_t parent_count, uint32_t ancestor_count) {
     return (1 + (size_t)parent_count + ancestor_count) * sizeof(uint32_t);
 }
 
+enum { SHARED_PARENTS_MAX = 256 }; /* more are nobody else's too, and not worth being looked for */
+
 /* Make a piece; `ancestors` may be NULL where there are none. NULL without memory. */
 static uint32_t *piece_make(
     Store *store, const uint32_t *parents, uint32_t parent_count, const uint32_t *ancestors, uint32_t ancestor_count
@@ -523,6 +525,7 @@ static uint32_t *piece_share(
 ) {
     SharedPiece *slot;
     uint32_t *made;
+    if (parent_count > SHARED_PARENTS_MAX) return piece_make(store, parents, parent_count, ancestors, ancestor_count);
     if (store->shared == NULL) {
         store->shared = (SharedPiece *)calloc(SHARED_PIECES, sizeof(SharedPiece));
         if (store->shared == NULL) return piece_make(store, parents, parent_count, ancestors, ancestor_count);
@@ -531,7 +534,8 @@ static uint32_t *piece_share(
     slot = piece_slot(store, parents, parent_count);
     if (slot->places != NULL && slot->parent_count == parent_count && slot->ancestor_count == ancestor_count &&
         memcmp(slot->places, parents, parent_count * sizeof(uint32_t)) == 0 &&
-        memcmp(slot->places + parent_count, ancestors, ancestor_count * sizeof(uint32_t)) == 0) {
+        (ancestor_count == 0 ||
+         memcmp(slot->places + parent_count, ancestors, ancestor_count * sizeof(uint32_t)) == 0)) {
         slot->places[-1]++;
         return slot->places;
     }
@@ -545,7 +549,7 @@ static uint32_t *piece_share(
 
 static void piece_give(Store *store, uint32_t *places, uint32_t parent_count, uint32_t ancestor_count) {
     if (places == NULL || --places[-1] > 0) return;
-    if (store->shared != NULL) {
+    if (store->shared != NULL && parent_count <= SHARED_PARENTS_MAX) {
         SharedPiece *slot = piece_slot(store, places, parent_count);
         if (slot->places == places) slot->places = NULL;
     }
@@ -625,6 +629,11 @@ typedef struct {
     uint32_t *parents; /* ascending, distinct; taken by `malloc` */
     uint32_t parent_count;
     int exists; /* 0: the entity goes */
+    int moves;  /* only the parents change: by `moved`, places that are added and then places that are taken out, each
+                   ascending, taken by `malloc` and mentioned in place of `parents`, which come of them in the end */
+    uint32_t *moved;
+    uint32_t added_count;
+    uint32_t taken_count;
 } Change;
 
 /* The piece of parents and ancestors that a node had, or shall have. */
@@ -684,32 +693,111 @@ static int same_parents(const EntityNode *node, const Change *change) {
             memcmp(node->parents, change->parents, node->parent_count * sizeof(uint32_t)) == 0);
 }
 
-/* Put a node under its new parents; `old` gets what it had. 0 without memory, then nothing is changed. */
-static int relink(Store *store, const Change *change, Relatives *old) {
-    EntityNode *node = change->node;
-    Relatives made = {node, NULL, change->parent_count, 0};
-    uint32_t i;
-    for (i = 0; i < change->parent_count; i++)
-        if (!child_room(store, store_node(store, change->parents[i]), 1)) return 0;
-    if (change->parent_count > 0) {
-        made.places = piece_make(store, change->parents, change->parent_count, NULL, 0);
-        if (made.places == NULL) return 0;
+/* Give the parents of a node after a change that moves it: what it has, with `moved` put in and taken out. What is both
+   stays in. The result has the owner of `parents`; 0 without memory. */
+static int parents_move(Change *change) {
+    const uint32_t *had = change->node->parents, *added = change->moved, *taken = change->moved + change->added_count;
+    uint32_t had_count = change->node->parent_count, i = 0, j = 0, k = 0, count = 0;
+    uint32_t *made = (uint32_t *)malloc(((size_t)had_count + change->added_count + 1) * sizeof(uint32_t));
+    if (made == NULL) return 0;
+    while (i < had_count || j < change->added_count) {
+        uint32_t place;
+        int stays = j < change->added_count && (i == had_count || added[j] <= had[i]);
+        place = stays ? added[j] : had[i];
+        while (i < had_count && had[i] == place) i++;
+        while (j < change->added_count && added[j] == place) j++;
+        while (k < change->taken_count && taken[k] < place) k++;
+        if (stays || k == change->taken_count || taken[k] != place) made[count++] = place;
     }
-    for (i = 0; i < node->parent_count; i++) child_unlink(store_node(store, node->parents[i]), node);
-    *old = relatives_swap(node, made);
-    for (i = 0; i < node->parent_count; i++) child_link(store_node(store, node->parents[i]), node);
+    change->parents = made;
+    change->parent_count = count;
     return 1;
 }
 
+/* What relinking one node did: the piece that it had, and which parents it gained and lost, for it may keep very many. */
+typedef struct {
+    Relatives had;
+    uint32_t *gained; /* then those that are lost; taken by `malloc` */
+    uint32_t gained_count;
+    uint32_t lost_count;
+    int closed; /* closed ones are among them: then its ancestors may be others too */
+} Link;
+
+/* Copy the places of one ascending list that are not in another, which has `but_count` of them; give how many. */
+static uint32_t places_only(const uint32_t *of, uint32_t of_count, const uint32_t *but, uint32_t but_count, uint32_t *out) {
+    uint32_t i, j = 0, count = 0;
+    for (i = 0; i < of_count; i++) {
+        while (j < but_count && but[j] < of[i]) j++;
+        if (j == but_count || but[j] != of[i]) out[count++] = of[i];
+    }
+    return count;
+}
+
+/* Find what a change gives a node and takes from it. Where it is moved, only what moves is looked at. */
+static int link_find(const Store *store, const Change *change, Link *link) {
+    const EntityNode *node = change->node;
+    uint32_t i, *gained, *lost;
+    size_t room = change->moves ? (size_t)change->added_count + change->taken_count
+                                : (size_t)change->parent_count + node->parent_count;
+    gained = link->gained = (uint32_t *)malloc((room + 1) * sizeof(uint32_t));
+    link->gained_count = link->lost_count = 0;
+    link->closed = 0;
+    if (gained == NULL) return 0;
+    if (change->moves) {
+        const uint32_t *added = change->moved, *taken = change->moved + change->added_count;
+        for (i = 0; i < change->added_count; i++)
+            if ((i == 0 || added[i] != added[i - 1]) && !index_find(node->parents, node->parent_count, added[i]))
+                gained[link->gained_count++] = added[i];
+        lost = gained + link->gained_count;
+        for (i = 0; i < change->taken_count; i++)
+            if ((i == 0 || taken[i] != taken[i - 1]) && index_find(node->parents, node->parent_count, taken[i]) &&
+                !index_find(added, change->added_count, taken[i]))
+                lost[link->lost_count++] = taken[i];
+    } else {
+        link->gained_count =
+            places_only(change->parents, change->parent_count, node->parents, node->parent_count, gained);
+        lost = gained + link->gained_count;
+        link->lost_count = places_only(node->parents, node->parent_count, change->parents, change->parent_count, lost);
+    }
+    for (i = 0; i < link->gained_count + link->lost_count && !link->closed; i++)
+        link->closed = !(store_node(store, gained[i])->flags & NODE_WALKED);
+    return 1;
+}
+
+/* Put a node under its new parents. 0 without memory, then nothing is changed. */
+static int relink(Store *store, const Change *change, Link *link) {
+    EntityNode *node = change->node;
+    Relatives made = {node, NULL, change->parent_count, 0};
+    uint32_t i;
+    if (!link_find(store, change, link)) return 0;
+    for (i = 0; i < link->gained_count; i++)
+        if (!child_room(store, store_node(store, link->gained[i]), 1)) goto fail;
+    if (!link->closed) made.ancestor_count = node->ancestor_count; /* else they are found later */
+    if (change->parent_count > 0) {
+        made.places = piece_share(store, change->parents, change->parent_count, node->ancestors, made.ancestor_count);
+        if (made.places == NULL) goto fail;
+    }
+    for (i = 0; i < link->lost_count; i++)
+        child_unlink(store_node(store, link->gained[link->gained_count + i]), node);
+    link->had = relatives_swap(node, made);
+    for (i = 0; i < link->gained_count; i++) child_link(store_node(store, link->gained[i]), node);
+    return 1;
+fail:
+    free(link->gained);
+    return 0;
+}
+
 /* Undo `relink`. Undone in reverse order, each finds the room among its old parents' children that it left. */
-static void unlink_again(Store *store, Relatives old) {
-    EntityNode *node = old.node;
+static void unlink_again(Store *store, Link *link) {
+    EntityNode *node = link->had.node;
     Relatives made;
     uint32_t i;
-    for (i = 0; i < node->parent_count; i++) child_unlink(store_node(store, node->parents[i]), node);
-    made = relatives_swap(node, old);
+    for (i = 0; i < link->gained_count; i++) child_unlink(store_node(store, link->gained[i]), node);
+    made = relatives_swap(node, link->had);
     relatives_give(store, &made);
-    for (i = 0; i < node->parent_count; i++) child_link(store_node(store, node->parents[i]), node);
+    for (i = 0; i < link->lost_count; i++)
+        child_link(store_node(store, link->gained[link->gained_count + i]), node);
+    free(link->gained);
 }
 
 /* Add to the queue what lies below its nodes from `head` on; nodes that carry the stamp are in it already. */
@@ -730,12 +818,13 @@ static uint32_t below_add(Store *store, uint32_t head, uint32_t tail, uint32_t s
 /* Make changes, all or none: links first, then the ancestors of all that lies below into new pieces, and only when
    nothing can fail any more the rest. A later change of the same node goes before an earlier one. */
 static ChangeOutcome store_commit(Store *store, const Change *changes, size_t count) {
-    Relatives *links = NULL, *fresh = NULL;
+    Link *links = NULL;
+    Relatives *fresh = NULL;
     uint32_t *below = NULL;
     size_t i, linked = 0, made = 0, renewed = 0, touched = 0;
     uint32_t stamp, tail = 0, j;
     ChangeOutcome outcome = CHANGE_NO_MEMORY;
-    links = (Relatives *)malloc((count + 1) * sizeof(Relatives));
+    links = (Link *)malloc((count + 1) * sizeof(Link));
     if (links == NULL) return CHANGE_NO_MEMORY;
     linked = 0;
     for (i = 0; i < count; i++) {
@@ -745,15 +834,15 @@ static ChangeOutcome store_commit(Store *store, const Change *changes, size_t co
     }
     stamp = stamp_next(store);
     for (i = 0; i < linked; i++) {
-        EntityNode *node = links[i].node;
-        if (node->flags & NODE_WALKED || store->stamps[node->index] == stamp) continue;
+        EntityNode *node = links[i].had.node;
+        if (node->flags & NODE_WALKED || !links[i].closed || store->stamps[node->index] == stamp) continue;
         store->stamps[node->index] = stamp;
         store->queue[tail++] = node->index;
     }
     tail = below_add(store, 0, tail, stamp);
     renewed = tail; /* closed: there is nothing walked below a closed node */
     for (i = 0; i < linked; i++) {
-        EntityNode *node = links[i].node;
+        EntityNode *node = links[i].had.node;
         if (store->stamps[node->index] == stamp) continue;
         store->stamps[node->index] = stamp;
         store->queue[tail++] = node->index;
@@ -777,15 +866,14 @@ static ChangeOutcome store_commit(Store *store, const Change *changes, size_t co
     }
     for (i = 0; i < touched; i++) store_node(store, below[i])->version = store->revision;
     for (i = 0; i < linked; i++) {
-        const EntityNode *node = links[i].node;
-        for (j = 0; j < links[i].parent_count; j++) {
-            EntityNode *parent = store_node(store, links[i].places[j]);
+        Link *link = &links[i];
+        for (j = 0; j < link->gained_count + link->lost_count; j++) {
+            EntityNode *parent = store_node(store, link->gained[j]);
             if (parent->flags & NODE_WALKED) store->walk_revision = store->revision;
             node_release(store, parent);
         }
-        for (j = 0; j < node->parent_count; j++)
-            if (store_node(store, node->parents[j])->flags & NODE_WALKED) store->walk_revision = store->revision;
-        relatives_give(store, &links[i]);
+        free(link->gained);
+        relatives_give(store, &link->had);
     }
     for (i = 0; i < count; i++) {
         EntityNode *node = changes[i].node;
@@ -800,11 +888,12 @@ static ChangeOutcome store_commit(Store *store, const Change *changes, size_t co
         } else if (!(node->flags & NODE_SETTLED)) {
             node->flags |= store->type_flags[node->type] & NODE_AWAY;
         }
+        node->version = store->revision;
+        if (changes[i].moves) continue;
         record_free(store, node->attributes);
         record_free(store, node->tags);
         node->attributes = changes[i].attributes;
         node->tags = changes[i].tags;
-        node->version = store->revision;
     }
     free(links);
     free(below);
@@ -813,7 +902,7 @@ static ChangeOutcome store_commit(Store *store, const Change *changes, size_t co
 
 undo:
     for (i = 0; i < made; i++) relatives_give(store, &fresh[i]);
-    while (linked > 0) unlink_again(store, links[--linked]);
+    while (linked > 0) unlink_again(store, &links[--linked]);
     free(links);
     free(below);
     free(fresh);

@@ -16,6 +16,7 @@ ANCESTORS_MAX: Final[int]
 DEPTH_MAX: Final[int]
 
 _Upsert = tuple[EntityUid, Mapping[str, Any], Collection[EntityUid], Mapping[str, Any] | None]
+_Move = tuple[EntityUid, Collection[EntityUid], Collection[EntityUid]]
 
 @final
 class EntityStore:
@@ -83,15 +84,18 @@ class EntityStore:
         self,
         upserts: Sequence[_Upsert],
         deletes: Sequence[EntityUid] = (),
+        moves: Sequence[_Move] = (),
         *,
         cycles: Literal["refuse", "allow"] = "refuse",
     ) -> int:
         """Define and undefine entities, all or none; give the new revision.
 
-        `upserts`: (uid, attributes, parents, tags or None) each; attributes and tags are dicts. With cycles="refuse",
-        ValueError names an entity of these that would be in itself, and the way; with "allow" cycles are harmless.
-        Raises ValueError for values that are none and for what goes beyond a limit (`VALUES_MAX` and the others of this
-        module, each named in the message), TypeError for what is no uid, MemoryError: then nothing is changed.
+        `upserts`: (uid, attributes, parents, tags or None) each; attributes and tags are dicts. `moves`: (uid, parents
+        that are added, parents that are taken out); what is both stays, and the entity is defined afterwards. One that
+        is moved is not changed otherwise in the same call. With cycles="refuse", ValueError names an entity of these
+        that would be in itself, and the way; with "allow" cycles are harmless. Raises ValueError for values that are
+        none and for what goes beyond a limit (`VALUES_MAX` and the others of this module, each named in the message),
+        TypeError for what is no uid, MemoryError: then nothing is changed.
         """
 
     @property
@@ -107,6 +111,15 @@ class EntityStore:
     def __iter__(self) -> Iterator[EntityUid]: ...
     def get(self, uid: EntityUid) -> tuple[dict[str, Any], tuple[EntityUid, ...], dict[str, Any]] | None:
         """Give (attributes, parents, tags) of a defined entity, or None."""
+
+    def own(self, uid: EntityUid) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """Give (attributes, tags) of a defined entity, or None: what `get` gives, without its parents."""
+
+    def has_parent(self, uid: EntityUid, parent: EntityUid) -> bool:
+        """Tell whether an entity is directly in another."""
+
+    def parent_count(self, uid: EntityUid) -> int:
+        """Give how many parents an entity has."""
 
     def version(self, uid: EntityUid) -> int:
         """Give the revision at which the entity, or what it is in, changed last.

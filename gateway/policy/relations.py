@@ -156,8 +156,8 @@ class RelationGraph:
         if rule is None or (isinstance(who, Userset) and self.rules.find(who.object.type, who.relation) is None):
             return False
         child = self.node(who.object, who.relation) if isinstance(who, Userset) else who
-        found, parent = self.store.get(child), rule.node(relation.object.id)
-        return found is not None and parent in found[1] and self.is_tuple(child, parent)
+        parent = rule.node(relation.object.id)
+        return self.store.has_parent(child, parent) and self.is_tuple(child, parent)
 
     def is_tuple(self, child: EntityUid, parent: EntityUid) -> bool:
         """Tell whether an edge of the store is there because a relation says so."""
@@ -193,17 +193,71 @@ class RelationGraph:
         self.ignored += draft.ignored
 
 
+class _Parents:
+    """The parents of an entity as they are to be: those of the store, which may be very many, and what differs."""
+
+    __slots__ = ("_store", "_uid", "added", "taken")
+
+    def __init__(self, store: EntityStore, uid: EntityUid) -> None:
+        self._store = store
+        self._uid = uid
+        self.added: set[EntityUid] = set()  # that the store does not have
+        self.taken: set[EntityUid] = set()  # that it has
+
+    def __contains__(self, parent: EntityUid) -> bool:
+        return parent in self.added or (parent not in self.taken and self._store.has_parent(self._uid, parent))
+
+    def __len__(self) -> int:
+        return self._store.parent_count(self._uid) + len(self.added) - len(self.taken)
+
+    def add(self, parent: EntityUid) -> None:
+        if parent in self.taken:
+            self.taken.remove(parent)
+        elif not self._store.has_parent(self._uid, parent):
+            self.added.add(parent)
+
+    def discard(self, parent: EntityUid) -> None:
+        if parent in self.added:
+            self.added.remove(parent)
+        elif self._store.has_parent(self._uid, parent):
+            self.taken.add(parent)
+
+    def all(self) -> set[EntityUid]:
+        found = self._store.get(self._uid)
+        return {*(() if found is None else found[1])} - self.taken | self.added
+
+
 class _Entity:
     """An entity as it is to be."""
 
-    __slots__ = ("attributes", "changed", "exists", "own_changed", "parents", "tags")
+    __slots__ = ("_own", "_store", "_uid", "changed", "exists", "own_changed", "parents", "rewritten")
 
-    def __init__(self, found: tuple[dict[str, Any], tuple[EntityUid, ...], dict[str, Any]] | None) -> None:
-        self.exists = found is not None
-        self.attributes, parents, self.tags = found or ({}, (), {})
-        self.parents = set(parents)
+    def __init__(self, store: EntityStore, uid: EntityUid) -> None:
+        self._store = store
+        self._uid = uid
+        self._own: tuple[dict[str, Any], dict[str, Any]] | None = None
+        self.exists = uid in store
+        self.parents = _Parents(store, uid)
         self.changed = False
+        self.rewritten = False  # more than its parents changed
         self.own_changed = False  # by its definition: cycles through it are refused
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        return self._read()[0]
+
+    @property
+    def tags(self) -> dict[str, Any]:
+        return self._read()[1]
+
+    def write(self, attributes: dict[str, Any], tags: dict[str, Any]) -> None:
+        self._own = attributes, tags
+        self.changed = self.rewritten = True
+
+    def _read(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        if self._own is None:
+            self._own = self._store.own(self._uid) or ({}, {})
+        return self._own
 
 
 class _Draft:
@@ -307,10 +361,9 @@ class _Draft:
         entity = self._entity(uid)
         self._inherit_by_attributes(uid, entity.attributes, self._unlink)
         self._inherit_by_attributes(uid, attributes, self._link)
-        entity.attributes = {**attributes, **{name: rule.node(uid.id) for name, rule in rules.items()}}
-        entity.parents = own | {each for each in entity.parents if self._rules.of_node(each.type) is not None}
-        entity.tags = dict(tags or {})
-        entity.exists = entity.changed = entity.own_changed = True
+        entity.write({**attributes, **{name: rule.node(uid.id) for name, rule in rules.items()}}, dict(tags or {}))
+        self._replace_own_parents(entity, own)
+        entity.exists = entity.own_changed = True
         self.bare[uid] = not (attributes or own or tags)
 
     def undefine(self, uid: EntityUid) -> None:
@@ -319,12 +372,17 @@ class _Draft:
         entity = self._entity(uid)
         self._inherit_by_attributes(uid, entity.attributes, self._unlink)
         derived = self._rules.of_type(uid.type)
-        entity.attributes = {name: value for name, value in entity.attributes.items() if name in derived}
-        entity.parents = {each for each in entity.parents if self._rules.of_node(each.type) is not None}
-        entity.tags = {}
-        entity.changed = True
+        entity.write({name: value for name, value in entity.attributes.items() if name in derived}, {})
+        self._replace_own_parents(entity, set())
         self.bare[uid] = False
         self._loose[uid] = None
+
+    def _replace_own_parents(self, entity: _Entity, own: set[EntityUid]) -> None:
+        for each in entity.parents.all() - own:
+            if self._rules.of_node(each.type) is None:
+                entity.parents.discard(each)
+        for each in own:
+            entity.parents.add(each)
 
     # --- the end
 
@@ -335,24 +393,27 @@ class _Draft:
         store = self._graph.store
         first: list[Any] = []
         then: list[Any] = []
+        moves: list[Any] = []
         deletes = []
         for uid, entity in self._entities.items():
             if not entity.changed:
                 continue
             if len(entity.parents) > PARENTS_MAX:
                 raise ValueError(f"{uid} would be in more than {PARENTS_MAX} others directly")
-            if self._rules.of_node(uid.type) is not None and not entity.parents:
+            if self._rules.of_node(uid.type) is not None and not len(entity.parents):
                 if entity.exists:
                     deletes.append(uid)  # it is enough for a node to be named
-            elif entity.exists:
-                made = (uid, entity.attributes, entity.parents, entity.tags or None)
+            elif not entity.exists:
+                deletes.append(uid)
+            elif entity.rewritten:
+                made = (uid, entity.attributes, entity.parents.all(), entity.tags or None)
                 (first if cycles == "refuse" and entity.own_changed else then).append(made)
             else:
-                deletes.append(uid)
+                moves.append((uid, entity.parents.added, entity.parents.taken))
         if first:  # nodes may be in each other; entities that are defined may not, and they are never above a node
             store.apply(first, cycles="refuse")
-        if then or deletes:
-            store.apply(then, deletes, cycles="allow")
+        if then or deletes or moves:
+            store.apply(then, deletes, moves, cycles="allow")
         self._graph._commit(self)
         return store.revision
 
@@ -360,7 +421,7 @@ class _Draft:
         """Let an entity go that is not defined, that is in nothing, and to which nobody stands in any relation."""
         entity = self._entity(uid)
         rules = self._rules.of_type(uid.type)
-        if not entity.exists or entity.parents or entity.tags or entity.attributes.keys() - rules.keys():
+        if not entity.exists or len(entity.parents) or entity.tags or entity.attributes.keys() - rules.keys():
             return
         if self.bare.get(uid, uid in self._graph._bare):
             return
@@ -368,8 +429,8 @@ class _Draft:
         if any(self._has_child(node, nodes) for node in nodes):
             return
         self._link_itself(uid, self._unlink)
-        entity.attributes = {}
-        entity.exists, entity.changed = False, True
+        entity.write({}, {})
+        entity.exists = False
 
     def _has_child(self, node: EntityUid, own: set[EntityUid]) -> bool:
         """Tell whether anything is in a node, apart from what the nodes of one object inherit from each other."""
@@ -391,7 +452,7 @@ class _Draft:
     def _entity(self, uid: EntityUid) -> _Entity:
         found = self._entities.get(uid)
         if found is None:
-            found = self._entities[uid] = _Entity(self._graph.store.get(uid))
+            found = self._entities[uid] = _Entity(self._graph.store, uid)
         return found
 
     def _ensure(self, object: EntityUid) -> None:
@@ -402,8 +463,8 @@ class _Draft:
         entity = self._entity(object)
         if entity.exists and rules.keys() <= entity.attributes.keys():
             return
-        entity.attributes = {**entity.attributes, **{name: rule.node(object.id) for name, rule in rules.items()}}
-        entity.exists = entity.changed = True
+        entity.write({**entity.attributes, **{name: rule.node(object.id) for name, rule in rules.items()}}, entity.tags)
+        entity.exists = True
         self._link_itself(object, self._link)
 
     def _link_itself(self, object: EntityUid, do: Any) -> None:

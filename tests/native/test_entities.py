@@ -21,7 +21,7 @@ from gateway._native.vm import Decider
 from gateway.policy.compiler.policies import compile_expression
 from gateway.policy.language.statements import parse_expression
 from tests.oracle import entities as oracle
-from tests.oracle.entities import Upsert, frozen
+from tests.oracle.entities import Move, Upsert, frozen
 
 ALICE, BOB, TEAM, ORG = (
     EntityUid("User", "alice"),
@@ -53,9 +53,14 @@ values = st.recursive(
 )
 records = st.dictionaries(st.sampled_from(["a", "b", "c", "ü", ""]), values, max_size=3)
 upserts = st.tuples(uids, records, st.lists(uids, max_size=3), st.none() | records)
+moves = st.tuples(uids, st.lists(uids, max_size=3), st.lists(uids, max_size=3))
 changes = st.tuples(
-    st.lists(upserts, max_size=4), st.lists(uids, max_size=2), st.sampled_from(["refuse", "refuse", "allow"])
+    st.lists(upserts, max_size=4),
+    st.lists(uids, max_size=2),
+    st.lists(moves, max_size=3, unique_by=lambda move: move[0]),
+    st.sampled_from(["refuse", "refuse", "allow"]),
 )
+Change = tuple[list[Upsert], list[EntityUid], list[Move], Any]
 
 
 def make_store() -> EntityStore:
@@ -90,19 +95,19 @@ def assert_equal(store: EntityStore, twin: oracle.Store) -> None:
         assert set(store.uids(name)) == {uid for uid in twin.entities if uid.type == name}
 
 
-def apply_both(store: EntityStore, twin: oracle.Store, change: tuple[list[Upsert], list[EntityUid], Any]) -> None:
-    changed, gone, cycles = change
+def apply_both(store: EntityStore, twin: oracle.Store, change: Change) -> None:
+    changed, gone, moved, cycles = change
     try:
-        twin.apply(changed, gone, cycles=cycles)
+        twin.apply(changed, gone, moved, cycles=cycles)
     except oracle.Refused:
-        with pytest.raises(ValueError, match=r"in itself|walked"):
-            store.apply(changed, gone, cycles=cycles)
+        with pytest.raises(ValueError, match=r"in itself|walked|changed twice"):
+            store.apply(changed, gone, moved, cycles=cycles)
     else:
-        assert store.apply(changed, gone, cycles=cycles) == twin.revision
+        assert store.apply(changed, gone, moved, cycles=cycles) == twin.revision
 
 
 @given(st.lists(changes, max_size=8))
-def test_the_store_equals_its_twin(script: list[tuple[list[Upsert], list[EntityUid], Any]]) -> None:
+def test_the_store_equals_its_twin(script: list[Change]) -> None:
     store, twin = make_store(), oracle.Store(WALKED)
     for change in script:
         apply_both(store, twin, change)
@@ -119,19 +124,26 @@ def test_thick_hierarchies_equal_the_twin(seed: int) -> None:
         for uid in source.sample(POOL, 3):
             above = [other for other in POOL if uid.type not in WALKED or other.type in WALKED]
             changed.append((uid, {"n": source.randrange(9)}, source.sample(above, source.randrange(5)), None))
-        apply_both(store, twin, (changed, source.sample(POOL, source.randrange(2)), source.choice(["refuse", "allow"])))
+        gone = source.sample(POOL, source.randrange(2))
+        moved: list[Move] = []
+        for uid in source.sample(sorted(set(POOL) - {each[0] for each in changed} - set(gone)), source.randrange(4)):
+            above = [other for other in POOL if uid.type not in WALKED or other.type in WALKED]
+            moved.append((uid, source.sample(above, source.randrange(4)), source.sample(POOL, source.randrange(9))))
+        apply_both(store, twin, (changed, gone, moved, source.choice(["refuse", "allow"])))
         assert_equal(store, twin)
 
 
 @given(st.lists(changes, max_size=6))
-def test_what_is_gone_leaves_no_memory_behind(script: list[tuple[list[Upsert], list[EntityUid], Any]]) -> None:
+def test_what_is_gone_leaves_no_memory_behind(script: list[Change]) -> None:
     """The first round may grow tables; every other leaves exactly as much as it found."""
     store = make_store()
     left = []
     for _ in range(3):
-        for changed, gone, _ in script:
+        for changed, gone, moved, _ in script:
             usable = [each for each in changed if each[0].type not in WALKED]
-            store.apply(usable, gone, cycles="allow")
+            taken = {*gone, *(each[0] for each in usable)}
+            movable = [each for each in moved if each[0].type not in WALKED and each[0] not in taken]
+            store.apply(usable, gone, movable, cycles="allow")
         store.apply((), POOL)
         left.append(store.memory_bytes)
     assert left[1] == left[2]
@@ -233,6 +245,42 @@ def test_limits_are_named() -> None:
     assert len(store) == 0
 
 
+def test_an_entity_is_moved_without_being_told_anew() -> None:
+    store = EntityStore()
+    store.put(ALICE, {"a": 1}, [TEAM], {"t": 2})
+    store.apply([], [], [(ALICE, [ORG, BOB, ORG], [TEAM, VIEW])])
+    assert store.get(ALICE) == ({"a": 1}, (BOB, ORG), {"t": 2}) or store.get(ALICE) == ({"a": 1}, (ORG, BOB), {"t": 2})
+    store.apply([], [], [(ALICE, [BOB], [BOB])])  # what is both stays
+    assert store.children(BOB) == {ALICE}
+    store.apply([], [], [(TEAM, [], [])])  # of one that was not defined: now it is
+    assert store.get(TEAM) == ({}, (), {})
+    before = store.revision
+    with pytest.raises(ValueError, match=r'^User::"alice" is changed twice at once$'):
+        store.apply([(ALICE, {}, [], None)], [], [(ALICE, [TEAM], [])])
+    with pytest.raises(ValueError, match="changed twice"):
+        store.apply([], [ALICE], [(ALICE, [TEAM], [])])
+    with pytest.raises(ValueError, match="changed twice"):
+        store.apply([], [], [(ALICE, [TEAM], []), (ALICE, [], [BOB])])
+    with pytest.raises(ValueError, match="would be in itself"):
+        store.apply([], [], [(ORG, [ALICE], [])])
+    assert (store.revision, store.is_in(ALICE, TEAM)) == (before, False)
+
+
+def test_one_more_of_very_many_parents_costs_little_and_a_limit_ends_it() -> None:
+    store = EntityStore()
+    store.walk_type("Walk")
+    many = [EntityUid("Walk", str(number)) for number in range(native.PARENTS_MAX)]
+    for first in range(0, len(many), 1 << 18):
+        store.apply([], [], [(ALICE, many[first : first + (1 << 18)], [])], cycles="allow")
+    assert store.is_in(ALICE, many[-1]) and store.parent_count(ALICE) == native.PARENTS_MAX
+    with pytest.raises(ValueError, match=f"more than {native.PARENTS_MAX} parents"):
+        store.apply([], [], [(ALICE, [TEAM], [])])
+    assert not store.is_in(ALICE, TEAM) and store.has_parent(ALICE, many[7])
+    store.apply([], [], [(ALICE, [TEAM], many[7:8])])
+    assert store.is_in(ALICE, TEAM) and not store.has_parent(ALICE, many[7])
+    assert store.memory_bytes < 400 * native.PARENTS_MAX
+
+
 def test_an_entity_in_too_many_others_is_refused_and_undone() -> None:
     store = EntityStore()
     chain = [EntityUid("Team", str(number)) for number in range(native.ANCESTORS_MAX + 2)]
@@ -263,6 +311,10 @@ def test_an_entity_in_too_many_others_is_refused_and_undone() -> None:
         lambda store: store.apply([(None, {}, (), None)]),
         lambda store: store.apply([(ALICE, {}, (), None), 1]),
         lambda store: store.apply((), (BOB, None)),
+        lambda store: store.apply((), (), [(None, [], [])]),
+        lambda store: store.apply((), (), [(ALICE, [None], [])]),
+        lambda store: store.apply((), (), [(ALICE, [BOB], [TEAM, 1])]),
+        lambda store: store.apply((), (), [(ALICE, 1, [])]),
         lambda store: store.get(None),
         lambda store: store.is_in(ALICE, None),
         lambda store: store.walk_type(None),
@@ -304,6 +356,10 @@ def test_what_changes_while_it_is_read_is_refused() -> None:
         store.put(ALICE, {"set": Shrinking([TEAM], 2)})
     with pytest.raises(ValueError, match="change while they are read"):
         store.apply((), Shrinking([TEAM], 1))
+    with pytest.raises(ValueError, match="change while they are read"):
+        store.apply((), (), [(ALICE, Shrinking([TEAM], 2), [])])
+    with pytest.raises(ValueError, match="change while they are read"):
+        store.apply((), (), [(ALICE, [], Shrinking([TEAM], 3))])
     assert len(store) == 0
 
 
@@ -558,23 +614,27 @@ store.apply([(uid, {}, [teams[at - 1]] if at else [], None) for at, uid in enume
 store.apply([(uid, {}, [walks[at - 1]] if at else [], None) for at, uid in enumerate(walks)])
 users = [EntityUid("User", str(number)) for number in range(20_000)]
 store.apply([(uid, {"n": 1}, [teams[9], walks[9]], None) for uid in users[:500]])
+movers = [EntityUid("Mover", str(number)) for number in range(2000)]
+store.apply([(uid, {"n": 3}, [teams[9], walks[9]], None) for uid in movers[:1000]])
 
 def told():
     user, low, high = users[7], walks[0], teams[40]
     return (
         len(store), store.revision, store.get(user), store.ancestors(user), len(store.descendants(low)),
         store.children(teams[9]), store.children(high), store.version(user), store.is_in(user, low),
+        store.get(movers[7]), store.ancestors(movers[7]), store.children(walks[41]), movers[1500] in store,
     )
 
 before = told()
 change = [(uid, {"n": 2, "text": f"text {at}", "all": [teams[at % 50], at, "x"]}, [teams[40], walks[40]], {"t": 1})
           for at, uid in enumerate(users)]
+moved = [(uid, [teams[41], teams[42], walks[41]], [teams[9], walks[9]]) for uid in movers]
 held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 failed = done = 0
 for spare in range(0, 40 << 20, 1 << 19):
     resource.setrlimit(resource.RLIMIT_AS, (held + spare, resource.RLIM_INFINITY))
     try:
-        store.apply(change, walks[20:22])
+        store.apply(change, walks[20:22], moved)
         done = 1
     except MemoryError:
         failed += 1
@@ -583,7 +643,8 @@ for spare in range(0, 40 << 20, 1 << 19):
         break
     assert told() == before, "half a change"
 assert done and failed, (done, failed)
-assert len(store) == 20_098 and store.get(users[7])[1] == (teams[40], walks[40])
+assert len(store) == 22_098 and store.get(users[7])[1] == (teams[40], walks[40])
+assert store.get(movers[7])[0] == {"n": 3} and set(store.get(movers[1500])[1]) == {teams[41], teams[42], walks[41]}
 assert len(store.children(teams[40])) == 20_001 and store.children(teams[9]) == {teams[10]}
 print("refused", failed)
 """

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from gateway._native.uid import EntityUid
 
 Upsert = tuple[EntityUid, dict[str, Any], list[EntityUid], dict[str, Any] | None]
+Move = tuple[EntityUid, list[EntityUid], list[EntityUid]]  # parents that are added, and taken out
 
 
 class Refused(ValueError):
@@ -44,7 +45,9 @@ class Store:
         self.versions: dict[EntityUid, int] = {}
         self.revision = 0
 
-    def apply(self, upserts: list[Upsert], deletes: list[EntityUid], *, cycles: str) -> None:
+    def apply(
+        self, upserts: list[Upsert], deletes: list[EntityUid], moves: Sequence[Move] = (), *, cycles: str
+    ) -> None:
         """Change all or nothing. Raises Refused."""
         new = dict(self.entities)
         moved = set()
@@ -59,6 +62,15 @@ class Store:
             moved |= {uid} if self._parents(new, uid) else set()
             changed.add(uid)
             new.pop(uid, None)
+        for uid, added, taken in moves:
+            if uid.type in self.walked and any(parent.type not in self.walked for parent in added):
+                raise Refused("a closed parent of a walked entity")
+            if uid in changed:
+                raise Refused("changed twice")
+            changed.add(uid)
+            own, had, own_tags = new.get(uid, ({}, frozenset(), {}))
+            new[uid] = own, (had - {*taken}) | {*added}, own_tags
+            moved |= {uid} if new[uid][1] != had else set()
         if cycles == "refuse" and any(uid in self._above(new, self._parents(new, uid)) for uid in changed):
             raise Refused("a cycle")
         self.entities = new

@@ -471,3 +471,16 @@ def test_a_definition_is_what_was_written_and_not_what_tuples_make_of_it() -> No
     assert graph.definition(graph.node(uid("Doc:1"), "viewers")) is None
     graph.define([], [uid("Folder:top"), uid("User:alice")])
     assert graph.definition(uid("Folder:top")) is graph.definition(uid("User:alice")) is None
+
+
+def test_one_user_may_stand_in_very_many_relations() -> None:
+    graph = new_graph()
+    for first in range(0, 100_000, 1000):
+        graph.apply(added(*(f"Doc:{number}#viewers@User:alice" for number in range(first, first + 1000))))
+    graph.apply(removed("Doc:5#viewers@User:alice"))
+    graph.apply(added("Doc:last#viewers@User:alice", "Doc:0#viewers@User:bob"))
+    assert graph.store.parent_count(uid("User:alice")) == 100_000
+    assert [stands(graph, "User:alice", f"Doc:{name}#viewers") for name in ("5", "6", "last")] == [False, True, True]
+    graph.define([(uid("User:alice"), {}, (uid("Role:a"),), None)])  # told anew, and still in all of them
+    assert graph.store.parent_count(uid("User:alice")) == 100_001
+    assert stands(graph, "User:alice", "Doc:99999#viewers")
