@@ -1025,30 +1025,40 @@ cdef class Decider:
         finally:
             scratch_give(scratch)
 
-    def candidates(self, EntityUid principal not None, EntityUid action not None):
-        """Return (number, is sure) of each policy whose head can hold for these two, whatever the resource.
+    def candidates(self, EntityUid principal, EntityUid action not None, EntityUid resource=None):
+        """Return (number, is sure) of each policy whose head can hold for these; None: whoever, or whatever, it is.
 
         Not sure is a head that asks what one of them is in, where that must be fetched first.
         """
         cdef Scratch* scratch = scratch_take()
         cdef const Store* store = &self.store.c
         cdef const RuleC* rule
-        cdef const EntityNode* who
-        cdef const EntityNode* what
+        cdef const EntityNode* who = NULL
+        cdef const EntityNode* act
+        cdef const EntityNode* what = NULL
         cdef uint32_t number
         cdef bint is_unsure
         cdef list found = []
         self.store.hold()       # what is made here may wake the collector, and that other threads
         try:
-            who = self.store.node_of_request(principal, &scratch.arena)
-            what = self.store.node_of_request(action, &scratch.arena)
+            if principal is not None:
+                who = self.store.node_of_request(principal, &scratch.arena)
+            if resource is not None:
+                what = self.store.node_of_request(resource, &scratch.arena)
+            act = self.store.node_of_request(action, &scratch.arena)
             for number in range(self.index.rule_count):
                 rule = self.index.rules[number]
-                is_unsure = bound_unknown(store, &rule.principal, who)
-                if not is_unsure and not bound_holds(store, &rule.principal, who):
-                    continue
-                if not rule_action_holds(store, rule, what):
-                    if rule.action_op != BOUND_IN or entity_away(store, what) is NULL:
+                is_unsure = False
+                if who is not NULL and not bound_holds(store, &rule.principal, who):
+                    if not bound_unknown(store, &rule.principal, who):
+                        continue
+                    is_unsure = True
+                if what is not NULL and not bound_holds(store, &rule.resource, what):
+                    if not bound_unknown(store, &rule.resource, what):
+                        continue
+                    is_unsure = True
+                if not rule_action_holds(store, rule, act):
+                    if rule.action_op != BOUND_IN or entity_away(store, act) is NULL:
                         continue
                     is_unsure = True
                 found.append((number, not is_unsure))

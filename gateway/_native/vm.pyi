@@ -82,7 +82,8 @@ class Answer:
     not be evaluated, and so counted as not satisfied. `faults` are codes of limits that were hit, or
     `entity_not_resident`: then the request is denied, whatever the policies say.
 
-    `missing` and `flip_ms` say how it was decided, and are no part of what the answer is: equal answers may differ in them.
+    `missing` and `flip_ms` say how it was decided, and are no part of what the answer is: equal answers may differ
+    in them.
     """
 
     __match_args__: Final = ("allowed", "reasons", "errors", "faults")
@@ -208,8 +209,10 @@ class Decider:
         the instruction that failed, or that ended it.
         """
 
-    def candidates(self, principal: EntityUid, action: EntityUid) -> list[tuple[int, bool]]:
-        """Return (number, is sure) of each policy whose head can hold for these two, whatever the resource.
+    def candidates(
+        self, principal: EntityUid | None, action: EntityUid, resource: EntityUid | None = None
+    ) -> list[tuple[int, bool]]:
+        """Return (number, is sure) of each policy whose head can hold for these; None: whoever, or whatever, it is.
 
         Not sure is a head that asks what one of them is in, where that must be fetched first.
         """

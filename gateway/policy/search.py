@@ -19,7 +19,6 @@ from gateway.policy.incremental import IncrementalEvaluator, Residual
 
 if TYPE_CHECKING:
     from gateway.policy.engine import Answer, Engine, Request
-    from gateway.policy.language.tree import Constraint
     from gateway.policy.policy_set import Policy
 
 BATCH: Final = 128  # requests that are decided at once
@@ -27,7 +26,7 @@ RESIDUAL_POLICIES_MAX: Final = 64  # more are not computed anew for one principa
 RESIDUALS_MAX: Final = 256  # principals, by action, whose residuals are kept
 
 Prepare = Callable[[EntityUid], "Request | None"]
-Scope = tuple["Constraint", "Constraint", "Constraint"]  # of principal, action, resource
+Role = Literal["principal", "resource"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,6 @@ class Lister:
         self._lock = threading.Lock()
         self._ordered: dict[str, tuple[int, list[str]]] = {}  # by type: revision of the store, ids
         policies = engine.policies.policies.values()
-        self._permits = _permits_of(policies)
         self._named = {uid for policy in policies for constraint in policy.scope() for uid in constraint.entities}
         self._evaluator = IncrementalEvaluator(engine, capacity=RESIDUALS_MAX)  # guarded by self._computing
         self._computing = threading.Lock()
@@ -83,21 +81,24 @@ class Lister:
         For requests that do not define the principal anew. With it comes the residual to decide them by, where it is
         worth one. That is for few policies of a principal who is stored: a store keeps the types of all it hears of.
         """
-        numbers = self.engine.candidates(principal, action)
-        if len(numbers) <= RESIDUAL_POLICIES_MAX and principal in self.engine.store:
-            with self._computing:
-                residual = self._evaluator.residual(principal, action)
-            permits = [] if residual.decided is False else _permits_of(residual.policies.policies.values())
-            return self._behind(self._narrowed("resource", kind, action, permits), kind, after), residual
-        policies, ids = self.engine.policies.policies, self.engine.ids
-        permits = _permits_of(policies[ids[number]] for number, _ in numbers)
-        return self._behind(self._narrowed("resource", kind, action, permits), kind, after), None
+        if len(self.engine.candidates(principal, action)) > RESIDUAL_POLICIES_MAX or principal not in self.engine.store:
+            return self.entities("resource", kind, action, principal, after=after), None
+        with self._computing:
+            residual = self._evaluator.residual(principal, action)
+        left = () if residual.decided is False else residual.policies.policies.values()
+        return self._behind(self._narrowed("resource", kind, left), kind, after), residual
 
     def entities(
-        self, role: Literal["principal", "resource"], kind: str, action: EntityUid, *, after: str | None = None
+        self, role: Role, kind: str, action: EntityUid, other: EntityUid, *, after: str | None = None
     ) -> Iterator[EntityUid]:
-        """Yield the entities of a type that a `permit` for the action could be about, in order, behind an id."""
-        return self._behind(self._narrowed(role, kind, action, self._permits), kind, after)
+        """Yield the entities of a type that a `permit` for the action could be about, in order, behind an id.
+
+        `other` is who has the other role: the principal where resources are asked for, and the other way round.
+        """
+        principal, resource = (None, other) if role == "principal" else (other, None)
+        policies, ids = self.engine.policies.policies, self.engine.ids
+        numbers = self.engine.candidates(principal, action, resource)
+        return self._behind(self._narrowed(role, kind, [policies[ids[number]] for number, _ in numbers]), kind, after)
 
     def _behind(self, ids: list[str] | None, kind: str, after: str | None) -> Iterator[EntityUid]:
         if ids is None:
@@ -118,15 +119,14 @@ class Lister:
             ids.update(uid.id for uid in self.engine.store.uids(kind))
         return (EntityUid(kind, each) for each in sorted(ids) if after is None or each > after)
 
-    def _narrowed(
-        self, role: Literal["principal", "resource"], kind: str, action: EntityUid, permits: list[Scope]
-    ) -> list[str] | None:
-        """Give what the scopes leave of a type, or None where that is all of it."""
+    def _narrowed(self, role: Role, kind: str, policies: Iterable[Policy]) -> list[str] | None:
+        """Give what the scopes of the permits among policies leave of a type, or None where that is all of it."""
         store = self.engine.store
         ids: set[str] = set()
-        for principal, actions, resource in permits:
-            if not self._covers(actions, action):
+        for policy in policies:
+            if policy.statement.effect != "permit":
                 continue
+            principal, _, resource = policy.scope()
             constraint = principal if role == "principal" else resource
             if constraint.type is not None and constraint.type != kind:
                 continue
@@ -140,13 +140,6 @@ class Lister:
                 if constraint.op != "==":
                     ids.update(uid.id for uid in store.descendants(named) if uid.type == kind)
         return sorted(ids)
-
-    def _covers(self, constraint: Constraint, action: EntityUid) -> bool:
-        if constraint.op == "any":
-            return True
-        if constraint.op == "==":
-            return action in constraint.entities
-        return any(self.engine.store.is_in(action, group) for group in constraint.entities)
 
     def _all_of(self, kind: str) -> list[str]:
         """Give the ids of all entities of a type that are stored, declared by choice, or named in a scope, in order."""
@@ -204,10 +197,6 @@ class Lister:
                     found.append(uid)
             if looked_at >= count_max or self._clock() >= until:
                 return Found(tuple(found), last, looked_at)
-
-
-def _permits_of(policies: Iterable[Policy]) -> list[Scope]:
-    return [policy.scope() for policy in policies if policy.statement.effect == "permit"]
 
 
 def _decided(engine: Engine, batch: list[EntityUid], prepare: Prepare) -> Iterator[tuple[EntityUid, bool]]:

@@ -260,19 +260,21 @@ def test_deciders_are_bound_while_others_decide_without_the_lock() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_candidates_are_all_whose_heads_hold_for_principal_and_action(seed: int) -> None:
+def test_candidates_are_all_whose_heads_hold_as_far_as_is_known(seed: int) -> None:
     source = random.Random(seed)
     store = entities(source)
     decider = decider_of(store, [rule for _ in range(60) for rule in rules_of(policy(source))])
-    for _ in range(20):
-        who, what = source.choice(USERS), source.choice(ACTIONS)
-        said = decider.run_each(decider.prepare(who, what, source.choice(DOCS)))
-        wanted = [(number, True) for number, (part, *_) in enumerate(said) if part not in ("principal", "action")]
-        assert decider.candidates(who, what) == wanted
-    assert decider.candidates(EntityUid("Nobody", "x"), EntityUid("Nothing", "y")) == [
-        (number, True)
-        for number, (part, *_) in enumerate(
-            decider.run_each(decider.prepare(EntityUid("Nobody", "x"), EntityUid("Nothing", "y"), DOCS[0]))
-        )
-        if part not in ("principal", "action")
-    ]
+
+    def heads(who: EntityUid, what: EntityUid, where: EntityUid) -> list[object]:
+        return [part for part, *_ in decider.run_each(decider.prepare(who, what, where))]
+
+    asked = [(source.choice(USERS), source.choice(ACTIONS), source.choice(DOCS)) for _ in range(20)]
+    for who, what, where in [*asked, (EntityUid("Nobody", "x"), EntityUid("Nothing", "y"), EntityUid("None", "z"))]:
+        said = heads(who, what, where)
+        whole = [(number, True) for number, part in enumerate(said) if part not in ("principal", "action", "resource")]
+        assert decider.candidates(who, what, where) == whole
+        some = [(number, True) for number, part in enumerate(said) if part not in ("principal", "action")]
+        assert decider.candidates(who, what) == some
+        others = {number for user in [*USERS, who] for number, _ in decider.candidates(user, what, where)}
+        assert others <= {number for number, _ in decider.candidates(None, what, where)}
+        assert set(whole) == set(some) & set(decider.candidates(None, what, where))

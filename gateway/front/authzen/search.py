@@ -68,11 +68,11 @@ class Searcher:
         action = self.names.action_of(question.action)
         asked = ask(engine, action, question, kinds=kinds, trust=trust)
         if question.target == "subject":
-            subjects = lister.entities("principal", kinds[0], action, after=after)
+            subjects = lister.entities("principal", kinds[0], action, resource, after=after)
             return subjects, _lenient(lambda uid: asked.prepare(uid, action, resource)), None
         residual = None
         if asked.overlays.get("subject"):
-            resources = lister.entities("resource", kinds[1], action, after=after)
+            resources = lister.entities("resource", kinds[1], action, principal, after=after)
         else:
             resources, residual = lister.resources(principal, action, kinds[1], after=after)
         return resources, _lenient(lambda uid: asked.prepare(principal, action, uid)), residual

@@ -15,7 +15,7 @@ from gateway.policy.policy_set import PolicySet
 from gateway.policy.schema import Schema
 from gateway.policy.search import BATCH, EntitiesAway, Lister, may_allow
 
-READ = EntityUid("Action", "read")
+READ, USER = EntityUid("Action", "read"), EntityUid("User", "1")
 SCOPES = ("", " == {role}", " in {group}", " is {type}", " is {type} in {group}")
 CONDITIONS = ("", "when { resource.open }", "when { principal.age > 3 }", "unless { resource.open }")
 ACTIONS = ("action", 'action == Action::"read"', 'action in Action::"all"', 'action == Action::"write"')
@@ -95,14 +95,16 @@ def test_lists_are_what_single_questions_say(texts: list[str], limit: int, count
         return uid in engine.entities or uid in named
 
     subject, target = users[1], docs[2]
-    for role, prepare, expected in (
-        ("resource", lambda uid: engine.prepare(subject, READ, uid), [d for d in docs if allowed(subject, d)]),
-        ("principal", lambda uid: engine.prepare(uid, READ, target), [u for u in users if allowed(u, target)]),
+    for role, other, prepare, expected in (
+        ("resource", subject, lambda uid: engine.prepare(subject, READ, uid), [d for d in docs if allowed(subject, d)]),
+        ("principal", target, lambda uid: engine.prepare(uid, READ, target), [u for u in users if allowed(u, target)]),
     ):
         kind = "Doc" if role == "resource" else "User"
         found = all_pages(
             lister,
-            lambda after, role=role, kind=kind: lister.entities(role, kind, READ, after=after),  # type: ignore[misc]
+            lambda after, role=role, kind=kind, other=other: lister.entities(  # type: ignore[misc]
+                role, kind, READ, other, after=after
+            ),
             prepare,
             limit=limit,
             count_max=count_max,
@@ -197,19 +199,22 @@ permit (principal, action == Action::"write", resource);
 forbid (principal, action, resource);
 """
     lister = Lister(Engine(PolicySet.parse(text), entities), clock=Ticks())
-    assert [uid.id for uid in lister.entities("principal", "User", READ)] == ["2", "3", "4"]
-    assert [uid.id for uid in lister.entities("principal", "Doc", READ)] == ["0", "2", "4"]
-    assert [uid.id for uid in lister.entities("resource", "Doc", READ, after="3")] == ["4", "5"]
-    assert list(lister.entities("resource", "Ship", READ)) == []
+    one, four = EntityUid("Doc", "1"), EntityUid("User", "4")
+    assert [uid.id for uid in lister.entities("principal", "User", READ, one)] == ["2", "3", "4"]
+    assert [uid.id for uid in lister.entities("principal", "Doc", READ, one)] == ["0", "2", "4"]
+    assert [uid.id for uid in lister.entities("principal", "User", READ, EntityUid("Ship", "1"))] == ["3"]
+    assert [uid.id for uid in lister.entities("resource", "Doc", READ, four, after="3")] == ["4", "5"]
+    assert list(lister.entities("resource", "Doc", READ, EntityUid("User", "5"))) == []
+    assert list(lister.entities("resource", "Ship", READ, four)) == []
 
 
 def test_a_change_of_entities_is_seen() -> None:
     entities = world()
     lister = Lister(Engine(PolicySet.parse("permit (principal, action, resource);"), entities), clock=Ticks())
-    assert len(list(lister.entities("resource", "Doc", READ))) == 6
+    assert len(list(lister.entities("resource", "Doc", READ, USER))) == 6
     entities.upsert([Entity(EntityUid("Doc", "9"))])
     entities.remove([EntityUid("Doc", "0")])
-    assert [uid.id for uid in lister.entities("resource", "Doc", READ)] == ["1", "2", "3", "4", "5", "9"]
+    assert [uid.id for uid in lister.entities("resource", "Doc", READ, USER)] == ["1", "2", "3", "4", "5", "9"]
 
 
 def test_actions_come_from_the_schema_or_from_what_is_named() -> None:
@@ -230,7 +235,7 @@ def test_entities_of_a_choice_are_candidates_though_nobody_stored_them() -> None
         'entity User enum ["x", "y"]; entity Doc; action read appliesTo { principal: User, resource: Doc };'
     )
     lister = Lister(Engine(PolicySet.parse("permit (principal, action, resource);"), Entities(), schema), clock=Ticks())
-    assert [uid.id for uid in lister.entities("principal", "User", READ)] == ["x", "y"]
+    assert [uid.id for uid in lister.entities("principal", "User", READ, EntityUid("Doc", "1"))] == ["x", "y"]
 
 
 def test_time_ends_a_page_and_loses_nothing() -> None:
@@ -242,11 +247,11 @@ def test_time_ends_a_page_and_loses_nothing() -> None:
     def prepare(uid: EntityUid) -> Request:
         return engine.prepare(user, READ, uid)
 
-    page = lister.find(lister.entities("resource", "Doc", READ), prepare, limit=1000, count_max=1000, time_s=0.5)
+    page = lister.find(lister.entities("resource", "Doc", READ, USER), prepare, limit=1000, count_max=1000, time_s=0.5)
     assert (len(page.uids), page.looked_at, page.resume) == (BATCH, BATCH, f"{BATCH - 1:04}")
     found = all_pages(
         lister,
-        lambda after: lister.entities("resource", "Doc", READ, after=after),
+        lambda after: lister.entities("resource", "Doc", READ, USER, after=after),
         prepare,
         limit=1000,
         count_max=1000,
