@@ -407,6 +407,7 @@ def _policy(config: Config, base_dir: FilePath) -> Iterator[Complaint]:
         yield Complaint(
             ("policy", "principal"), f"`{policy.principal}` is no Cedar type", "as in `User` or `Shop::User`"
         )
+    yield from _claims_of_all_issuers(config)
     for attribute, claim in policy.principal_claims.items():
         yield from _policy_claim(claim, ("policy", "principal_claims", attribute))
     for claim, kind in policy.principal_parents.items():
@@ -416,6 +417,19 @@ def _policy(config: Config, base_dir: FilePath) -> Iterator[Complaint]:
             yield Complaint(path, f"`{kind}` is no Cedar type", "as in `Role` or `Shop::Role`")
     for index, route in enumerate(config.routes):
         yield from _route_policy(config, route, ("routes", index))
+
+
+def _claims_of_all_issuers(config: Config) -> Iterator[Complaint]:
+    """An issuer that is trusted to say who somebody is need not be trusted to say that they are an administrator."""
+    policy = config.policy
+    mapped = next((name for name in ("principal_parents", "principal_claims") if getattr(policy, name)), "")
+    if mapped and len(config.issuers) > 1 and "iss" not in policy.principal_claims.values():
+        yield Complaint(
+            ("policy", mapped),
+            f"claims of all {len(config.issuers)} issuers define principals alike",
+            'map `iss` as well, as in principal_claims = { issuer = "iss" }, and let policies ask for it',
+            is_warning=True,
+        )
 
 
 def _policy_claim(claim: str, path: Path) -> Iterator[Complaint]:

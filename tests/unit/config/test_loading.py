@@ -644,6 +644,29 @@ def test_claims_of_principals_have_names(text: str, key: str, problem: str, faul
     assert (fault.key, fault.problem) == (f"policy.{key}", problem)
 
 
+@pytest.mark.parametrize(
+    ("mapping", "count"),
+    [
+        ('principal_parents = {roles = "Role"}', 1),
+        ('principal_claims = {level = "level"}', 1),
+        ('principal_parents = {roles = "Role"}\nprincipal_claims = {issuer = "iss"}', 0),
+        ("", 0),
+    ],
+)
+@pytest.mark.parametrize("issuers", [1, 2])
+def test_claims_of_several_issuers_that_count_alike_are_a_warning(
+    mapping: str, count: int, issuers: int, load: Load, tmp_path: Path
+) -> None:
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "keys.json").write_text('{"keys": []}')
+    text = f'[policy]\npath = "policies"\n{mapping}\n' + "".join(
+        f'[[issuers]]\nissuer = "https://{name}.test"\naudiences = ["a"]\njwks_file = "keys.json"\n'
+        for name in "ab"[:issuers]
+    )
+    told = [problem for key, problem in warnings_of(load(text)) if key.startswith("policy.principal_")]
+    assert told == ["claims of all 2 issuers define principals alike"] * (count if issuers > 1 else 0)
+
+
 def test_sources_need_policies_and_in_memory_one_worker(faults: Faults, tmp_path: Path) -> None:
     (tmp_path / "policies").mkdir()
     fault = one(faults('[[policy.sources]]\nname = "hr"\ntypes = ["User"]\nurl = "embedded"\n'))
