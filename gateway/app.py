@@ -218,7 +218,9 @@ class App:
         from gateway.front.policies import Policies  # a gateway without policies does without their code
 
         if self._policies is None:
-            self._policies = Policies(self._worker.run_dir, self._clock, replan=self._replan)
+            self._policies = Policies(
+                self._worker.run_dir, self._clock, replan=self._replan, resilience=self._resilience
+            )
         return self._policies
 
     def _read_policies(self, config: Config) -> PoliciesRead | None:

@@ -360,7 +360,7 @@ class BreakerConfig(Chapter, frozen=True):
     calls_min: Count = 10  # fewer in the window say nothing
     window_s: Seconds = 10.0  # what is older is forgotten
     slow_call_s: Seconds = 1.0  # a call that takes this long is slow
-    recovery_s: Seconds = 30.0  # then probes go, ± 20 %; twice as long after each failure to recover
+    recovery_s: Seconds = 30.0  # then probes go, ± 20 %, later each time they fail; of sources 2 at most, 30 in the end
     recovery_s_max: Seconds = 300.0  # at most
     half_open_requests: Count = 3  # probes; all must succeed
 

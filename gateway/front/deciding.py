@@ -22,6 +22,7 @@ from gateway.policy.attributes import UNAVAILABLE, AttributePrefetcher, Attribut
 from gateway.policy.decisions import Decided, DecisionCache
 from gateway.policy.engine import Engine
 from gateway.policy.plans import EnginePlans, Question
+from gateway.resilience import Resilience, guarded
 from gateway.stores import open_decision_store
 from gateway.stores.attributes import AttributeSource
 from gateway.stores.decisions import DecisionStore
@@ -30,6 +31,7 @@ from gateway.types import Clock
 _log = logging.getLogger("portcullis.deciding")
 
 FIRST_LOOK_S: Final = 5.0  # a start waits this long for the first look at every log; then it goes on, and refuses
+BREAKER_SHARE: Final = 0.9  # of what a decision may take: a source that hangs must be a fault before it is given up
 LACKS_MAX: Final = 8  # entities that a door may lack one after another, beyond what the diagnosis needed
 
 World = Callable[[Engine], bytes]
@@ -148,7 +150,10 @@ class Deciding:
 class Deciders:
     """Which deciding is in force. Belongs to one event loop; made before it runs."""
 
-    def __init__(self, *, base_dir: Path, run_dir: Path, clock: Clock, world: World) -> None:
+    def __init__(
+        self, *, base_dir: Path, run_dir: Path, clock: Clock, world: World, resilience: Resilience | None = None
+    ) -> None:
+        self._resilience = resilience
         self._base_dir = base_dir
         self._run_dir = run_dir
         self._clock = clock
@@ -176,6 +181,7 @@ class Deciders:
         sources = tuple(
             open_configured_source(config, base_dir=self._base_dir, run_dir=self._run_dir) for config in wanted.sources
         )
+        sources = tuple(self._guarded(source, wanted) for source in sources)
         plans = EnginePlans()
         prefetcher = self._prefetcher(wanted, sources, plans) if sources else None
         shared: DecisionStore | None = None
@@ -194,6 +200,13 @@ class Deciders:
             world=None if shared is None else self._world,
         )
         return Deciding(wanted, cache, prefetcher=prefetcher, sources=sources, shared=shared)
+
+    def _guarded(self, source: AttributeSource, wanted: Wanted) -> AttributeSource:
+        """Put a source's reads behind a breaker; who follows its log has a lease, and comes back by itself."""
+        if self._resilience is None:
+            return source
+        limit_s = BREAKER_SHARE * wanted.fetch_s
+        return guarded(source, self._resilience, "attribute_source", name=source.name, only=("read",), limit_s=limit_s)
 
     def _prefetcher(
         self, wanted: Wanted, sources: tuple[AttributeSource, ...], plans: EnginePlans

@@ -35,6 +35,7 @@ from gateway.policy.related_entities import RelatedEntities
 from gateway.policy.relation_follower import RelationFollower
 from gateway.policy.repository import Loaded, PolicyRepository, Sources
 from gateway.policy.residency import misfits
+from gateway.resilience import Resilience
 from gateway.types import Clock
 
 _log = logging.getLogger("portcullis.policies")
@@ -72,8 +73,18 @@ class PolicyPlan:
 class Policies:
     """Keeps one handle over all reloads, so that revisions grow for as long as the worker lives."""
 
-    def __init__(self, run_dir: Path, clock: Clock, *, replan: Callable[[PoliciesRead], None] | None = None) -> None:
-        """`replan` plans anew what was planned by a schema, when a watched one is another. It raises ConfigError."""
+    def __init__(
+        self,
+        run_dir: Path,
+        clock: Clock,
+        *,
+        replan: Callable[[PoliciesRead], None] | None = None,
+        resilience: Resilience | None = None,
+    ) -> None:
+        """`replan` plans anew what was planned by a schema, when a watched one is another. It raises ConfigError.
+
+        `resilience` is the worker's, behind whose breakers sources of entities are read.
+        """
         self._replan = replan
         self._refused: Loaded | None = None  # what was read and could not be put in force; told of once
         self._run_dir = run_dir
@@ -83,7 +94,9 @@ class Policies:
         self._relations = Relations(
             base_dir=Path.cwd(), run_dir=run_dir, clock=clock, publish=self._publish, on_trust=self._look_at_trust
         )
-        self._deciders = Deciders(base_dir=Path.cwd(), run_dir=run_dir, clock=clock, world=self._world)
+        self._deciders = Deciders(
+            base_dir=Path.cwd(), run_dir=run_dir, clock=clock, world=self._world, resilience=resilience
+        )
         self._looked_s = clock.monotonic_s() - REFRESH_S
 
     def read(self, config: PolicyConfig) -> PoliciesRead:

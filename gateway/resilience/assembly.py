@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeVar, get_args
 
 from gateway.config import BreakerConfig, IdpBreakerConfig, ResilienceConfig
@@ -37,6 +37,9 @@ T = TypeVar("T")
 BreakerName = Literal["database", "cache", "external_idp", "attribute_source"]
 """What breakers are made for. `external_idp` also stands for key sets and introspection at issuers."""
 BREAKERS: tuple[BreakerName, ...] = get_args(BreakerName)
+
+SOURCE_RECOVERY_S = 2.0  # at most, for sources of entities
+SOURCE_RECOVERY_S_MAX = 30.0
 
 # What a call needs a permit of, and whose health it tells of. Sources of entities have limits of their own.
 _RESOURCE: Mapping[BreakerName, ResourceName] = {
@@ -117,10 +120,7 @@ class Resilience:
             clock=clock,
         )
         self.breakers = CircuitBreakers(
-            {
-                name: breaker_limits(config.idp_breaker if name == "external_idp" else config.breaker)
-                for name in BREAKERS
-            },
+            breaker_limits_of(config),
             clock=clock,
             keys_max=config.breakers_max,
             on_transition=self._tell,
@@ -290,6 +290,23 @@ def shares_of(config: ResilienceConfig) -> Shares:
     return {
         resource: {pool: getattr(getattr(config, resource), pool) for pool in (*POOLS, BACKGROUND)}
         for resource in RESOURCES
+    }
+
+
+def breaker_limits_of(config: ResilienceConfig) -> dict[str, BreakerLimits]:
+    """Give the limits of each dependency's breakers."""
+    usual = breaker_limits(config.breaker)
+    # Decisions are refused while a source is left alone, so it is looked at again soon.
+    sources = replace(
+        usual,
+        recovery_s=min(usual.recovery_s, SOURCE_RECOVERY_S),
+        recovery_s_max=min(usual.recovery_s_max, SOURCE_RECOVERY_S_MAX),
+    )
+    return {
+        "database": usual,
+        "cache": usual,
+        "external_idp": breaker_limits(config.idp_breaker),
+        "attribute_source": sources,
     }
 
 

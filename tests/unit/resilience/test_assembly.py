@@ -16,7 +16,7 @@ from gateway.errors import (
     StoreUnavailable,
     TokenRejected,
 )
-from gateway.resilience.assembly import Event, LevelChange, Resilience, ResilienceState, pools_of
+from gateway.resilience.assembly import Event, LevelChange, Resilience, ResilienceState, breaker_limits_of, pools_of
 from gateway.resilience.circuit_breaker import BreakerKey, CircuitBreaker, Transition
 from gateway.resilience.deadlines import GRACE_S, deadline, remaining_s
 from gateway.resilience.pools import current_pool
@@ -301,6 +301,19 @@ def test_a_reload_changes_pools_while_work_is_in_them() -> None:
         assert await resilience.bulkheads.execute("scim_provisioning", fine) == "fine"
 
     run_virtual(main())
+
+
+def test_each_dependency_has_the_breaker_that_the_config_says_and_sources_are_looked_at_soon() -> None:
+    limits = breaker_limits_of(DEFAULTS)
+    assert {
+        name: (each.failure_threshold, each.recovery_s, each.half_open_requests) for name, each in limits.items()
+    } == {
+        "database": (5, 30.0, 3),
+        "cache": (5, 30.0, 3),
+        "external_idp": (3, 60.0, 3),
+        "attribute_source": (5, 2.0, 3),
+    }
+    assert limits["attribute_source"].recovery_s_max == 30.0
 
 
 def test_a_check_takes_no_probe_s_place() -> None:

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator
+from typing import Protocol, runtime_checkable
 
 import pytest
 
 from gateway.config import Config
 from gateway.errors import CircuitOpenError, DeadlineExceededError, StoreUnavailable, TokenRejected
 from gateway.resilience.assembly import Resilience
+from gateway.resilience.deadlines import deadline
 from gateway.resilience.guarding import guarded
 from tests.unit.resilience.parts import CLOCK
 from tests.virtual_time import run_virtual
+
+
+@runtime_checkable
+class Readable(Protocol):
+    async def read(self, name: str, *, deep: bool = False) -> str: ...
+
+
+@runtime_checkable
+class Burnable(Protocol):
+    async def burn(self) -> None: ...
 
 
 class Shelf:
@@ -35,6 +48,8 @@ class Shelf:
 
     async def write(self, name: str) -> None:
         self.calls.append("write")
+        if self.hangs:
+            await asyncio.sleep(3600)
         if self.faults:
             raise self.faults.pop(0)
 
@@ -87,8 +102,10 @@ def test_a_store_that_is_down_is_left_alone_by_operation() -> None:
         for _ in range(10):
             with pytest.raises(StoreUnavailable):
                 await store.write("a")
-        with pytest.raises(CircuitOpenError):
+        with pytest.raises(StoreUnavailable, match="`shelf` is not asked: `database` is left alone") as caught:
             await store.write("a")
+        assert isinstance(caught.value.__cause__, CircuitOpenError)
+        assert caught.value.retry_after_s == caught.value.__cause__.retry_after_s
         assert await store.read("a") == "a"
         (key, _, _) = resilience.state().breakers[0].not_closed[0]
         assert key.operation == "shelf.write"
@@ -113,9 +130,45 @@ def test_a_store_that_hangs_is_given_up() -> None:
         shelf, store, _ = new_world(limit_s=0.5)
         shelf.hangs = True
         began_s = CLOCK.monotonic_s()
-        with pytest.raises(DeadlineExceededError):
-            await store.read("a")
+        with pytest.raises(StoreUnavailable, match="did not answer in time"):
+            await store.write("a")
         assert CLOCK.monotonic_s() - began_s <= 0.56
+
+    run_virtual(main())
+
+
+def test_a_request_whose_time_is_over_is_told_so() -> None:
+    async def main() -> None:
+        shelf, store, _ = new_world(limit_s=5.0)
+        shelf.hangs = True
+        with pytest.raises(DeadlineExceededError):
+            async with deadline(0.5, clock=CLOCK):
+                await store.write("a")
+
+    run_virtual(main())
+
+
+def test_only_what_is_named_is_guarded() -> None:
+    async def main() -> None:
+        shelf, resilience = Shelf(), Resilience(Config().resilience, clock=CLOCK)
+        store = guarded(shelf, resilience, "attribute_source", name="shelf", only=("read",), limit_s=0.5)
+        shelf.hangs = True
+        with pytest.raises(StoreUnavailable):
+            await store.read("a")
+        began_s = CLOCK.monotonic_s()
+        await store.write("a")
+        assert CLOCK.monotonic_s() - began_s == 3600
+
+    run_virtual(main())
+
+
+def test_a_guarded_store_is_of_the_protocols_that_the_store_is_of() -> None:
+    async def main() -> None:
+        _, store, _ = new_world()
+        assert isinstance(store, Readable)
+        assert not isinstance(store, Burnable)
+        for name in ("read", "write", "size", "wait"):
+            assert inspect.getattr_static(store, name) is not None  # how Python 3.12 looks
 
     run_virtual(main())
 
