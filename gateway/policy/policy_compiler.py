@@ -8,6 +8,7 @@ compiled anew and written again.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 SUFFIX: Final = ".pcb"
 FILES_MAX: Final = 32
+WRITING: Final = ".writing-"
+WRITING_NS_MAX: Final = 3_600 * 10**9  # older than the newest: nobody writes so long
 BUNDLE_BYTES_MAX: Final = 1024 * 1024 * 1024
 
 
@@ -32,7 +35,7 @@ class PolicyCompiler:
     """Makes engines; keeps what it compiled in `folder`, or nowhere where that is None.
 
     `reused` and `compiled` count engines. A cache that cannot be read or written costs time, never an engine:
-    `cache_fault` holds the last reason, for whoever reports.
+    `cache_fault` says why the last engine was not taken from it or not kept, for whoever reports.
     """
 
     def __init__(self, folder: Path | None = None, *, files_max: int = FILES_MAX) -> None:
@@ -67,6 +70,7 @@ class PolicyCompiler:
         change since is not compiled again; under the same schema that is quicker than the cache, which is not asked.
         Raises what `policies` and `check` raise, and PolicySyntaxError for a policy beyond the machine's limits.
         """
+        self.cache_fault = None
         key = bundle_key(sources, schema_source)
         data = self._read(key) if like is None or like.schema is not schema else None
         if data is not None:
@@ -105,7 +109,8 @@ class PolicyCompiler:
             if path.stat().st_size > BUNDLE_BYTES_MAX:
                 return None
             data = path.read_bytes()
-            os.utime(path)  # the least used leave first
+            with contextlib.suppress(FileNotFoundError):  # another process may let it go meanwhile
+                os.utime(path)  # the least used leave first
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -117,7 +122,7 @@ class PolicyCompiler:
         """Write beside and rename, so that nobody reads half a file."""
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor, name = tempfile.mkstemp(dir=folder, prefix=".writing-")
+            descriptor, name = tempfile.mkstemp(dir=folder, prefix=WRITING)
             try:
                 with os.fdopen(descriptor, "wb") as file:
                     file.write(made.to_bytes(key))
@@ -130,8 +135,15 @@ class PolicyCompiler:
             self.cache_fault = error
 
     def _drop_old(self, folder: Path) -> None:
-        files = sorted(folder.glob(f"*{SUFFIX}"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-        for path in files[self.files_max :]:
+        """Let go of the least used, and of what a process that was killed had begun to write."""
+        ages: list[tuple[int, Path]] = []
+        for path in folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # another process does the same
+                ages.append((path.stat().st_mtime_ns, path))
+        ages.sort(reverse=True)
+        kept = [path for _, path in ages if path.suffix == SUFFIX]
+        begun = [path for age, path in ages if path.name.startswith(WRITING) and ages[0][0] - age > WRITING_NS_MAX]
+        for path in (*kept[self.files_max :], *begun):
             path.unlink(missing_ok=True)
 
 

@@ -10,7 +10,7 @@ from gateway.policy.compiler.bundle import bundle_key
 from gateway.policy.engine import Engine
 from gateway.policy.entities import Entities
 from gateway.policy.faults import PolicySyntaxError
-from gateway.policy.policy_compiler import SUFFIX, PolicyCompiler
+from gateway.policy.policy_compiler import SUFFIX, WRITING, PolicyCompiler
 from gateway.policy.policy_set import PolicySet
 
 TEXT = 'permit(principal == User::"a", action, resource) when { context.ok };'
@@ -68,6 +68,16 @@ def test_the_set_that_was_not_used_for_longest_leaves(tmp_path: Path) -> None:
     assert len(files(tmp_path)) == 2
     allows(compiler, f"{TEXT} // 2")
     assert compiler.reused == 1
+
+
+def test_what_a_killed_process_had_begun_to_write_leaves(tmp_path: Path) -> None:
+    for name, age_s in (("old", 2 * 3600), ("new", 60)):
+        path = tmp_path / f"{WRITING}{name}"
+        path.write_bytes(b"half")
+        now_s = path.stat().st_mtime
+        os.utime(path, (now_s - age_s, now_s - age_s))
+    allows(PolicyCompiler(tmp_path))
+    assert [path.name for path in tmp_path.iterdir() if path.suffix != SUFFIX] == [f"{WRITING}new"]
 
 
 def test_a_folder_that_cannot_be_written_costs_no_engine(tmp_path: Path) -> None:
