@@ -30,7 +30,7 @@ from gateway.front.judging import EngineJudge
 from gateway.front.learning import ControlLearner
 from gateway.front.login import login_redirect
 from gateway.front.request_logs import Logs, RequestLogs
-from gateway.front.resilience_vitals import ResilienceFigures
+from gateway.front.resilience_vitals import ResilienceFigures, probe_policies
 from gateway.front.routing import (
     DECISION_HEADER,
     header_claims_of,
@@ -245,6 +245,8 @@ class App:
     def _commit_policies(self, generation: _Generation) -> None:
         if self._policies is not None:
             self._policies.commit(generation.policies)
+            if "policy_engine" not in self._resilience.degradation.dependencies:
+                self._resilience.watch("policy_engine", lambda: probe_policies(self._relations(), self._deciding()))
             if self._is_started:
                 self._spawn(self._policies.start())  # of no effect but where these are the first policies
 

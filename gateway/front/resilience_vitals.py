@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
+from gateway.errors import StoreUnavailable
 from gateway.front.endpoints import Dependency
 from gateway.observability.metrics import Counter, Metrics
 from gateway.resilience import Resilience, ResilienceState
+
+if TYPE_CHECKING:  # a gateway without policies does without their code
+    from gateway.front.deciding import Deciding
+    from gateway.policy.relation_follower import RelationFollower
 
 _STATES = {"ok": "ok", "slow": "degraded", "down": "unavailable"}
 
@@ -51,6 +57,15 @@ def resilience_detail(state: ResilienceState) -> Mapping[str, object]:
             for key, name, retry_in_s in dependency.not_closed
         ],
     }
+
+
+async def probe_policies(relations: RelationFollower | None, deciding: Deciding | None) -> None:
+    """Raise StoreUnavailable while decisions are refused, because what they rest on may have changed unseen."""
+    if relations is not None and not relations.trusted:
+        raise StoreUnavailable("relations are not followed")
+    prefetcher = None if deciding is None else deciding.prefetcher
+    if prefetcher is not None and not prefetcher.trusted:
+        raise StoreUnavailable("a source of entities is not followed")
 
 
 class ResilienceFigures:

@@ -165,6 +165,7 @@ async def test_relations_that_come_with_a_reload_are_followed_from_then_on(tmp_p
         assert not app._vitals.dependencies()["relations"].ready  # nothing was read yet
         await settled(app)
         assert app._vitals.dependencies()["relations"].state == "ok"
+        assert app._vitals.dependencies()["policy_engine"].ready
         assert "portcullis_relations_up 1\n" in app._vitals.metrics_text()
         assert "portcullis_relation_readings_total 1\n" in app._vitals.metrics_text()
 

@@ -14,7 +14,12 @@ from gateway._native.front import DOORS, REASONS
 from gateway._native.metrics import MetricsBlock
 from gateway.config import Config
 from gateway.errors import StoreUnavailable
-from gateway.front.resilience_vitals import ResilienceFigures, health_dependencies, resilience_detail
+from gateway.front.resilience_vitals import (
+    ResilienceFigures,
+    health_dependencies,
+    probe_policies,
+    resilience_detail,
+)
 from gateway.observability.catalogue import (
     BREAKER_STATES,
     BREAKERS,
@@ -91,6 +96,27 @@ def test_figures_are_those_of_the_parts(metrics: Metrics) -> None:
     assert value('portcullis_breaker_refused_total{dependency="cache"}') == "2"
     assert value('portcullis_dependency_down{dependency="database"}') == "1"
     assert value("portcullis_degradation_level") == "2"
+
+
+class Followed:
+    """What the probe asks of relations, and of a prefetcher."""
+
+    def __init__(self, trusted: bool) -> None:
+        self.trusted = trusted
+        self.prefetcher = self
+
+
+@pytest.mark.parametrize("relations", [None, True, False])
+@pytest.mark.parametrize("sources", [None, True, False])
+async def test_policies_are_down_while_what_they_rest_on_is_not_followed(
+    relations: bool | None, sources: bool | None
+) -> None:
+    parts: list[Any] = [None if trusted is None else Followed(trusted) for trusted in (relations, sources)]
+    if relations is False or sources is False:
+        with pytest.raises(StoreUnavailable, match="not followed"):
+            await probe_policies(*parts)
+    else:
+        await probe_policies(*parts)
 
 
 def test_a_worker_stays_ready_at_every_level_and_says_which_it_is() -> None:
