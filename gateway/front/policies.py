@@ -166,7 +166,7 @@ class Policies:
         if plan is None or plan.handle.now.engine is not engine:
             return os.urandom(16)  # a moment ago it was in force: nobody shares what is decided by it
         follower = plan.handle.now.relations
-        return f"{plan.handle.now.digest} {'' if follower is None else follower.revision}".encode()
+        return f"{plan.handle.now.digest} {'' if follower is None else follower.standing}".encode()
 
     def commit(self, plan: PolicyPlan | None) -> None:
         """Put a plan in force; None: the config has no policies any more, and nothing asks them.

@@ -92,6 +92,15 @@ class RelationFollower:
         """Up to where the log is in the graph: what a decision says that it was made by."""
         return self._graph.revision
 
+    @property
+    def standing(self) -> str:
+        """Which relations count now: of all that follow one log, those that say the same decide by the same ones.
+
+        Besides the revision it says which relations have ended by themselves; nothing that was decided before goes by
+        the same name.
+        """
+        return f"{self._graph.revision} {self._graph.expired_s}"
+
     async def start(self) -> None:
         """Begin to follow; return after the first attempt to read everything, whether or not it succeeded."""
         self._expiring = asyncio.create_task(self._expire_for_ever(), name="relations-expiry")

@@ -35,6 +35,7 @@ class RelationGraph:
         self.store = store
         self.revision: Revision = ORIGIN  # of the log, up to which all changes are in the store
         self.ignored = 0  # changes in all that the schema has no place for
+        self.expired_s = 0  # the latest end of a relation that has taken effect: no change of the log says so
         self._clock = clock
         self._expiry: dict[Key, int] = {}  # of the relations that expire
         self._expiry_heap: list[tuple[int, int, Key]] = []  # also of those that were changed since
@@ -76,8 +77,11 @@ class RelationGraph:
         draft = _Draft(self)
         for change in last.values():
             expires_at_s = change.relation.expires_at_s
-            if change.removed or (expires_at_s is not None and expires_at_s <= self._clock.wall_s()):
+            if change.removed:
                 draft.remove(change.relation.key)
+            elif expires_at_s is not None and expires_at_s <= self._clock.wall_s():
+                draft.remove(change.relation.key)
+                self.expired_s = max(self.expired_s, expires_at_s)
             else:
                 draft.add(change.relation)
         made = draft.commit()
@@ -93,6 +97,7 @@ class RelationGraph:
             expires_at_s, _, key = heapq.heappop(self._expiry_heap)
             if self._expiry.get(key) == expires_at_s:
                 over[key] = None
+                self.expired_s = max(self.expired_s, expires_at_s)
         if over:
             draft = _Draft(self)
             for key in over:

@@ -260,6 +260,24 @@ async def running(tmp_path: Path) -> AsyncIterator[Watched]:
     await watched.store.close()
 
 
+async def test_which_relations_count_is_told_by_revision_and_by_what_has_ended(watched: Watched) -> None:
+    """Decisions are shared by that name: nothing made before a relation ended may be found after it."""
+    soon = int(watched.clock.now_s) + 5
+    revision = await watched.store.write([relation("Doc:1#viewers@User:alice", soon)])
+    await watched.follower.follow()
+    assert watched.follower.standing == f"{revision} 0"
+    watched.clock.move(5.0)
+    watched.follower.expire()
+    assert watched.follower.standing == f"{revision} {soon}"
+    late = Watched(watched.store)  # begins after the end: it read the same, and says the same
+    late.clock.now_s = watched.clock.now_s
+    await late.follower.follow()
+    assert late.follower.standing == watched.follower.standing
+    last = await watched.store.write([relation("Doc:2#viewers@User:alice")])
+    await watched.follower.follow()
+    assert watched.follower.standing == f"{last} {soon}"
+
+
 async def test_a_change_by_another_process_counts_within_a_quarter_of_a_second(
     running: Watched, tmp_path: Path
 ) -> None:
