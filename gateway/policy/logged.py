@@ -36,6 +36,7 @@ UNREPEATABLE: Final[Mapping[str, str]] = {
     "redacted": "values of the line were blanked",
     "not_asked": "policies were not asked: a part of the request was missing or unreadable",
     "limited": "a limit was hit, or an entity could not be fetched",
+    "away": "it rests on entities that are kept in a source, and are not here",
 }
 
 
@@ -59,8 +60,13 @@ class LoggedDecision(NamedTuple):
         return engine.prepare(self.principal, self.action, self.resource, self.context, overlays=self.overlays or None)
 
     def decide(self, engine: Engine) -> tuple[bool, Answer]:
-        """Decide it again, as the doors do: a `forbid` that cannot be evaluated denies. Raises ValueError."""
+        """Decide it again, as the doors do: a `forbid` that cannot be evaluated denies. Raises ValueError.
+
+        Raises Unrepeatable where that rests on an entity of a sourced type which is not here.
+        """
         answer = engine.answer(self.prepare(engine))
+        if answer.missing is not None:
+            raise Unrepeatable("away")
         return may_allow(engine, answer), answer
 
 

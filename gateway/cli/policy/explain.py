@@ -10,11 +10,12 @@ import click
 
 from gateway.cli.output import as_json_option, config_option, fail, mark, say
 from gateway.cli.policy.input import entities_option, fail_policy, path_argument, read, schema_option
-from gateway.cli.policy.logged import decision_options, logged_decision, path_of, policy_config
+from gateway.cli.policy.logged import decision_options, logged_decision, mark_sourced, path_of, policy_config
 from gateway.cli.policy.relations import fill_relations, relations_option
 from gateway.cli.relation.store import path_document
 
 if TYPE_CHECKING:
+    from gateway.config import PolicyConfig
     from gateway.policy.engine import Engine, Request
     from gateway.policy.explanation import Operand, PolicyExplanation
     from gateway.policy.logged import LoggedDecision
@@ -66,12 +67,15 @@ def command(
     logged = logged_decision(decision, log, decision_id, as_json)
     if (logged is None) != bool(principal and action and resource) or (logged and (principal or action or resource)):
         raise click.UsageError("say --principal, --action and --resource, or name a logged decision")
+    config = None
     if logged is not None:
-        schema, entities = _as_configured(path, schema, entities, file, as_json)
+        config = _config_of(path, file, as_json)
+        schema, entities = _as_configured(config, schema, entities)
     folder = read(path, schema, entities, as_json)
     source = fill_relations(folder, path, relations, file, as_json)
     try:
         engine = Engine(folder.policies, folder.entities, folder.schema)
+        mark_sourced(engine, config, as_json)
         request = logged.prepare(engine) if logged else _asked(engine, principal, action, resource, context)
         explained = explain(engine, engine.policies.policies, request)
     except PolicyFault as error:
@@ -137,12 +141,17 @@ def _asked(engine: Engine, principal: str, action: str, resource: str, context: 
     return engine.prepare(who, what, which, values)
 
 
-def _as_configured(
-    path: Path, schema: Path | None, entities: Path | None, file: Path | None, as_json: bool
-) -> tuple[Path | None, Path | None]:
-    """Give schema and entities: those of the options, else of a config that serves the policies at `path`."""
+def _config_of(path: Path, file: Path | None, as_json: bool) -> PolicyConfig | None:
+    """Give what a config says, if the policies at `path` are those that it serves."""
     config = policy_config(file, as_json)
-    if config is None or not config.path or Path(config.path) != path.absolute():
+    return config if config is not None and config.path and Path(config.path) == path.absolute() else None
+
+
+def _as_configured(
+    config: PolicyConfig | None, schema: Path | None, entities: Path | None
+) -> tuple[Path | None, Path | None]:
+    """Give schema and entities: those of the options, else those of the config."""
+    if config is None:
         return schema, entities
     return schema or path_of(config.schema), entities or path_of(config.entities)
 

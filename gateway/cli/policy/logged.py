@@ -15,6 +15,7 @@ from gateway.cli.output import default_file, fail, fail_config
 
 if TYPE_CHECKING:
     from gateway.config import PolicyConfig
+    from gateway.policy.engine import Engine
     from gateway.policy.logged import LoggedDecision
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -76,6 +77,18 @@ def policy_config(file: Path | None, as_json: bool) -> PolicyConfig | None:
         return load_config(found, env=os.environ).config.policy
     except ConfigError as error:
         fail_config(error.faults, as_json)
+
+
+def mark_sourced(engine: Engine, config: PolicyConfig | None, as_json: bool) -> None:
+    """Have it noticed where a decision rests on entities that the config keeps in a source, and that are not here."""
+    if config is None:
+        return
+    try:
+        for source in config.sources:
+            for kind in source.types:
+                engine.store.source_type(kind)
+    except ValueError as error:
+        fail(f"policy.sources: {error}", as_json)
 
 
 def path_of(text: str) -> Path | None:

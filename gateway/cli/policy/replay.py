@@ -13,7 +13,7 @@ import click
 
 from gateway.cli.output import as_json_option, config_option, fail, mark, say, table
 from gateway.cli.policy.input import entities_option, fail_policy, many, read, schema_option
-from gateway.cli.policy.logged import lines_of, path_of, policy_config
+from gateway.cli.policy.logged import lines_of, mark_sourced, path_of, policy_config
 from gateway.cli.policy.relations import fill_relations, relations_option
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def command(
         engine = Engine(folder.policies, folder.entities, folder.schema)
     except PolicyFault as error:
         fail_policy(error, as_json)
+    mark_sourced(engine, config, as_json)
     started_s = time.monotonic()
     try:
         with _progress(log) as told:

@@ -131,6 +131,16 @@ def test_the_config_gives_schema_and_entities_of_its_own_policies(folder: Path, 
     assert run_json("policy", "explain", "--log", "decisions.log", "--id", "id-1")["reasons"] == ["own"]
 
 
+def test_entities_of_sources_are_known_to_be_away(folder: Path, run: Run, run_json: RunJson) -> None:
+    (folder / "portcullis.toml").write_text(
+        '[policy]\npath = "policies"\n[[policy.sources]]\nname = "orders"\ntypes = ["Order"]\nurl = "sqlite:o.db"\n'
+    )
+    document = run_json("policy", "replay", "decisions.log")
+    assert (document["different"], document["not_made_again"]) == (0, {"away": 4})
+    told = run("policy", "explain", "--log", "decisions.log", "--id", "id-1").output
+    assert "own (permit): ! hit a limit" in told and "entity_not_resident" in told
+
+
 def test_a_forbid_that_cannot_be_evaluated_is_told_to_deny(folder: Path, run: Run) -> None:
     (folder / "next" / "p.cedar").write_text(
         POLICIES + '@id("b") forbid (principal, action, resource) when { resource.x };'

@@ -59,6 +59,13 @@ def test_what_cannot_be_made_again_is_counted_by_why() -> None:
     assert (report.same, report.different, report.damaged) == (0, 0, 0)
 
 
+def test_what_rests_on_entities_that_are_kept_elsewhere_is_not_compared() -> None:
+    deciding = engine()
+    deciding.store.source_type("Order")
+    report = replay(deciding, [line("bob", "deny"), line("bob", "deny", resource={"type": "Order", "id": "away"})])
+    assert (report.same, report.different, report.unrepeatable) == (1, 0, {"away": 1})
+
+
 def test_a_request_that_is_too_large_is_named() -> None:
     parents = [{"type": "Role", "id": str(number)} for number in range(200_000)]
     report = replay(engine(), [line(given={"principal": {"attrs": {}, "parents": parents}})])
