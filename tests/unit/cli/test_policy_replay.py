@@ -138,7 +138,7 @@ def test_entities_of_sources_are_known_to_be_away(folder: Path, run: Run, run_js
     document = run_json("policy", "replay", "decisions.log")
     assert (document["different"], document["not_made_again"]) == (0, {"away": 4})
     told = run("policy", "explain", "--log", "decisions.log", "--id", "id-1").output
-    assert "own (permit): ! hit a limit" in told and "entity_not_resident" in told
+    assert "when [entity_not_resident]: resource.owner" in told
 
 
 def test_a_forbid_that_cannot_be_evaluated_is_told_to_deny(folder: Path, run: Run) -> None:
