@@ -16,7 +16,7 @@ from gateway.cli.relation.store import path_document
 
 if TYPE_CHECKING:
     from gateway.config import PolicyConfig
-    from gateway.policy.engine import Engine, Request
+    from gateway.policy.engine import Answer, Engine, Request
     from gateway.policy.explanation import Operand, PolicyExplanation
     from gateway.policy.logged import LoggedDecision
     from gateway.policy.relation_explanation import RelationTest
@@ -111,10 +111,7 @@ def command(
     def speak() -> None:
         if logged is not None:
             _speak_logged(logged, allowed, folder.digest)
-        why = _why(sorted(answer.reasons), allowed)
-        if answer.allowed and not allowed:
-            why = f"{', '.join(sorted(answer.errors))} cannot be evaluated, and might forbid it"
-        click.echo(f"{mark(allowed)} {document['decision']}: {why}")
+        click.echo(f"{mark(allowed)} {document['decision']}: {_why_so(answer, allowed)}")
         for each in shown:
             _speak(each)
             for test in asked[each.policy_id]:
@@ -179,6 +176,14 @@ def _speak_logged(logged: LoggedDecision, allowed: bool, digest: str) -> None:
         click.echo(f"· policies, schema or entities are others now (digest {told} then, {digest[:12]} now)")
     elif logged.allowed != allowed:
         click.echo("· the policies are the same: entities or relations that are kept elsewhere are not")
+
+
+def _why_so(answer: Answer, allowed: bool) -> str:
+    if answer.faults:
+        return ", ".join(answer.faults) + (f" ({answer.missing})" if answer.missing is not None else "")
+    if answer.allowed and not allowed:
+        return f"{', '.join(sorted(answer.errors))} cannot be evaluated, and might forbid it"
+    return _why(sorted(answer.reasons), allowed)
 
 
 def _why(reasons: list[str], allowed: bool) -> str:

@@ -139,6 +139,7 @@ def test_entities_of_sources_are_known_to_be_away(folder: Path, run: Run, run_js
     assert (document["different"], document["not_made_again"]) == (0, {"away": 4})
     told = run("policy", "explain", "--log", "decisions.log", "--id", "id-1").output
     assert "when [entity_not_resident]: resource.owner" in told
+    assert '✗ deny: entity_not_resident (Order::"1")' in told
 
 
 def test_a_forbid_that_cannot_be_evaluated_is_told_to_deny(folder: Path, run: Run) -> None:
