@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
+from types import TracebackType
 from typing import Literal, TypeVar, get_args
 
 from gateway.config import BreakerConfig, IdpBreakerConfig, ResilienceConfig
-from gateway.resilience.bulkhead import BulkheadManager, PoolLimits, PoolState
+from gateway.resilience.bulkhead import BulkheadManager, PoolLimits, PoolPlace, PoolState
 from gateway.resilience.circuit_breaker import (
     BreakerLimits,
     BreakersState,
@@ -89,6 +90,30 @@ class LevelChange:
 Event = Transition | LevelChange
 
 
+class Serving:
+    """One request in its pool, and in its time."""
+
+    __slots__ = ("_deadline", "_place")
+
+    def __init__(self, limit: deadline, place: PoolPlace) -> None:
+        self._deadline = limit
+        self._place = place
+
+    async def __aenter__(self) -> None:
+        await self._deadline.__aenter__()
+        try:
+            await self._place.__aenter__()
+        except BaseException as error:
+            await self._deadline.__aexit__(type(error), error, error.__traceback__)
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._place.__aexit__(kind, error, trace)
+        await self._deadline.__aexit__(kind, error, trace)
+
+
 class Resilience:
     """The pools, permits, breakers, retries, shedder and degradation of one worker. Belongs to one event loop."""
 
@@ -162,18 +187,14 @@ class Resilience:
         )
         self.degradation.watch(DependencyHealth(name, probe=probe, limits=limits, clock=self._clock))
 
-    @asynccontextmanager
-    async def serving(
-        self, pool: PoolName, *, critical: bool = False, limit_s: float | None = None
-    ) -> AsyncIterator[None]:
-        """Serve one request in the block: in its pool, and within `limit_s` seconds (None: request_timeout_s).
+    def serving(self, pool: PoolName, *, critical: bool = False, limit_s: float | None = None) -> Serving:
+        """Return what serves one request: `async with`, in its pool and within `limit_s` (None: request_timeout_s).
 
         To be entered when the request's body was read: whoever sends slowly would hold a place meanwhile. Raises
         BulkheadFullError, OverloadedError and DeadlineExceededError.
         """
         bound_s = self.config.request_timeout_s if limit_s is None else limit_s
-        async with deadline(bound_s, clock=self._clock), self.bulkheads.pool(pool, critical=critical):
-            yield
+        return Serving(deadline(bound_s, clock=self._clock), self.bulkheads.pool(pool, critical=critical))
 
     async def call(
         self,

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, TypeVar
 
 from gateway.errors import DeadlineExceededError, ResourceExhaustedError
@@ -64,24 +64,34 @@ def abandoned_calls() -> int:
     return len(_abandoned)
 
 
-@asynccontextmanager
-async def deadline(limit_s: float, *, clock: Clock = _SYSTEM) -> AsyncIterator[Deadline]:
-    """Give the block `limit_s` seconds, or what the deadline around it leaves, whichever is less.
+class deadline:
+    """Give the block `limit_s` seconds, or what the deadline around it leaves, whichever is less: `async with`, once.
 
-    Raises DeadlineExceededError at once where nothing is left, and when the time is over, after the block has ended.
+    Raises DeadlineExceededError at once where nothing is left, and when the time is over, after the block has ended. A
+    class rather than a generator: it is entered for every request, and this takes half the time.
     """
-    inner = _nested(limit_s, clock)
-    left_s = _require_time(inner)
-    token = _current.set(inner)
-    try:
-        async with asyncio.timeout(_timer_s(left_s)) as timer:
-            yield inner
-    except TimeoutError as error:
-        if timer.expired():
-            raise _exceeded() from error
-        raise  # somebody's own timeout, inside
-    finally:
-        _current.reset(token)
+
+    __slots__ = ("_clock", "_limit_s", "_timer", "_token")
+
+    def __init__(self, limit_s: float, *, clock: Clock = _SYSTEM) -> None:
+        self._limit_s = limit_s
+        self._clock = clock
+
+    async def __aenter__(self) -> Deadline:
+        inner = _nested(self._limit_s, self._clock)
+        self._timer = asyncio.timeout(_timer_s(_require_time(inner)))
+        await self._timer.__aenter__()
+        self._token = _current.set(inner)
+        return inner
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _current.reset(self._token)
+        try:
+            await self._timer.__aexit__(kind, error, trace)
+        except TimeoutError as over:  # the timer's own; a timeout of somebody inside goes its way without this
+            raise _exceeded() from over
 
 
 async def within(limit_s: float, operation: Callable[[], Awaitable[T]], *, clock: Clock = _SYSTEM) -> T:

@@ -7,7 +7,7 @@ import asyncio
 import msgspec
 import pytest
 
-from gateway.config import Config, PoolsConfig, ResilienceConfig
+from gateway.config import Config, PoolsConfig, ResilienceConfig, RunningConfig
 from gateway.errors import (
     BulkheadFullError,
     CircuitOpenError,
@@ -18,7 +18,7 @@ from gateway.errors import (
 )
 from gateway.resilience.assembly import Event, LevelChange, Resilience, ResilienceState, breaker_limits_of, pools_of
 from gateway.resilience.circuit_breaker import BreakerKey, CircuitBreaker, Transition
-from gateway.resilience.deadlines import GRACE_S, deadline, remaining_s
+from gateway.resilience.deadlines import GRACE_S, current_deadline, deadline, remaining_s
 from gateway.resilience.pools import current_pool
 from tests.unit.resilience.parts import CLOCK
 from tests.virtual_time import run_virtual
@@ -256,6 +256,28 @@ def test_a_request_is_served_in_its_pool_and_in_its_time() -> None:
         assert CLOCK.monotonic_s() - began_s == pytest.approx(DEFAULTS.request_timeout_s)
         async with resilience.serving("user_auth", limit_s=0.5):
             assert remaining_s() == 0.5
+        assert idle(resilience.state())
+
+    run_virtual(main())
+
+
+def test_a_request_that_waits_for_its_pool_until_its_time_is_over_leaves_nothing_behind() -> None:
+    async def main() -> None:
+        resilience = new_resilience(msgspec.structs.replace(DEFAULTS, running=RunningConfig(user_auth=1)))
+
+        async def hold() -> None:
+            async with resilience.serving("user_auth"):
+                await asyncio.sleep(1.0)
+
+        holder = asyncio.create_task(hold())
+        await asyncio.sleep(0)
+        began_s = CLOCK.monotonic_s()
+        with pytest.raises(DeadlineExceededError):
+            async with resilience.serving("user_auth", limit_s=0.1):
+                raise AssertionError("it began")
+        assert CLOCK.monotonic_s() - began_s == pytest.approx(0.1)
+        assert current_deadline() is None
+        await holder
         assert idle(resilience.state())
 
     run_virtual(main())
