@@ -10,7 +10,9 @@ from gateway.stores.pools import DEFAULT, Pools
 
 if TYPE_CHECKING:
     from gateway.stores.attributes import AttributeSource
+    from gateway.stores.audit_log import AuditLog
     from gateway.stores.decisions import DecisionStore
+    from gateway.stores.deferred import DeferredWork
     from gateway.stores.directory import Directory, Encrypter
     from gateway.stores.grants import TokenStore
     from gateway.stores.records import RecordKind, RecordStore
@@ -27,7 +29,9 @@ __all__ = [
     "RevocationRow",
     "RevocationStore",
     "open_attribute_source",
+    "open_audit_log",
     "open_decision_store",
+    "open_deferred_work",
     "open_directory",
     "open_relation_store",
     "open_session_store",
@@ -37,6 +41,8 @@ __all__ = [
 
 REVOCATIONS_FILE = "revocations.sqlite3"
 RELATIONS_FILE = "relations.sqlite3"
+AUDIT_FOLDER = "audit"
+DEFERRED_FILE = "deferred.sqlite3"
 DIRECTORY_FILE = "directory.sqlite3"
 GRANTS_FILE = "grants.sqlite3"
 SESSIONS_FILE = "sessions.sqlite3"
@@ -162,6 +168,44 @@ def open_token_store(url: str, run_dir: Path, clock: Clock, *, poll_ms: int = 50
     from gateway.stores.grants_records import KIND, RecordTokenStore
 
     return RecordTokenStore(_open_records(KIND, url, run_dir / GRANTS_FILE, poll_ms, pools), clock)
+
+
+def open_audit_log(
+    url: str, run_dir: Path, chain: str, key: Secret | None = None, *, pools: Pools = DEFAULT
+) -> AuditLog:
+    """Return the audit log that `url` names, to write its chain `chain` and to read all; nothing is opened yet.
+
+    "" is the embedded default, files below `run_dir`; "file:PATH" another folder, relative to it. "redis://",
+    "rediss://" and "unix://" are streams. With `key` the hashes are HMACs. Raises ValueError for anything else.
+    """
+    scheme, _, rest = url.partition(":")
+    if url == "" or (scheme == "file" and rest):
+        from gateway.stores.audit_log_files import FileAuditLog
+
+        return FileAuditLog(run_dir / (rest or AUDIT_FOLDER), chain, key)
+    if url.startswith(("redis://", "rediss://", "unix://")):
+        from gateway.stores.audit_log_redis import RedisAuditLog
+
+        return RedisAuditLog(url, chain, key, pools.redis_node)
+    raise ValueError(f"unknown kind of store `{scheme}`")
+
+
+def open_deferred_work(url: str, run_dir: Path, clock: Clock, *, pools: Pools = DEFAULT) -> DeferredWork:
+    """Return the store of deferred work that `url` names; nothing is connected yet. Belongs to one event loop.
+
+    "" is the embedded default, a SQLite file in `run_dir`; "sqlite:PATH" another, relative to it. "redis://",
+    "rediss://" and "unix://" are shared by all gateways. Raises ValueError for anything else.
+    """
+    scheme, _, rest = url.partition(":")
+    if url == "" or (scheme == "sqlite" and rest):
+        from gateway.stores.deferred_sqlite import SQLiteDeferredWork
+
+        return SQLiteDeferredWork(run_dir / (rest or DEFERRED_FILE), clock)
+    if url.startswith(("redis://", "rediss://", "unix://")):
+        from gateway.stores.deferred_redis import RedisDeferredWork
+
+        return RedisDeferredWork(url, clock, pools.redis_node)
+    raise ValueError(f"unknown kind of store `{scheme}`")
 
 
 def open_directory(url: str, run_dir: Path, encrypter: Encrypter, *, pools: Pools = DEFAULT) -> Directory:
