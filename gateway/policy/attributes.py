@@ -339,8 +339,10 @@ class AttributePrefetcher:
         self, engine: Engine, residency: Residency, question: Question, missing: EntityUid | None, until_s: float
     ) -> bool:
         """Fetch what is known to be needed and is not here; False where that is nothing."""
-        plan = self._plans.of(engine).of(question.principal.type, question.action, question.resource.type)
-        wanted = set(plan.uids(question, engine.store))
+        plan = self._plans.at_hand(engine, *question.types)
+        if plan is None and missing is None:
+            plan = await self._plans.of(engine).prepared(*question.types)
+        wanted = set() if plan is None else set(plan.uids(question, engine.store))
         if missing is not None:
             wanted.add(missing)
         if not wanted:

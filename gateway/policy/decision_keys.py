@@ -121,7 +121,7 @@ def standing_groups(plan: Plan, question: Question, store: EntityStore) -> tuple
     It must where policies ask for more than its groups, or name it, and as long as not all is here that it is in.
     """
     principal = question.principal
-    if not plan.asks_groups_alone or principal in plan.exact or principal in plan.named:
+    if plan.named is None or not plan.asks_groups_alone or principal in plan.exact or principal in plan.named:
         return None
     starts = [principal]
     overlays = question.overlays or {}

@@ -5,7 +5,7 @@ Making one takes less than a microsecond once its entities are resident, so that
 
 | level | where                  | which                                                         | how long            |
 |-------|------------------------|---------------------------------------------------------------|---------------------|
-| L1    | this process           | plans dearer than `dear_ns`; all with mode="always"           | 60 s, denials 10 s  |
+| L1    | this process           | what was found to take 5 µs and more; all with mode="always"  | 60 s, denials 10 s  |
 | L2    | a store shared by many | decisions for which an entity would have to be fetched        | 300 s, denials 10 s |
 
 and never longer than the token that asked, or an entity that ends by itself.
@@ -25,11 +25,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from weakref import ref
 
 from gateway._native.cache import ByteCache
 from gateway._native.uid import EntityUid
@@ -50,7 +52,9 @@ L1_TTL_S: Final = 60.0
 L2_TTL_S: Final = 300.0
 DENIED_TTL_S: Final = 10.0  # a right that was just given is not missed for longer
 JITTER: Final = 0.9  # of a time to live at least
-DEAR_NS: Final = 8000  # of a plan's cost, of which a decision takes about half: finding one takes 4 µs (2026-11)
+DEAR_NS: Final = 5000  # below it a decision is made about as fast as one is found (measured 2026-11)
+SAMPLES: Final = 8  # decisions of which the fastest tells what one takes: whatever was interrupted is none
+COSTS_MAX: Final = 4096  # types and actions of which that is known
 KEY_BYTES_MAX: Final = 4096  # a request that says more is decided each time
 DEPENDENCIES_MAX: Final = 32  # entities by version; what touches more is dropped by any change
 _FORMAT: Final = 1
@@ -147,6 +151,41 @@ class _Flight(NamedTuple):
     entry: _Entry | None  # None: nobody else can tell whether it holds
 
 
+class _Costs:
+    """What decisions take, by the types and the action that they are about; of the engine that was asked last.
+
+    What a plan could cost says little: the index leaves most of its candidates out.
+    """
+
+    def __init__(self) -> None:
+        self._engine: ref[Engine] | None = None
+        self._dear: set[tuple[str, EntityUid, str]] = set()
+        self._fastest: dict[tuple[str, EntityUid, str], tuple[int, int]] = {}  # samples so far, the least of them in ns
+
+    def are_dear(self, engine: Engine, question: Question) -> bool:
+        return bool(self._dear) and question.types in self._dear and self._is_of(engine)
+
+    def note(self, engine: Engine, question: Question, taken_ns: int) -> None:
+        if not self._is_of(engine):
+            self._engine = ref(engine)
+            self._dear.clear()
+            self._fastest.clear()
+        types = question.types
+        count, least_ns = self._fastest.get(types, (0, taken_ns))
+        if count + 1 < SAMPLES:
+            if count or len(self._fastest) < COSTS_MAX:
+                self._fastest[types] = count + 1, min(least_ns, taken_ns)
+            return
+        del self._fastest[types]
+        if min(least_ns, taken_ns) >= DEAR_NS and len(self._dear) < COSTS_MAX:
+            self._dear.add(types)
+        else:
+            self._dear.discard(types)
+
+    def _is_of(self, engine: Engine) -> bool:
+        return self._engine is not None and self._engine() is engine
+
+
 class DecisionCache:
     """Decides, by what was decided before where that is faster. Belongs to one event loop."""
 
@@ -158,13 +197,13 @@ class DecisionCache:
         plans: EnginePlans | None = None,
         tenant: str = "",
         mode: Mode = "auto",
-        dear_ns: int = DEAR_NS,
         entries: int = ENTRIES,
         l1_ttl_s: float = L1_TTL_S,
         l2_ttl_s: float = L2_TTL_S,
         denied_ttl_s: float = DENIED_TTL_S,
         store: DecisionStore | None = None,
         world: Callable[[Engine], bytes] | None = None,
+        timer_ns: Callable[[], int] = time.perf_counter_ns,
         uniform: Callable[[float, float], float] = uniform_random,
     ) -> None:
         """`store` is L2; it stays its owner's. `world` says, for all who share it, what decisions rest on besides the
@@ -180,13 +219,14 @@ class DecisionCache:
         self._plans = plans or EnginePlans()
         self._tenant = tenant.encode()
         self._mode = mode
-        self._dear_ns = dear_ns
         self._l1_ttl_s = l1_ttl_s
         self._l2_ttl_s = l2_ttl_s
         self._denied_ttl_s = denied_ttl_s
         self._store: DecisionStore = store or NoDecisionStore()
         self._world = world
         self._uniform = uniform
+        self._timer_ns = timer_ns
+        self._costs = _Costs()
         self._l1 = ByteCache(entries, l1_ttl_s)
         self._entities: EntityStore | None = None  # to which the versions in L1 belong
         self._flights: dict[tuple[int, bytes], asyncio.Task[_Flight]] = {}  # by id of the store, which they keep alive
@@ -218,23 +258,25 @@ class DecisionCache:
         """Decide, as `authorize`, and say how that was come by."""
         if self._prefetcher is not None:
             self._prefetcher.sweep()
-        plan = self._plans.of(engine).of(question.principal.type, question.action, question.resource.type)
         case: _Case | None = None
-        if self._mode == "always" or (self._mode == "auto" and plan.cost >= self._dear_ns):
-            case = self._case(engine, plan, question, until_s)
-            entry = self._find(case)
-            if entry is not None:
-                if self._prefetcher is not None:
-                    self._prefetcher.touch(engine, (question.principal, question.resource))
-                return Decided(entry.answer, "l1")
+        if self._mode == "always" or (self._mode == "auto" and self._costs.are_dear(engine, question)):
+            case = self._case(engine, question, until_s)
+        entry = None if case is None else self._find(case)
+        if entry is not None:
+            if self._prefetcher is not None:
+                self._prefetcher.touch(engine, (question.principal, question.resource))
+            return Decided(entry.answer, "l1")
         answer = self._try(engine, question)
         if answer is not None:
             if case is not None:
                 self._keep(case, self._entry(case, answer, case.revision))
             return Decided(answer, "made")
-        if self._mode == "off":
+        keep = case is not None
+        if case is None and self._mode != "off":
+            case = self._case(engine, question, until_s)
+        if case is None:
             return await self._fetch(engine, question)
-        return await self._together(case or self._case(engine, plan, question, until_s), keep=case is not None)
+        return await self._together(case, keep=keep)
 
     def clear(self) -> None:
         """Forget all that this process keeps."""
@@ -263,6 +305,7 @@ class DecisionCache:
 
     def _try(self, engine: Engine, question: Question) -> Answer | None:
         """Decide with what is here; None where something must be fetched."""
+        begin_ns = self._timer_ns()
         if self._prefetcher is None:
             answer = question.answered_by(engine)
         else:
@@ -270,6 +313,7 @@ class DecisionCache:
             if judged is None:
                 return None
             answer = judged.answer
+        self._costs.note(engine, question, self._timer_ns() - begin_ns)
         self._counts["made"] += 1
         return answer
 
@@ -332,7 +376,11 @@ class DecisionCache:
 
     # --- keys and entries
 
-    def _case(self, engine: Engine, plan: Plan, question: Question, until_s: float | None) -> _Case:
+    def _case(self, engine: Engine, question: Question, until_s: float | None) -> _Case | None:
+        """Give the question with its key; None as long as it is not known what one is made of."""
+        plan = self._plans.at_hand(engine, *question.types)
+        if plan is None:
+            return None
         revision = engine.store.revision
         moments = tuple(moment_at(question.context, path) for path in plan.windows)
         groups = standing_groups(plan, question, engine.store)
@@ -354,10 +402,9 @@ class DecisionCache:
 
     def _entry_of(self, case: _Case, answer: Answer) -> _Entry | None:
         plan, question, store = case.plan, case.question, case.store
-        types = question.principal.type, question.action, question.resource.type
         if answer.faults or (case.until_s is not None and case.until_s <= self._clock.wall_s()):
             return None
-        if self._plans.of(case.engine).of(*types) is not plan:
+        if self._plans.of(case.engine).known(*question.types) is not plan:
             return None  # other policies are candidates now than those that the key speaks of
         if case.groups is not None and standing_groups(plan, question, store) != case.groups:
             return None

@@ -7,8 +7,10 @@ first, and only then is it known who the manager is. So whoever fetches does it 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+import logging
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
@@ -27,7 +29,12 @@ if TYPE_CHECKING:
     from gateway.policy.language.tree import Constraint, Statement
     from gateway.policy.policy_set import Policy
 
+logger = logging.getLogger(__name__)
+
 PLANS_MAX: Final = 4096  # kept of one engine: types and actions come with requests, and those may be anything
+AT_ONCE_MAX: Final = 256  # policies of an engine whose plans are made while somebody waits: some 10 ms at most
+MAKING_MAX: Final = 4  # plans made at once in the background; the others are asked for again
+STEP: Final = 64  # policies that are read before others have their turn: about 2 ms
 NAMED_MAX: Final = 64  # containers that a principal is asked to be in; with more it stands for itself in keys
 
 Overlays = Mapping[EntityUid, tuple[Mapping[str, Any], Collection[EntityUid]]]
@@ -43,6 +50,11 @@ class Question:
     resource: EntityUid
     context: dict[str, Any] | None = None
     overlays: Overlays | None = None
+
+    @property
+    def types(self) -> tuple[str, EntityUid, str]:
+        """What a plan is made for: the principal's type, the action, the resource's type."""
+        return self.principal.type, self.action, self.resource.type
 
     def answered_by(self, engine: Engine) -> Answer:
         """Decide now, by what is resident."""
@@ -102,7 +114,7 @@ class Plan:
     reads: Reads
     digest: bytes  # of the candidates' ids and programs: equal ones decide equally
     exact: frozenset[EntityUid]
-    named: tuple[EntityUid, ...]  # what the principal is asked to be in, ascending
+    named: tuple[EntityUid, ...] | None  # what the principal is asked to be in, ascending; None: more than NAMED_MAX
     _roots: dict[str | EntityUid, _Step] = field(repr=False, default_factory=dict)
 
     @property
@@ -171,9 +183,9 @@ class Plan:
         reads = self.reads
         paths = [*reads.attributes, *(path for path, _ in reads.tags)]
         return (
-            "principal" not in reads.identities
+            self.named is not None
+            and "principal" not in reads.identities
             and not any(path[0] == "principal" for path in paths)
-            and len(self.named) <= NAMED_MAX
         )
 
     def touched(self, question: Question, store: EntityStore) -> Touched:
@@ -257,61 +269,102 @@ class Plans:
         return engine
 
     def of(self, principal_type: str, action: EntityUid, resource_type: str) -> Plan:
-        """Give the plan; the same object while neither the policies nor the action's groups change."""
-        key = principal_type, action, resource_type
-        version = self.engine.store.version(action)
-        kept = self._plans.get(key)
-        if kept is not None and kept[0] == version:
-            return kept[1]
-        made = self._make(principal_type, action, resource_type)
-        self._plans.pop(key, None)
-        if len(self._plans) >= PLANS_MAX:
-            del self._plans[next(iter(self._plans))]  # the oldest: it is made again in microseconds
-        self._plans[key] = version, made
+        """Give the plan; the same object while neither the policies nor the action's groups change.
+
+        With thousands of policies that could hold for the types, the first time takes a good part of a second.
+        """
+        kept = self.known(principal_type, action, resource_type)
+        if kept is not None:
+            return kept
+        *_, made = self._making(principal_type, action, resource_type)
+        assert made is not None
         return made
 
-    def _make(self, principal_type: str, action: EntityUid, resource_type: str) -> Plan:
-        candidates = [
-            policy
-            for policy in self._for_action(action)
-            if _may_hold(policy.scope()[0], principal_type) and _may_hold(policy.scope()[2], resource_type)
-        ]
-        reads = reads_together([self._reads_of(policy.statement) for policy in candidates])
-        heads = [policy.scope()[0] for policy in candidates]
-        exact = {uid for head in heads if head.op == "==" for uid in head.entities}
-        named = {uid for head in heads if head.op in ("in", "is in") for uid in head.entities}
-        named |= {uid for variable, uid in reads.containers if variable == "principal"}
-        return Plan(
+    async def prepared(self, principal_type: str, action: EntityUid, resource_type: str) -> Plan:
+        """Give the plan, as `of`; while it is made, the event loop goes on."""
+        kept = self.known(principal_type, action, resource_type)
+        if kept is not None:
+            return kept
+        engine = self.engine
+        if self._filed is None:
+            await asyncio.to_thread(lambda: engine.policies)  # one that was not compiled here has yet to read them
+        made: Plan | None = None
+        for made in self._making(principal_type, action, resource_type):
+            if made is None:
+                await asyncio.sleep(0)
+        assert made is not None
+        return made
+
+    def known(self, principal_type: str, action: EntityUid, resource_type: str) -> Plan | None:
+        """Give the plan if it is made, and as it would be made now."""
+        kept = self._plans.get((principal_type, action, resource_type))
+        return kept[1] if kept is not None and kept[0] == self.engine.store.version(action) else None
+
+    def _making(self, principal_type: str, action: EntityUid, resource_type: str) -> Iterator[Plan | None]:
+        """Yield None after each step, and in the end the plan."""
+        engine = self.engine
+        version = engine.store.version(action)
+        yield from self._file(engine)
+        candidates = []
+        for number, policy in enumerate(self._for_action(engine, action), 1):
+            principal, _, resource = policy.scope()
+            if _may_hold(principal, principal_type) and _may_hold(resource, resource_type):
+                candidates.append(policy)
+            if number % (STEP * 16) == 0:
+                yield None
+        parts: list[Reads] = []
+        digest = hashlib.blake2b(digest_size=32)
+        exact: set[EntityUid] = set()
+        named: set[EntityUid] = set()
+        for first in range(0, len(candidates), STEP):
+            some = candidates[first : first + STEP]
+            parts.append(reads_together([self._reads_of(policy.statement) for policy in some]))
+            for policy in some:
+                _digest(digest, policy, engine)
+                head = policy.scope()[0]
+                (exact if head.op == "==" else named).update(head.entities)
+            yield None
+        reads = reads_together(parts)
+        named.update(uid for variable, uid in reads.containers if variable == "principal")
+        made = Plan(
             action,
             tuple(policy.id for policy in candidates),
             reads,
-            self._digest(candidates),
+            digest.digest(),
             frozenset(exact),
-            tuple(sorted(named)),
+            tuple(sorted(named)) if len(named) <= NAMED_MAX else None,
             _tree(reads, self._heads),
         )
+        key = principal_type, action, resource_type
+        self._plans.pop(key, None)
+        if len(self._plans) >= PLANS_MAX:
+            del self._plans[next(iter(self._plans))]  # the oldest
+        self._plans[key] = version, made
+        yield made
 
-    def _for_action(self, action: EntityUid) -> list[Policy]:
+    def _for_action(self, engine: Engine, action: EntityUid) -> list[Policy]:
         """Give the policies whose heads hold for an action, each once, in the order of the set."""
-        if self._filed is None:
-            self._file()
-            assert self._filed is not None
-        is_in = self.engine.store.is_in
+        assert self._filed is not None
+        is_in = engine.store.is_in
         groups = [key for key in self._filed if key[0] == "in" and key[1] is not None and is_in(action, key[1])]
         found: dict[int, Policy] = {}
         for key in (("any", None), ("==", action), *groups):
             found.update(self._filed.get(key, ()))
         return [found[number] for number in sorted(found)]
 
-    def _file(self) -> None:
+    def _file(self, engine: Engine) -> Iterator[None]:
+        if self._filed is not None:
+            return
         filed: dict[tuple[str, EntityUid | None], list[tuple[int, Policy]]] = {}
         heads: set[str] = set()
-        for number, policy in enumerate(self.engine.policies.policies.values()):
+        for number, policy in enumerate(engine.policies.policies.values()):
             principal, action, resource = policy.scope()
             for uid in action.entities if action.op != "any" else (None,):
                 filed.setdefault((action.op, uid), []).append((number, policy))
             scopes = (("principal", principal), ("action", action), ("resource", resource))
             heads.update(name for name, scope in scopes if scope.op in ("in", "is in"))
+            if number % (STEP * 4) == STEP:
+                yield
         self._filed, self._heads = filed, frozenset(heads)
 
     def _reads_of(self, statement: Statement) -> Reads:
@@ -322,14 +375,13 @@ class Plans:
         self._reads[key] = found
         return found[1]
 
-    def _digest(self, candidates: list[Policy]) -> bytes:
-        made = hashlib.blake2b(digest_size=32)
-        for policy in candidates:
-            head = encode_scope(policy.statement.effect, *policy.scope())
-            for part in (policy.id.encode(), head, self.engine.program(policy.id).image):
-                made.update(len(part).to_bytes(8, "little"))
-                made.update(part)
-        return made.digest()
+
+def _digest(digest: Any, policy: Policy, engine: Engine) -> None:
+    """Add what a policy says, and its id, which answers name."""
+    head = encode_scope(policy.statement.effect, *policy.scope())
+    for part in (policy.id.encode(), head, engine.program(policy.id).image):
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
 
 
 class EnginePlans:
@@ -338,6 +390,30 @@ class EnginePlans:
     def __init__(self) -> None:
         self._by_engine: WeakKeyDictionary[Engine, Plans] = WeakKeyDictionary()
         self._newest: Plans | None = None
+        self._making: dict[tuple[int, str, EntityUid, str], asyncio.Task[Plan]] = {}  # by id of the plans it belongs to
+
+    def at_hand(self, engine: Engine, principal_type: str, action: EntityUid, resource_type: str) -> Plan | None:
+        """Give the plan if it is made, or is made at once; else None, and make it meanwhile.
+
+        What one request can do without is not worth to hold up all others.
+        """
+        plans = self.of(engine)
+        known = plans.known(principal_type, action, resource_type)
+        if known is not None or len(engine) <= AT_ONCE_MAX:
+            return known or plans.of(principal_type, action, resource_type)
+        key = id(plans), principal_type, action, resource_type
+        if key not in self._making and len(self._making) < MAKING_MAX:
+            task = asyncio.get_running_loop().create_task(
+                plans.prepared(principal_type, action, resource_type), name="policy: plan"
+            )
+            self._making[key] = task
+            task.add_done_callback(lambda made: self._made(key, made))
+        return None
+
+    def _made(self, key: tuple[int, str, EntityUid, str], made: asyncio.Task[Plan]) -> None:
+        del self._making[key]
+        if not made.cancelled() and made.exception() is not None:
+            logger.error("a plan could not be made", exc_info=made.exception())
 
     def of(self, engine: Engine) -> Plans:
         """Give an engine's plans; read-sets of statements that it shares with the engine before it are taken over."""

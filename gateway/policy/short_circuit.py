@@ -7,8 +7,8 @@ The order is the machine's own (`_native/vm_rules.h`), for every door and every 
 2. Forbids first. The first one that is satisfied ends it: no permit is looked at.
 3. Of each policy the head before the conditions: who, which action, which resource. Where that does not hold, and that
    costs a few comparisons, nothing of its conditions is run.
-4. Policies that are cheap before dear ones, and of one policy the cheap clauses first; the first clause that does not
-   hold ends it.
+4. Of policies that the index keeps together the cheap before the dear, and of one policy the cheap clauses first; the
+   first clause that does not hold ends it.
 5. The first permit that is satisfied ends it.
 
 Why that is allowed: the answer of a set does not depend on the order of its policies, nor that of a policy on the order

@@ -212,6 +212,18 @@ async def test_decides_as_if_everything_were_here(seed: int) -> None:
             assert judged.failure.reason == "too_deep"
 
 
+async def test_as_long_as_there_is_no_plan_the_machine_says_what_to_fetch(world: World) -> None:
+    others = "".join(f"permit (principal is Robot, action, resource) when {{ context.n{n} > 1 }};" for n in range(1000))
+    engine = engine_of(CHAIN + others)
+    world.people.keep(ALICE, {"manager": BOB})
+    world.people.keep(BOB, {"manager": CAROL})
+    world.people.keep(CAROL, {"level": 2})
+    assert await world.allows(engine)
+    assert world.people.asked == [[ALICE], [BOB], [CAROL]]
+    await world.prefetcher.prefetch(engine, Question(EntityUid("User", "x"), VIEW, DOC))  # this one has to wait for it
+    assert engine.store.resident(EntityUid("User", "x"))
+
+
 # --- what goes wrong
 
 

@@ -18,7 +18,7 @@ from gateway._native.uid import EntityUid
 from gateway.errors import StoreUnavailable
 from gateway.policy import Engine, Entities, Entity, PolicySet
 from gateway.policy.attributes import UNAVAILABLE, AttributePrefetcher, SourcedTypes
-from gateway.policy.decisions import DENIED_TTL_S, L1_TTL_S, L2_TTL_S, DecisionCache, Level
+from gateway.policy.decisions import DEAR_NS, DENIED_TTL_S, L1_TTL_S, L2_TTL_S, SAMPLES, DecisionCache, Level
 from gateway.policy.plans import Question
 from gateway.stores.decisions import NO_EPOCH, DecisionsFound
 from gateway.stores.decisions_memory import MemoryDecisionStore
@@ -69,15 +69,59 @@ async def test_what_was_decided_is_found_again() -> None:
     assert await world.ask() == (True, "made")
 
 
-async def test_plans_that_are_cheap_are_decided_each_time() -> None:
-    cheap = World(mode="auto")
-    assert [await cheap.ask() for _ in range(2)] == [(False, "made")] * 2
-    dear = World(
-        "".join(f"permit (principal, action, resource) when {{ principal.n{n} > 1 }};" for n in range(600)), mode="auto"
-    )
-    assert [await dear.ask() for _ in range(2)] == [(False, "made"), (False, "l1")]
-    off = World(mode="off")
-    assert [await off.ask() for _ in range(2)] == [(False, "made")] * 2
+class Timer:
+    """Says that each decision takes as long as it is told."""
+
+    def __init__(self) -> None:
+        self.takes_ns = 0
+        self.now_ns = 0
+
+    def __call__(self) -> int:
+        self.now_ns += self.takes_ns
+        return self.now_ns
+
+
+async def levels(world: World, count: int, **options: Any) -> list[Level]:
+    return [(await world.ask(**options))[1] for _ in range(count)]
+
+
+async def test_only_what_takes_long_is_kept_and_that_is_found_out() -> None:
+    timer = Timer()
+    world = World(LEVEL, [Entity(ALICE, {"level": 2})], mode="auto", timer_ns=timer)
+    timer.takes_ns = DEAR_NS - 1
+    assert await levels(world, 20) == ["made"] * 20
+    timer.takes_ns = DEAR_NS
+    made = await levels(world, 30)
+    assert made[-15:] == ["l1"] * 15  # after two rounds of samples at most, and one that is kept
+    assert await levels(world, 2, principal=uid("Robot:1")) == ["made"] * 2  # of which nothing is known yet
+    world.engine = world.engine.with_policies(world.engine.policies)
+    assert await levels(world, 2) == ["made"] * 2  # another engine, another index
+    timer.takes_ns = 1
+    world.clock.move(L1_TTL_S)
+    assert await levels(world, 20) == ["made"] * 20
+
+
+async def test_one_decision_that_was_interrupted_is_not_dear() -> None:
+    timer = Timer()
+    world = World(LEVEL, [Entity(ALICE, {"level": 2})], mode="auto", timer_ns=timer)
+    for number in range(100):
+        timer.takes_ns = 1 if number % SAMPLES == 3 else 10**6
+        assert await world.ask() == (True, "made")
+
+
+async def test_without_a_cache_nothing_is_kept() -> None:
+    world = World(LEVEL, [Entity(ALICE, {"level": 2})], mode="off")
+    assert await levels(world, 3) == ["made"] * 3
+    assert world.cache.stats().entries == 0
+
+
+async def test_while_a_plan_is_being_made_for_thousands_of_policies_nobody_waits() -> None:
+    text = "".join(f"permit (principal, action, resource) when {{ principal.n{n} > 1 }};" for n in range(1000))
+    world = World(text)
+    assert await levels(world, 2) == ["made"] * 2
+    async with asyncio.timeout(10):
+        while (await world.ask())[1] != "l1":
+            await asyncio.sleep(0)
 
 
 async def test_a_change_of_what_was_read_makes_it_be_decided_anew_and_no_other_change_does() -> None:

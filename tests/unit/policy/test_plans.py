@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import random
+import threading
 from typing import Any
 
 import pytest
 
 from gateway.policy import Engine, Entities, Entity, EntityUid, PolicySet
-from gateway.policy.plans import PLANS_MAX, EnginePlans, Plan, Plans, Question
+from gateway.policy.plans import MAKING_MAX, PLANS_MAX, EnginePlans, Plan, Plans, Question
 from tests.policy import differential, generate
 
 ALICE, BOB, CAROL = (EntityUid("User", name) for name in ("alice", "bob", "carol"))
@@ -130,6 +132,68 @@ def test_plans_of_engines_live_as_long_as_they_do() -> None:
     gc.collect()
     with pytest.raises(RuntimeError):
         plans.of("User", VIEW, "Doc")
+
+
+MANY = "".join(f"permit (principal, action, resource) when {{ principal.n{n} > resource.n }};" for n in range(1000))
+
+
+async def test_a_plan_of_many_policies_is_made_while_others_have_their_turn() -> None:
+    engine = engine_of(MANY)
+    plans, turns = Plans(engine), 0
+    made = asyncio.create_task(plans.prepared("User", VIEW, "Doc"))
+    while not made.done():
+        turns += 1
+        await asyncio.sleep(0)
+    assert turns > 10
+    assert await made is plans.of("User", VIEW, "Doc")
+    assert await plans.prepared("User", VIEW, "Doc") is await made
+    other = Plans(engine).of("User", VIEW, "Doc")
+    assert (other.policies, other.reads, other.digest) == (
+        (await made).policies,
+        (await made).reads,
+        (await made).digest,
+    )
+
+
+async def test_what_is_not_at_hand_is_made_once_in_the_background() -> None:
+    engine, few = engine_of(MANY), engine_of("permit (principal, action, resource);")
+    plans = EnginePlans()
+    assert plans.at_hand(few, "User", VIEW, "Doc") is not None
+    assert plans.at_hand(engine, "User", VIEW, "Doc") is None
+    assert plans.at_hand(engine, "User", VIEW, "Doc") is None
+    assert len(plans._making) == 1
+    for number in range(10):
+        plans.at_hand(engine, f"T{number}", VIEW, "Doc")
+    assert len(plans._making) == MAKING_MAX
+    async with asyncio.timeout(10):
+        while plans._making:
+            await asyncio.sleep(0)
+    assert plans.at_hand(engine, "User", VIEW, "Doc") is plans.of(engine).of("User", VIEW, "Doc")
+
+
+async def test_a_plan_that_cannot_be_made_is_told(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, plans = engine_of(MANY), EnginePlans()
+    monkeypatch.setattr("gateway.policy.plans.reads_of", lambda _: 1 // 0)
+    assert plans.at_hand(engine, "User", VIEW, "Doc") is None
+    async with asyncio.timeout(10):
+        while plans._making:
+            await asyncio.sleep(0)
+    assert "a plan could not be made" in caplog.text
+
+
+async def test_policies_that_are_yet_to_be_read_are_read_beside_the_loop() -> None:
+    policies, readers = PolicySet.parse(MANY), []
+
+    def read() -> PolicySet:
+        readers.append(threading.current_thread())
+        return policies
+
+    compiled = Engine(policies, Entities())
+    engine = Engine.from_bytes(compiled.to_bytes(bytes(32)), bytes(32), read, Entities())
+    await Plans(engine).prepared("User", VIEW, "Doc")
+    assert [reader is threading.main_thread() for reader in readers] == [False]
 
 
 # --- which entities
