@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
@@ -15,7 +16,8 @@ from starlette.types import Lifespan
 
 from gateway.errors import GatewayError
 from gateway.front.introspect import Introspection
-from gateway.front.refusals import LEVEL_HEADER, gateway_error
+from gateway.front.level_header import LevelHeader
+from gateway.front.refusals import gateway_error
 from gateway.front.responses import ProblemResponse, json_response
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -77,10 +79,13 @@ def _probes(vitals: Vitals) -> list[Route]:
         body: dict[str, Any] = {"status": status, **vitals.detail(), "dependencies": {}}
         for name, dependency in dependencies.items():
             body["dependencies"][name] = {"state": dependency.state, **dependency.detail}
-        level = vitals.degradation_level
-        return json_response(body, 200 if ready else 503, {LEVEL_HEADER: str(level)} if level else None)
+        return json_response(body, 200 if ready else 503)
 
     return [Route("/livez", livez), Route("/readyz", readyz)]
+
+
+def _middleware(vitals: Vitals) -> list[Middleware]:
+    return [Middleware(LevelHeader, level=lambda: vitals.degradation_level)]
 
 
 _HANDLERS: Any = {404: not_found, 405: wrong_method, GatewayError: gateway_error}
@@ -94,7 +99,7 @@ def public_app(
     if introspection is not None:
         routes.append(Route("/oauth2/introspect", introspection.endpoint, methods=["POST"]))
     routes.extend(more)
-    return Starlette(routes=routes, lifespan=lifespan, exception_handlers=_HANDLERS)
+    return Starlette(routes=routes, lifespan=lifespan, exception_handlers=_HANDLERS, middleware=_middleware(vitals))
 
 
 def admin_app(vitals: Vitals) -> Starlette:
@@ -103,7 +108,8 @@ def admin_app(vitals: Vitals) -> Starlette:
     async def metrics(_request: Request) -> Response:
         return Response(vitals.metrics_text(), media_type=METRICS_TYPE)
 
-    return Starlette(routes=[*_probes(vitals), Route("/metrics", metrics)], exception_handlers=_HANDLERS)
+    routes = [*_probes(vitals), Route("/metrics", metrics)]
+    return Starlette(routes=routes, exception_handlers=_HANDLERS, middleware=_middleware(vitals))
 
 
 def reserved_paths(introspection: bool, more: Sequence[Route] = ()) -> tuple[bytes, ...]:

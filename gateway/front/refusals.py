@@ -13,8 +13,6 @@ from gateway.front.responses import ProblemResponse
 
 _log = logging.getLogger("portcullis.endpoints")
 
-LEVEL_HEADER = "x-portcullis-degradation"  # 1 to 3, on answers that were given while it was not 0
-
 # Title and detail by code. Messages of errors name stores and pools, which are nobody's business outside.
 _BUSY = ("Service busy", "there is more work than can be done now; come again in a while")
 _PUBLIC = {

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from gateway._native.vm import Program
@@ -26,7 +27,7 @@ from gateway.config import (
     ServerConfig,
     StoreConfig,
 )
-from gateway.errors import ConfigError
+from gateway.errors import ConfigError, StoreUnavailable
 from gateway.observability.metrics import create_map
 from gateway.policy.compiler.policies import compile_statement
 from gateway.policy.language.tree import Statement
@@ -74,6 +75,21 @@ def verdict_of(app: App, token: str, path: str = "/auth/envoy/orders/1") -> tupl
     }
     verdict = app.asgi.judge_scope(scope)
     return verdict.kind, verdict.reason
+
+
+async def asked(app: App, path: str) -> list[Any]:
+    """Ask the admin listener's application; give what it sent."""
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": path, "headers": [], "query_string": b""}
+    await app.admin_asgi(scope, receive, send)
+    return sent
 
 
 async def settled(app: App) -> None:
@@ -148,6 +164,22 @@ async def test_pools_follow_a_reload_and_are_shown(tmp_path: Path) -> None:
         await app.reload(config_for(tmp_path, resilience=small))
         assert 'portcullis_pool_size{pool="scim_provisioning"} 7\n' in app._vitals.metrics_text()
         assert app._vitals.detail()["degradation"] == {"level": 0, "reasons": []}
+
+
+async def test_the_level_is_told_by_probes_and_a_header_and_leaves_the_worker_ready(tmp_path: Path) -> None:
+    async def down() -> None:
+        raise StoreUnavailable
+
+    async with running(tmp_path, config_for(tmp_path)) as app:
+        await settled(app)
+        app._resilience.watch("database", down)
+        for _ in range(2):
+            await app._resilience.degradation.dependencies["database"].sample()
+        app._resilience.degradation.update()
+        start, body = await asked(app, "/readyz")
+        assert start["status"] == 200
+        assert dict(start["headers"])[b"x-portcullis-degradation"] == b"2"
+        assert orjson.loads(body["body"])["degradation"] == {"level": 2, "reasons": ["database down"]}
 
 
 async def test_relations_that_come_with_a_reload_are_followed_from_then_on(tmp_path: Path) -> None:
