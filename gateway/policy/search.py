@@ -1,8 +1,9 @@
 """List questions: who may act on this, on what may this subject act, what may this subject do here.
 
-Candidates come from the policies' scopes (only what some `permit` could be about), in the order of their ids, and each
-is decided as a request of its own, so that an answer never differs from that to the single question. Work is bounded by
-time and count; what was not looked at yet is the rest of the answer, by `Found.resume`, and never left out.
+Candidates come from the policies' scopes and relations (only what some `permit` could be about), in the order of their
+ids, and each is decided as a request of its own, so that an answer never differs from that to the single question. Work
+is bounded by time and count; what was not looked at yet is the rest of the answer, by `Found.resume`, and never left
+out.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from gateway._native.uid import EntityUid
 from gateway.policy.incremental import IncrementalEvaluator, Residual
+from gateway.policy.relation_candidates import related_ids
 
 if TYPE_CHECKING:
     from gateway.policy.engine import Answer, Engine, Request
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 BATCH: Final = 128  # requests that are decided at once
 RESIDUAL_POLICIES_MAX: Final = 64  # more are not computed anew for one principal: that takes longer than it saves
 RESIDUALS_MAX: Final = 256  # principals, by action, whose residuals are kept
+NARROWED_MAX: Final = 8  # lists of candidates that are kept for the next page
 
 Prepare = Callable[[EntityUid], "Request | None"]
 Role = Literal["principal", "resource"]
@@ -66,6 +69,7 @@ class Lister:
         self._clock = clock
         self._lock = threading.Lock()
         self._ordered: dict[str, tuple[int, list[str]]] = {}  # by type: revision of the store, ids
+        self._found: dict[tuple[Role, str, EntityUid, EntityUid], tuple[int, list[str]]] = {}  # the same, of questions
         policies = engine.policies.policies.values()
         self._named = {uid for policy in policies for constraint in policy.scope() for uid in constraint.entities}
         self._evaluator = IncrementalEvaluator(engine, capacity=RESIDUALS_MAX)  # guarded by self._computing
@@ -86,7 +90,7 @@ class Lister:
         with self._computing:
             residual = self._evaluator.residual(principal, action)
         left = () if residual.decided is False else residual.policies.policies.values()
-        return self._behind(self._narrowed("resource", kind, left), kind, after), residual
+        return self._behind(self._narrowed("resource", kind, left, action, principal), kind, after), residual
 
     def entities(
         self, role: Role, kind: str, action: EntityUid, other: EntityUid, *, after: str | None = None
@@ -98,7 +102,8 @@ class Lister:
         principal, resource = (None, other) if role == "principal" else (other, None)
         policies, ids = self.engine.policies.policies, self.engine.ids
         numbers = self.engine.candidates(principal, action, resource)
-        return self._behind(self._narrowed(role, kind, [policies[ids[number]] for number, _ in numbers]), kind, after)
+        about = [policies[ids[number]] for number, _ in numbers]
+        return self._behind(self._narrowed(role, kind, about, action, other), kind, after)
 
     def _behind(self, ids: list[str] | None, kind: str, after: str | None) -> Iterator[EntityUid]:
         if ids is None:
@@ -119,8 +124,28 @@ class Lister:
             ids.update(uid.id for uid in self.engine.store.uids(kind))
         return (EntityUid(kind, each) for each in sorted(ids) if after is None or each > after)
 
-    def _narrowed(self, role: Role, kind: str, policies: Iterable[Policy]) -> list[str] | None:
-        """Give what the scopes of the permits among policies leave of a type, or None where that is all of it."""
+    def _narrowed(
+        self, role: Role, kind: str, policies: Iterable[Policy], action: EntityUid, other: EntityUid
+    ) -> list[str] | None:
+        """Give what the permits among policies leave of a type by their scopes, and by the relations that they ask for.
+
+        None where that is all of it. `policies` are those for the action, and for `other` in the other role.
+        """
+        key, revision = (role, kind, action, other), self.engine.store.revision
+        with self._lock:
+            kept = self._found.get(key)
+            if kept is not None and kept[0] == revision:
+                return kept[1]
+        ids = self._permitted(role, kind, policies, other)
+        if ids is not None and self.engine.store.revision == revision:
+            with self._lock:
+                self._found.pop(key, None)
+                self._found[key] = revision, ids
+                while len(self._found) > NARROWED_MAX:
+                    del self._found[next(iter(self._found))]
+        return ids
+
+    def _permitted(self, role: Role, kind: str, policies: Iterable[Policy], other: EntityUid) -> list[str] | None:
         store = self.engine.store
         ids: set[str] = set()
         for policy in policies:
@@ -131,7 +156,10 @@ class Lister:
             if constraint.type is not None and constraint.type != kind:
                 continue
             if not constraint.entities:  # `any`, or `is` this type
-                return None
+                related = related_ids(self.engine.entities, policy, role, kind, other)
+                if related is None:
+                    return None
+                ids |= related
             for named in constraint.entities:
                 if named.type == kind:
                     ids.add(named.id)
