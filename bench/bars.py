@@ -190,4 +190,5 @@ POLICY_BARS = (
     *DOOR_POLICY_BARS,
     Bar("relations, 675,000 tuples, p50", "≤", 1, _named("relations: p50 µs"), "µs"),
     Bar("relations, 675,000 tuples, p99", "≤", 3, _named("relations: p99 µs"), "µs"),
+    *ZIPF_BARS,
 )

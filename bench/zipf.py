@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -226,14 +226,14 @@ def _redis(folder: Path) -> Iterator[str]:
 BACKENDS = {"SQLite": _sqlite, "Redis": _redis}
 
 
-def measure(effort: Effort, step: Callable[[str], None]) -> Part:
+def measure(effort: Effort, step: Callable[[str], None], backends: Iterable[str] = tuple(BACKENDS)) -> Part:
     """Run every backend that is here, under each lease."""
     rounds: dict[str, dict[float, Round]] = {}
-    for name, opened in BACKENDS.items():
+    for name in backends:
         if name == "Redis" and shutil.which("redis-server") is None:
             print("left out: Redis: redis-server is not installed")
             continue
-        with tempfile.TemporaryDirectory(prefix="portcullis-bench-") as text, opened(Path(text)) as url:
+        with tempfile.TemporaryDirectory(prefix="portcullis-bench-") as text, BACKENDS[name](Path(text)) as url:
             for lease_s in effort.leases_s:
                 step(f"Zipf over {name}, a lease of {lease_s:g} s")
                 first = lease_s == effort.leases_s[0]
