@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -86,6 +87,7 @@ class Policies:
         `resilience` is the worker's, behind whose breakers sources of entities are read.
         """
         self._replan = replan
+        self._resilience = resilience
         self._refused: Loaded | None = None  # what was read and could not be put in force; told of once
         self._run_dir = run_dir
         self._clock = clock
@@ -255,7 +257,12 @@ class Policies:
             recorder=recorder,
             refresh=self.refresh if plan.config.watch_s else None,
             deciding=lambda: self._deciders.now,
+            serving=self._serving,
         ).routes()
+
+    def _serving(self) -> AbstractAsyncContextManager[object]:
+        """Serve one request of the decision API: like other questions of resource servers."""
+        return nullcontext() if self._resilience is None else self._resilience.serving("token_validation")
 
     # --- watching
 

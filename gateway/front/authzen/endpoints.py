@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gateway.errors import StoreUnavailable
+from gateway.errors import BulkheadFullError, DeadlineExceededError, OverloadedError, StoreUnavailable
 from gateway.front.authzen.batch import decide_batch
 from gateway.front.authzen.evaluation import (
     Decision,
@@ -40,6 +41,7 @@ from gateway.front.authzen.search import Searcher
 from gateway.front.clients import KnownClients, basic_credentials
 from gateway.front.deciding import Deciding
 from gateway.front.decisions import DecisionRecorder, DecisionSource
+from gateway.front.refusals import refusal_of
 from gateway.front.responses import ProblemResponse, json_response
 from gateway.policy.decisions import Decided, Level
 from gateway.policy.engine import Engine
@@ -103,11 +105,12 @@ class DecisionApi:
         refresh: Callable[[], Awaitable[None]] | None = None,
         deciding: Callable[[], Deciding | None] = lambda: None,
         recorder: DecisionRecorder | None = None,
+        serving: Callable[[], AbstractAsyncContextManager[object]] = nullcontext,
     ) -> None:
         """`open_trust` is None where only `callers` may ask; `refresh` looks for newer policies right now.
 
         `deciding` gives what decides with entities that are kept elsewhere; None: the engine alone. `recorder` writes
-        decisions down; None: nobody does.
+        decisions down; None: nobody does. A request is answered within `serving()`: its pool, and its time.
         """
         self._handle = handle
         self._searcher = searcher
@@ -121,6 +124,7 @@ class DecisionApi:
         self._refresh = refresh
         self._deciding = deciding
         self._recorder = recorder
+        self._serving = serving
         self._searches = asyncio.Semaphore(SEARCHES_MAX)
         self._lister: Lister | None = None
 
@@ -253,11 +257,14 @@ class DecisionApi:
             try:
                 client, trust = self._caller(request)
                 data = parse_body(await self._body(request))
-                response = json_response(await answer(data, client, trust))
+                async with self._serving():
+                    response = json_response(await answer(data, client, trust))
             except Refused as refused:
                 response = refused.response
             except BadRequest as error:
                 response = ProblemResponse(400, "invalid_request", "Malformed request", str(error))
+            except (BulkheadFullError, OverloadedError, DeadlineExceededError) as error:
+                response = refusal_of(error)
             return _with_request_id(request, response)
 
         return endpoint

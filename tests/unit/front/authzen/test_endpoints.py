@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.errors import BulkheadFullError
 from gateway.front.authzen.search import SearchLimits
 from tests.policy.decision_api import JSON, Pdp, caller, certification
 
@@ -218,3 +220,19 @@ def test_a_request_id_that_cannot_stand_in_a_header_is_not_given_back(folder: Pa
         answer = pdp(folder).post("evaluation", asked(A, READ, ONE), ("x-request-id", given))
         assert answer.status == 200
         assert "x-request-id" not in answer.headers
+
+
+def test_a_full_pool_is_a_503_and_no_decision(folder: Path) -> None:
+    place = pdp(folder)
+
+    class Full(contextlib.AbstractAsyncContextManager[None]):
+        async def __aenter__(self) -> None:
+            raise BulkheadFullError("pool `token_validation` is full", retry_after_s=4.5)
+
+        async def __aexit__(self, *_: object) -> None:
+            pass
+
+    place.api._serving = Full
+    reply = place.post("evaluation", asked(A, READ, ONE))
+    assert (reply.status, reply.json["code"], reply.headers["retry-after"]) == (503, "pool_full", "5")
+    assert "decision" not in reply.json
