@@ -29,6 +29,7 @@ cdef extern from "values.h" nogil:
         NODE_WALKED
         NODE_AWAY
         NODE_SETTLED
+        NODE_IDLE
         NODE_INDEX_NONE
         TYPE_OF_REQUEST
         KEY_OF_REQUEST

@@ -499,11 +499,16 @@ cdef class EntityStore:
         raise ValueError("no value")
 
     cdef object _uid(self, const EntityNode* node):
-        cdef EntityUid uid = EntityUid(text_of(node.type_name), text_of(node.id))
-        if not node.flags & NODE_REQUEST:
+        # All of the node is read first: what is made then may wake the collector, and that others who change the store.
+        cdef str type = text_of(node.type_name)
+        cdef str id = text_of(node.id)
+        cdef bint is_kept = not node.flags & NODE_REQUEST
+        cdef uint32_t index = node.index, generation = node.generation
+        cdef EntityUid uid = EntityUid(type, id)
+        if is_kept:
             uid.store_token = self.c.token
-            uid.node_index = node.index
-            uid.node_generation = node.generation
+            uid.node_index = index
+            uid.node_generation = generation
         return uid
 
     cdef EntityNode* _intern(self, EntityUid uid) except NULL:
@@ -558,6 +563,11 @@ cdef class EntityStore:
                 node.flags &= ~NODE_AWAY
                 self._unsettle(node)
 
+    @property
+    def has_sourced_types(self):
+        """Whether entities of any type are kept elsewhere."""
+        return self.c.sourced_count > 0
+
     def is_sourced(self, str name not None):
         """Tell whether entities of this type are kept elsewhere."""
         return name in self.type_numbers and bool(self.c.type_flags[<uint32_t>self.type_numbers[name]] & NODE_AWAY)
@@ -611,6 +621,24 @@ cdef class EntityStore:
             self.c.revision += 1
             node.version = self.c.revision
         return self.c.revision
+
+    def idle(self, uids):
+        """Mark entities: `is_idle` is true of them from now on, until a decision is about them."""
+        cdef EntityNode* node
+        cdef list named = list(uids)
+        self._wait()        # whoever decides without the GIL takes marks away
+        for uid in named:
+            node = self.find(<EntityUid?>uid)
+            if node is not NULL:
+                node.flags |= NODE_IDLE
+
+    def is_idle(self, EntityUid uid not None):
+        """Tell whether no decision had the entity as principal or resource since it was marked by `idle`.
+
+        False for an entity that nothing defines or names. Only decisions of a store with sourced types count.
+        """
+        cdef const EntityNode* node = self.find(uid)
+        return node is not NULL and bool(node.flags & NODE_IDLE)
 
     def evict(self, uids):
         """Let go what is here of entities that are kept elsewhere; give the new revision.

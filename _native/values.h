@@ -97,7 +97,8 @@ enum {
     NODE_REQUEST = 2, /* lives in a request's arena; `index` is NODE_INDEX_NONE */
     NODE_WALKED = 4,  /* its ancestors are walked, not stored: see `entity_in` */
     NODE_AWAY = 8,    /* of a sourced type, and not here: what it is must be fetched before anything rests on it */
-    NODE_SETTLED = 16 /* of a sourced type, and its source does not know it; holds one of the node's references */
+    NODE_SETTLED = 16, /* of a sourced type, and its source does not know it; holds one of the node's references */
+    NODE_IDLE = 32    /* of a sourced type: no decision was about it since it was last marked so */
 };
 #define NODE_INDEX_NONE 0xFFFFFFFFu
 #define TYPE_OF_REQUEST 0u /* a type that the store does not know: compare `type_name` */

@@ -433,9 +433,19 @@ static int away_of_heads(const RuleIndex *index, DecisionRequest *request) {
     return request->run.missing != NULL;
 }
 
+/* Note that a decision is about an entity. Several threads may do so at once: all of them take the same bit away, and
+   nobody changes the store meanwhile. */
+static inline void node_asked(const Store *store, const EntityNode *node) {
+    if (node->flags & NODE_REQUEST && node->index != NODE_INDEX_NONE) node = store_node(store, node->index);
+    if (node->flags & NODE_IDLE) ((EntityNode *)node)->flags &= ~(uint32_t)NODE_IDLE;
+}
+
 /* Whether what the request's entities are in must be fetched before policies can be found by it. */
 static inline int heads_unknown(const RuleIndex *index, DecisionRequest *request) {
-    return request->run.store->sourced_count > 0 && away_of_heads(index, request);
+    if (request->run.store->sourced_count == 0) return 0;
+    node_asked(request->run.store, request->principal.node);
+    node_asked(request->run.store, request->resource.node);
+    return away_of_heads(index, request);
 }
 
 /* Whether the request is allowed: no forbid is satisfied, and some permit is. A fault denies. */

@@ -60,6 +60,15 @@ class EntityStore:
         Those that are defined are undefined first. Raises ValueError for one whose type is kept nowhere else.
         """
 
+    def idle(self, uids: Iterable[EntityUid]) -> None:
+        """Mark entities: `is_idle` is true of them from now on, until a decision is about them."""
+
+    def is_idle(self, uid: EntityUid) -> bool:
+        """Tell whether no decision had the entity as principal or resource since it was marked by `idle`.
+
+        False for an entity that nothing defines or names. Only decisions of a store with sourced types count.
+        """
+
     def evict(self, uids: Iterable[EntityUid]) -> int:
         """Let go what is here of entities that are kept elsewhere; give the new revision.
 

@@ -1,8 +1,11 @@
 """`Residency`: which entities of sources are in a store now, since when, and which of them go first.
 
 What: an entity as its source told it, or that the source does not know it. Key: the uid. How long: without a log of
-changes until its time is over; with one until it changes. Bound: `capacity`; the one that was not asked for longest
-goes first. What goes is evicted from the store too, so that no decision rests on it any more.
+changes until its time is over; with one until it changes. Bound: `capacity`; those that nothing used for longest go
+first. What goes is evicted from the store too, so that no decision rests on it any more.
+
+Most decisions are made without anybody being asked here. What they are about, principal and resource, is marked by the
+store (`EntityStore.is_idle`); their groups, and the entities in their attributes, count as used with them.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import heapq
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from gateway.policy.engine import Engine
     from gateway.policy.relation_rules import RelationRules
 
+LOOKED_AT: Final = 4  # times as many as are to go are looked at, to spare those in use
 REFRESH_AT: Final = 0.8  # of its time: what was used until then is read again before it is over
 _MEMBERS: Final = frozenset(("attrs", "parents", "tags"))
 _SLACK: Final = 1000  # superseded entries that the heap may hold beside as many as there are entities
@@ -71,7 +76,7 @@ class Held:
     origin: str  # name of its source
     until_s: float | None
     absent: bool
-    used: bool = False  # since it was read
+    used: bool = False  # since it was read, or was last looked at, by what was told here
 
 
 class Residency:
@@ -119,6 +124,19 @@ class Residency:
             raise EntityError([misfit.as_fault()]) from None
         return made
 
+    def _was_used(self, uid: EntityUid, held: Held) -> bool:
+        return held.used or not self.store.is_idle(uid)
+
+    def _pass_on(self, uid: EntityUid) -> None:
+        """Let what an entity that is used leads to count as used."""
+        found = self.store.get(uid)
+        if found is not None:
+            attributes, parents, _ = found
+            for other in (*parents, *(value for value in attributes.values() if isinstance(value, EntityUid))):
+                held = self._held.get(other)
+                if held is not None:
+                    held.used = True
+
     def touch(self, uids: Iterable[EntityUid]) -> None:
         """Note that entities were used: they stay longer than others, and are read again before their time is over."""
         for uid in uids:
@@ -162,6 +180,7 @@ class Residency:
             self._count_of[origin] += 1
             if held.until_s is not None:
                 self._push(now_s + (held.until_s - now_s) * REFRESH_AT, uid, held)
+        self.store.idle([uid for uid in (*(entity.uid for entity in found), *absent) if uid not in refused])
         self._make_room()
         return refused
 
@@ -212,11 +231,23 @@ class Residency:
 
     def _make_room(self) -> None:
         surplus = len(self._held) - self.capacity
-        if surplus > 0:
-            # Some more than needed, so that not every read has to make room.
-            count = min(surplus + self.capacity // 100, len(self._held))
-            self.evict([uid for uid, _ in zip(self._held, range(count), strict=False)])
-            self.evicted += count
+        if surplus <= 0:
+            return
+        count = min(surplus + self.capacity // 100, len(self._held))  # some more: not every read has to make room
+        looked_at = list(islice(self._held.items(), LOOKED_AT * count))
+        for uid, held in looked_at:
+            if self._was_used(uid, held):
+                self._pass_on(uid)
+        used = [uid for uid, held in looked_at if self._was_used(uid, held)]
+        unused = [uid for uid, held in looked_at if not self._was_used(uid, held)]
+        gone = [*unused, *used][:count]  # where nearly all are in use, the coldest of them go all the same
+        spared = used[max(0, count - len(unused)) :]
+        for uid in spared:
+            self._held[uid].used = False
+            self._held.move_to_end(uid)
+        self.store.idle(spared)
+        self.evict(gone)
+        self.evicted += count
 
     # --- time
 
@@ -244,7 +275,8 @@ class Residency:
                 over.append(uid)
                 continue
             self._push(held.until_s, uid, held)
-            if held.used:
+            if self._was_used(uid, held):
+                self._pass_on(uid)
                 soon.setdefault(held.origin, []).append(uid)
         self.evict(over)
         return len(over), soon

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
 
@@ -22,6 +22,7 @@ from gateway.policy.compiler.policies import compile_expression
 from gateway.policy.language.statements import parse_expression
 from tests.oracle import entities as oracle
 from tests.oracle.entities import Move, Upsert, frozen
+from tests.policy.machine import decider_of
 
 ALICE, BOB, TEAM, ORG = (
     EntityUid("User", "alice"),
@@ -657,3 +658,30 @@ def test_the_end_of_memory_changes_nothing() -> None:
     told = subprocess.run([sys.executable, "-c", STARVED], capture_output=True, text=True, check=False, timeout=120)
     assert told.returncode == 0, told.stderr
     assert told.stdout.startswith("refused")
+
+
+def test_an_entity_is_idle_from_when_it_is_marked_until_a_decision_is_about_it() -> None:
+    text = "permit(principal, action, resource) when { principal.level > 1 };"
+    store = EntityStore()
+    store.source_type("User")
+    store.source_type("Doc")
+    alice, bob, doc, view = (EntityUid(*each) for each in (("User", "a"), ("User", "b"), ("Doc", "1"), ("Action", "v")))
+    store.apply([(alice, {"level": 2}, (), None), (bob, {"level": 2}, (), None), (doc, {}, (), None)])
+    decider = decider_of(store, text)
+    ready = decider.prepare(alice, view, doc)
+    asks: list[Callable[[], object]] = [
+        lambda: decider.allows(alice, view, doc),
+        lambda: decider.authorize(alice, view, doc),
+        lambda: decider.decide(ready),
+        lambda: decider.decide_all([ready]),
+        lambda: decider.decide_for(ready, doc),
+        lambda: decider.allows_like(ready, "Doc", b"1"),
+        lambda: decider.decide(decider.prepare(alice, view, doc, overlays={alice: ({"level": 3}, ())})),
+    ]
+    assert not store.is_idle(alice)
+    for ask in asks:
+        store.idle([alice, bob, doc, EntityUid("User", "nobody")])
+        assert [store.is_idle(each) for each in (alice, bob, doc)] == [True, True, True]
+        assert ask()
+        assert [store.is_idle(each) for each in (alice, bob, doc)] == [False, True, False]
+    assert not store.is_idle(EntityUid("User", "nobody"))

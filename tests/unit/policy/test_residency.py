@@ -115,6 +115,35 @@ def test_the_coldest_go_first() -> None:
     assert residency.evicted == 1
 
 
+VIEW, DOC = uid("Action:view"), uid("Doc:1")
+
+
+def test_what_decisions_elsewhere_are_about_stays_with_its_groups() -> None:
+    engine = engine_of(TEXT)
+    residency = residency_of(engine, capacity=6)
+    assert residency.put("people", [Entity(STAFF)], [], now_s=0.0, ends=lambda _: None) == {}
+    assert residency.put("people", [Entity(ALICE, {"level": 2}, (STAFF,))], [], now_s=0.0, ends=lambda _: None) == {}
+    put(residency, "a", "b", "c", "d")
+    assert engine.allows(ALICE, VIEW, DOC)  # as a door does, which asks nobody else
+    put(residency, "e")
+    here = residency.held_of([STAFF, ALICE, *(EntityUid("User", name) for name in "abcde")], "people")
+    assert here == [STAFF, ALICE, *(EntityUid("User", name) for name in "bcde")]
+    put(residency, "f", "g", "h", "i", "j", "k")  # nobody asked again: now it is their turn
+    assert not engine.store.resident(ALICE)
+
+
+def test_what_decisions_elsewhere_are_about_is_read_again_with_what_it_leads_to() -> None:
+    engine = engine_of(TEXT)
+    residency = residency_of(engine)
+    alice = Entity(ALICE, {"level": 2, "manager": BOB}, (STAFF,))
+    others = [Entity(BOB, {"level": 1}), Entity(STAFF), Entity(uid("User:carol"))]
+    assert residency.put("people", [alice], [], now_s=0.0, ends=lambda _: 10.0) == {}
+    assert residency.put("people", others, [], now_s=0.0, ends=lambda _: 11.0) == {}
+    assert engine.allows(ALICE, VIEW, DOC)
+    assert residency.expire(8.0) == (0, {"people": [ALICE]})
+    assert residency.expire(8.9) == (0, {"people": [BOB, STAFF]})
+
+
 def test_one_that_the_store_refuses_spoils_no_other() -> None:
     engine = engine_of(TEXT)
     residency = residency_of(engine)
