@@ -26,6 +26,7 @@ from gateway.config.complaints import Complaint
 from gateway.config.knobs import Config, IssuerConfig, RouteConfig, ServerConfig
 from gateway.config.oauth_checks import oauth_complaints
 from gateway.config.resilience_checks import resilience_complaints
+from gateway.config.sessions_checks import sessions_complaints
 from gateway.config.toml_lines import Path
 
 SCOPES_MAX = 64  # distinct scopes over all routes: a verdict compares them as one word of bits
@@ -81,6 +82,7 @@ def find_complaints(config: Config, base_dir: FilePath, env: Mapping[str, str]) 
     for index, route in enumerate(config.routes):
         found += _route(route, ("routes", index))
     found += _route_table(config.routes)
+    found += sessions_complaints(config, base_dir, env)
     found += oauth_complaints(config, base_dir, env)
     found += resilience_complaints(config.resilience)
     found += _logs(config, base_dir)
@@ -504,10 +506,6 @@ def _authzen_base(url: str) -> Iterator[Complaint]:
 
 
 def _route(route: RouteConfig, path: Path) -> Iterator[Complaint]:
-    if route.auth == "session":
-        yield Complaint(
-            (*path, "auth"), "sessions are not part of this version", 'use "token", or "none" for what is open to all'
-        )
     if route.auth == "none" and route.scopes:
         yield Complaint((*path, "scopes"), 'nothing checks them with auth = "none"', 'use auth = "token"')
     if route.upstream:

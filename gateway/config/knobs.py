@@ -153,6 +153,20 @@ class OAuthStrangersConfig(Chapter, frozen=True):
     schemes: tuple[str, ...] = ()  # of redirect URIs of apps, besides domain names in reverse; as in `cursor`
 
 
+class SessionsConfig(Chapter, frozen=True):
+    """Who is logged in: sessions of browsers, known by a cookie. Routes with `auth = "session"` need them."""
+
+    url: str = ""  # "" none | "embedded" | "memory:" | "sqlite:PATH" | "redis://A:1,B:2" (a cluster); `env:`, `file:`
+    key: str = ""  # 32 bytes or more that cookies are made with, `env:NAME` or `file:PATH`; "" = one in run_dir
+    cookie: str = "__Host-portcullis"  # its name; without `__Host-` another host of the site could set it
+    issuer: str = ""  # whom identity headers name; "" = oauth.issuer, else `portcullis`
+    region: str = "local"  # that owns the sessions begun here; up to 16 lower case letters, digits and `-`
+    idle_s: Count = 1800  # a session that is not used for so long ends
+    absolute_s: Annotated[int, msgspec.Meta(ge=1, le=34_560_000)] = 43_200  # and in any case after this
+    keep_s: Annotated[int, msgspec.Meta(ge=1, le=300)] = 60  # how long the hot path knows one before its store is asked
+    offline_s: Annotated[int, msgspec.Meta(ge=0, le=3600)] = 300  # known ones go on for so long while the store is away
+
+
 class OAuthConfig(Chapter, frozen=True):
     """The token service: OAuth 2 and OpenID Connect, by which applications get tokens of this gateway's own."""
 
@@ -185,7 +199,7 @@ class RouteConfig(Chapter, frozen=True):
     host: str = ""  # "" any | "app.example.com" | "*.example.com"
     methods: tuple[str, ...] = ()  # none = any
     upstream: str = ""  # "" = forward-auth only
-    auth: Literal["token", "session", "none"] = "token"  # what a request needs; "session" is not offered yet
+    auth: Literal["token", "session", "none"] = "token"  # what a request needs; "session": see `[sessions]`
     scopes: tuple[str, ...] = ()  # all of them, else 403 insufficient_scope
     action: str = ""  # Cedar entity that the policies are asked about: `Action::"read"`; holes as `{request.method}`
     resource: str = ""  # Cedar entity: `Order::"{id}"`; action and resource go together
@@ -452,6 +466,7 @@ class Config(Chapter, frozen=True):
     forward_auth: ForwardAuthConfig = ForwardAuthConfig()
     identity: IdentityConfig = IdentityConfig()
     introspection: IntrospectionConfig = IntrospectionConfig()
+    sessions: SessionsConfig = SessionsConfig()
     oauth: OAuthConfig = OAuthConfig()
     policy: PolicyConfig = PolicyConfig()
     authzen: AuthzenConfig = AuthzenConfig()

@@ -24,8 +24,8 @@ from gateway.errors import ConfigError, ConfigFault
 CONFIG_BYTES_MAX = 1 * MIB
 ENV_PREFIX = "PORTCULLIS_"
 _SINGLE = (
-    *("server", "cache", "store", "forward_auth", "identity", "introspection", "policy", "authzen", "resilience"),
-    "log",
+    *("server", "cache", "store", "forward_auth", "identity", "introspection", "sessions", "oauth", "policy"),
+    *("authzen", "resilience", "log"),
 )
 _ARRAYS = ("issuers", "routes")
 _TOML_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
@@ -333,6 +333,9 @@ def _absolute(config: Config, base_dir: Path) -> Config:
         introspection=replace(
             config.introspection,
             clients=tuple(replace(one, secret=reference(one.secret, "file:")) for one in config.introspection.clients),
+        ),
+        sessions=replace(
+            config.sessions, url=store_url(config.sessions.url), key=reference(config.sessions.key, "file:")
         ),
         oauth=replace(
             config.oauth,

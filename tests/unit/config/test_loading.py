@@ -422,7 +422,7 @@ def test_lines_stay_right_when_an_element_before_does_not_fit(faults: Faults) ->
     [
         ('path = "a"', "path", "`a`: a path begins with `/`"),
         ('path = "/a"\nhost = "a:80"', "path", "`a:80`: neither a host without a port nor `*.` and a suffix"),
-        ('path = "/a"\nauth = "session"', "auth", "sessions are not part of this version"),
+        ('path = "/a"\nauth = "session"', "auth", "there are no sessions"),
         ('path = "/a"\naction = "x"', "action", "there are no policies to ask"),
         ('path = "/a"\nresource = "x"', "resource", "there are no policies to ask"),
         ('path = "/a"\ncontext = {a = "x"}', "context", "there are no policies to ask"),
@@ -699,6 +699,28 @@ def test_decisions_are_shared_by_redis_alone(url: str, faults: Faults, tmp_path:
     (tmp_path / "policies").mkdir()
     fault = one(faults(f'[policy]\npath = "policies"\n[policy.cache]\nshared_url = "{url}"\n'))
     assert (fault.key, fault.problem) == ("policy.cache.shared_url", "no Redis server")
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "problem"),
+    [
+        ('url = "redis://localhost:6379/0"', "key", "missing"),
+        ('url = "embedded"\nkey = "env:NONE"', "key", "the environment has no `NONE`"),
+        ('url = "embedded"\ncookie = "a b"', "cookie", "`a b` is no name of a cookie"),
+        ('url = "embedded"\nregion = "EU"', "region", "`EU` is no name of a region"),
+        ('url = "embedded"\nidle_s = 50000', "idle_s", "above absolute_s"),
+        ('url = "mysql://h"', "url", "no store of sessions"),
+    ],
+)
+def test_sessions_that_could_not_be_kept_are_faults(text: str, key: str, problem: str, faults: Faults) -> None:
+    fault = one(faults(f"[sessions]\n{text}\n"))
+    assert (fault.key, fault.problem) == (f"sessions.{key}", problem)
+
+
+def test_routes_for_sessions_are_served_where_there_are_sessions(load: Load) -> None:
+    text = '[sessions]\nurl = "embedded"\n[[routes]]\npath = "/a"\nauth = "session"\n'
+    loaded = load(text, env={"PORTCULLIS_SESSIONS__IDLE_S": "60"})
+    assert (loaded.config.routes[0].auth, loaded.config.sessions.idle_s) == ("session", 60)
 
 
 def test_a_store_with_a_password_comes_from_a_variable(load: Load) -> None:
