@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +18,7 @@ from typing import Any, Final
 from gateway._native.uid import EntityUid
 from gateway.config import DecisionCacheConfig, PolicyConfig, SourceConfig, resolve_store_url
 from gateway.front.attribute_sources import open_configured_source
+from gateway.front.in_force import InForce
 from gateway.policy.attributes import UNAVAILABLE, AttributePrefetcher, AttributeUnavailable, SourcedTypes
 from gateway.policy.decisions import Decided, DecisionCache
 from gateway.policy.engine import Engine
@@ -147,35 +148,18 @@ class Deciding:
                     await self._started.wait()
 
 
-class Deciders:
+class Deciders(InForce[Wanted, Deciding]):
     """Which deciding is in force. Belongs to one event loop; made before it runs."""
 
     def __init__(
         self, *, base_dir: Path, run_dir: Path, clock: Clock, world: World, resilience: Resilience | None = None
     ) -> None:
+        super().__init__(self._open)
         self._resilience = resilience
         self._base_dir = base_dir
         self._run_dir = run_dir
         self._clock = clock
         self._world = world
-        self._now: Deciding | None = None
-        self._planned: Deciding | None = None
-        self._is_running = False
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    @property
-    def now(self) -> Deciding | None:
-        """What is in force; None: there are no policies yet."""
-        return self._now
-
-    def of(self, config: PolicyConfig) -> Deciding:
-        """Give what decides by a config, what there is or a new one. Raises ValueError for no usable address."""
-        wanted = Wanted.of(config)
-        for known in (self._now, self._planned):
-            if known is not None and known.wanted == wanted:
-                return known
-        self._planned = self._open(wanted)
-        return self._planned
 
     def _open(self, wanted: Wanted) -> Deciding:
         sources = tuple(
@@ -221,35 +205,6 @@ class Deciders:
             capacity=wanted.resident_max,
             plans=plans,
         )
-
-    def take(self, wanted: Deciding) -> None:
-        """Put it in force, and let the former one go."""
-        former, self._now, self._planned = self._now, wanted, None
-        if not self._is_running or former is wanted:
-            return
-        self._spawn(wanted.start())
-        if former is not None:
-            self._spawn(former.stop())
-
-    async def start(self) -> None:
-        """Begin to follow what is in force; waits for the first look, and not for ever."""
-        if not self._is_running:
-            self._is_running = True
-            if self._now is not None:
-                await self._now.start()
-
-    async def stop(self) -> None:
-        """End everything."""
-        self._is_running = False
-        now, self._now = self._now, None
-        if now is not None:
-            await now.stop()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 class DoorFetcher:

@@ -153,7 +153,7 @@ class Policies:
     def _deciding(self, loaded: Loaded, config: PolicyConfig) -> Deciding:
         """Give what decides by a config; the entities' store knows then what is kept elsewhere. Raises ConfigError."""
         try:
-            deciding = self._deciders.of(config)
+            deciding = self._deciders.of(Wanted.of(config))
         except ValueError as error:
             raise ConfigError([ConfigFault("config", None, "policy.sources", str(error))]) from error
         check_sources(loaded, config)
