@@ -123,8 +123,8 @@ class Policies:
         """Make ready what was `read`, or is read now, changing nothing that serves. Raises ConfigError."""
         now, found = self._now, read or self.read(config)
         loaded = found.loaded
-        principals = PrincipalClaims(config, loaded.engine.schema)
         _refuse_made_by_relations(config, loaded)
+        principals = PrincipalClaims(config, loaded.engine.schema)
         following = self._following(loaded, config)
         deciding = self._deciding(loaded, config)
         if now is None:
@@ -367,19 +367,22 @@ def sources_of(config: PolicyConfig) -> Sources:
 
 
 def _refuse_made_by_relations(config: PolicyConfig, loaded: Loaded) -> None:
-    """Raise ConfigError for a claim that would define what relations make: a token would open what none opens."""
+    """Raise ConfigError for claims that would define what relations make: a token would open what none opens."""
     entities = loaded.engine.entities
-    if isinstance(entities, RelatedEntities):
-        for name in entities.graph.rules.of_type(config.principal):
-            if name in config.principal_claims:
-                hint = "ask for another attribute"
-                raise ConfigError(
-                    [
-                        ConfigFault(
-                            "config", None, f"policy.principal_claims.{name}", "relations make this attribute", hint
-                        )
-                    ]
-                )
+    if not isinstance(entities, RelatedEntities):
+        return
+    rules = entities.graph.rules
+    faults = [
+        ConfigFault("config", None, f"policy.principal_claims.{name}", "relations make this attribute", "map another")
+        for name in config.principal_claims
+        if name in rules.of_type(config.principal)
+    ] + [
+        ConfigFault("config", None, f"policy.principal_parents.{claim}", f"relations make `{kind}`", "map another type")
+        for claim, kind in config.principal_parents.items()
+        if rules.of_node(kind) is not None
+    ]
+    if faults:
+        raise ConfigError(faults)
 
 
 def as_config_fault(fault: Fault) -> ConfigFault:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 from starlette.routing import Route
 
 from gateway._native.uid import EntityUid
 from gateway.config import AuthzenClientConfig, AuthzenConfig, Config, PolicyConfig, RelationsConfig
 from gateway.errors import ConfigError
 from gateway.front.policies import COMPILED_FOLDER, REFRESH_S, Policies, PolicyPlan
+from gateway.policy.related_entities import RelatedEntities
 from tests.files import rewrite
 from tests.policy.decision_api import SetClock
 
@@ -150,13 +152,18 @@ def test_a_cache_that_cannot_be_written_is_told_of(file: Path, caplog: pytest.Lo
 def test_no_claim_defines_what_relations_make(file: Path) -> None:
     rewrite(
         file.parent / "a.cedarschema",
-        "entity User { @relation friends: Set<User> }; entity Doc;"
+        "entity User { @relation friends: Set<User> }; entity Doc { @relation viewers: Set<User> };"
         "action read appliesTo { principal: User, resource: Doc };",
     )
-    config = PolicyConfig(
-        path=str(file.parent), relations=RelationsConfig(url="memory:"), principal_claims={"friends": "friends"}
-    )
+    policies = Policies(file.parent.parent, SetClock())
+    plain = PolicyConfig(path=str(file.parent), relations=RelationsConfig(url="memory:"))
+    entities = policies.plan(plain).loaded.engine.entities
+    assert isinstance(entities, RelatedEntities)
+    node = entities.graph.rules.of_type("Doc")["viewers"].node_type
+    config = structs.replace(plain, principal_claims={"friends": "friends"}, principal_parents={"docs": node})
     with pytest.raises(ConfigError) as caught:
-        Policies(file.parent.parent, SetClock()).plan(config)
-    [fault] = caught.value.faults
-    assert (fault.key, fault.problem) == ("policy.principal_claims.friends", "relations make this attribute")
+        policies.plan(config)
+    assert [(fault.key, fault.problem) for fault in caught.value.faults] == [
+        ("policy.principal_claims.friends", "relations make this attribute"),
+        ("policy.principal_parents.docs", f"relations make `{node}`"),
+    ]
