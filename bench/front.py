@@ -26,7 +26,7 @@ class Protocol:
             self.status = message["status"]
 
 
-class Door:
+class FrontDoorAsked:
     """Forward-auth from scope to answer. Whatever would leave the compiled path is an error."""
 
     def __init__(

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from bench.front import Door, forward_scope
+from bench.front import FrontDoorAsked, forward_scope
 from bench.material import Issuer
 from bench.measure import Contestant, calling, looping, proved
 from bench.verifiers import our_validator
@@ -221,7 +221,7 @@ def _http1(count: int) -> Group:
 
 
 def _front(issuer: Issuer, tokens: list[bytes], count: int) -> Group:
-    door = Door(our_validator(issuer), (RouteConfig(path="/api/{*rest}"),))
+    door = FrontDoorAsked(our_validator(issuer), (RouteConfig(path="/api/{*rest}"),))
     scopes = [forward_scope(token) for token in tokens[:500]]
     for _ in range(2):
         assert {door.status(scope) for scope in scopes} == {200}

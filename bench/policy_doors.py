@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
-from bench import door_policies, journey
-from bench.front import Door, forward_scope
-from bench.journey import DISTINCT, SAME, Figures
+from bench import door_policies, load
+from bench.front import FrontDoorAsked, forward_scope
+from bench.journey import DISTINCT, LOAD_CORE, SAME, SERVER_CORE, Figures, Tokens, check_answers
 from bench.material import Issuer
 from bench.measure import Contestant, calling, difference_us, race
+from bench.peers.base import Door, Peer, Setup
+from bench.peers.nginx import UpstreamApp
 from bench.peers.portcullis import Portcullis, PortcullisPolicy
+from bench.process import Server, free_port, serving
 from bench.table import Cell, Part, Table
 from bench.verifiers import our_validator
 from gateway._native.route_policy import DeciderCell
@@ -29,6 +35,7 @@ ROUTES = {
 }
 MANY = 10_000  # tokens
 CHANNEL = (b"x-channel", b"web")
+DOORS: tuple[Door, ...] = ("forward", "proxy")
 HTTP_PEERS = (Portcullis(), PortcullisPolicy())
 
 
@@ -41,7 +48,7 @@ class DoorFigures:
     per_op_ns: dict[str, list[float]] = field(default_factory=dict)
 
 
-def doors(issuer: Issuer, tokens: list[bytes]) -> dict[str, Door]:
+def doors(issuer: Issuer, tokens: list[bytes]) -> dict[str, FrontDoorAsked]:
     """Make one door without policies and one with: everything else is the same."""
     schema = Schema.parse(door_policies.SCHEMA)
     policies = PolicySet.parse(door_policies.POLICIES)
@@ -49,8 +56,8 @@ def doors(issuer: Issuer, tokens: list[bytes]) -> dict[str, Door]:
     entities = Entities.from_json(door_policies.entities_for(tokens), schema=schema)
     cell = DeciderCell(Engine(policies, entities, schema))
     principals = PrincipalClaims(PolicyConfig(), schema)
-    plain = Door(our_validator(issuer), [ROUTES["without"]])
-    asking = Door(
+    plain = FrontDoorAsked(our_validator(issuer), [ROUTES["without"]])
+    asking = FrontDoorAsked(
         our_validator(issuer),
         [ROUTES["with"]],
         policies=cell,
@@ -79,7 +86,7 @@ def in_process(issuer: Issuer, tokens: list[bytes], *, rounds: int, count: int) 
     return figures
 
 
-def _prove(door: Door, tokens: list[bytes]) -> None:
+def _prove(door: FrontDoorAsked, tokens: list[bytes]) -> None:
     """Who is no clerk of the order's team is refused, so the door does ask."""
     scope = forward_scope(tokens[0])
     assert door.status(scope) == 200
@@ -90,17 +97,64 @@ def _prove(door: Door, tokens: list[bytes]) -> None:
     assert door.status({**scope, "headers": other}) == 403
 
 
-def over_http(*, rounds: int, seconds: int) -> tuple[list[Figures], dict[str, str]]:
-    """Load whole servers, one worker each: forward-auth and proxy door, with policies and without, in turn."""
-    return journey.measure(
-        journey.Plan(
-            rounds=rounds,
-            seconds=seconds,
-            warm_up_s=1,
-            peers=HTTP_PEERS,
-            workloads=(SAME, DISTINCT),
-        )
-    )
+def over_http(*, bursts: int, seconds: int) -> list[Figures]:
+    """Load both gateways, one worker each on one core, in short bursts that take turns: pairs had the same machine.
+
+    Raises ServerFailed, and WrongAnswer for an answer that is not what it should be.
+    """
+    figures: list[Figures] = []
+    with tempfile.TemporaryDirectory(prefix="portcullis-bench-") as name:
+        folder = Path(name)
+        tokens = Tokens(folder, distinct=MANY, bad=1)
+        for door in DOORS:
+            own = folder / door
+            own.mkdir()
+            with contextlib.ExitStack() as stack:
+                servers = _serve_both(stack, own, door, tokens)
+                for workload in (SAME, DISTINCT):
+                    both = [Figures(peer.name, door, workload) for peer in HTTP_PEERS]
+                    for burst in range(bursts + 1):  # the first one warms up
+                        for at in (0, 1) if burst % 2 else (1, 0):
+                            _burst(servers[at], both[at] if burst else None, own, tokens, seconds)
+                    figures += both
+    return figures
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    peer: Peer
+    server: Server
+    port: int
+
+
+def _serve_both(stack: contextlib.ExitStack, folder: Path, door: Door, tokens: Tokens) -> list[_Served]:
+    upstream_port = free_port()
+    app = Setup(folder, upstream_port, door, tokens.issuer, 0)
+    upstream = stack.enter_context(serving(UpstreamApp().command(app), folder, core=LOAD_CORE))
+    upstream.wait_until_listening(upstream_port)
+    made = []
+    for number, peer in enumerate(HTTP_PEERS):
+        own = folder / str(number)
+        own.mkdir()
+        setup = Setup(own, free_port(), door, tokens.issuer, upstream_port, tokens.good)
+        command = peer.command(setup)
+        server = stack.enter_context(serving(command, own, core=SERVER_CORE, environment=peer.environment))
+        server.wait_until_listening(setup.port)
+        check_answers(peer, door, setup.port, tokens)
+        made.append(_Served(peer, server, setup.port))
+    return made
+
+
+def _burst(served: _Served, figures: Figures | None, folder: Path, tokens: Tokens, seconds: int) -> None:
+    """Load one server for a moment. Without figures: to warm up, with all tokens."""
+    door: Door = "forward" if folder.name == "forward" else "proxy"
+    path, headers = served.peer.path(door), load.headers_for(door)
+    asked = tokens.workloads[DISTINCT if figures is None else figures.workload]
+    before = served.server.usage()
+    run = load.run_wrk(folder, served.port, path, headers, asked, seconds=seconds, core=LOAD_CORE)
+    served.server.require_alive()
+    if figures is not None:
+        figures.take(run, served.server.usage().cpu_s - before.cpu_s, served.server)
 
 
 def part(inside: DoorFigures) -> Part:
