@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Mapping
 from typing import Any, Protocol
-from urllib.parse import parse_qsl
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.config import KIB
 from gateway.front.clients import KnownClients, basic_credentials
+from gateway.front.forms import BodyRefused, once, read_form
 from gateway.front.responses import ProblemResponse, json_response
 from gateway.resilience import Resilience
 from gateway.types import Secret
 
 _log = logging.getLogger("portcullis.introspection")
 
-BODY_BYTES_MAX = 32 * KIB
 ASKS_MAX = 3  # what can be learned about one token: its opaque form, its issuer's keys, its key
 
-# What a resource server may learn of a token (RFC 7662 §2.2); everything else in it stays with its issuer.
-_SHOWN = ("scope", "client_id", "username", "exp", "iat", "nbf", "sub", "aud", "iss", "jti")
+# What a resource server may learn of a token (RFC 7662 §2.2, RFC 9449 §6.2, RFC 9470 §6.2); the rest stays with its
+# issuer.
+_SHOWN = ("scope", "client_id", "username", "exp", "iat", "nbf", "sub", "aud", "iss", "jti", "cnf", "acr", "auth_time")
 _RETRYABLE = frozenset({"keys_unavailable", "introspection_unavailable"})
 
 
@@ -34,26 +32,54 @@ class TokenJudge(Protocol):
         """Give the claims of a valid token and "ok", or None and the reason. Never raises."""
 
 
+class OwnIssuer(Protocol):
+    """The token service of this gateway, as this endpoint sees it."""
+
+    async def introspect(
+        self, request: Request, form: Mapping[str, str], *, known: bool
+    ) -> Mapping[str, Any] | Response | None:
+        """Give the claims of a token of ours that holds, None for any other, or the answer to the whole request.
+
+        `known`: the caller proved itself here. Otherwise it has to be a client of the token service, which learns of
+        its own tokens alone and gets its answer at once. Raises GatewayError.
+        """
+
+
 class Introspection:
     """Answer RFC 7662 requests of known clients."""
 
-    __slots__ = ("_body_timeout_s", "_clients", "_judge", "_resilience")
+    __slots__ = ("_body_timeout_s", "_clients", "_judge", "_own", "_resilience")
 
     def __init__(
-        self, judge: TokenJudge, clients: Mapping[str, Secret], *, body_timeout_s: float, resilience: Resilience
+        self,
+        judge: TokenJudge,
+        clients: Mapping[str, Secret],
+        *,
+        body_timeout_s: float,
+        resilience: Resilience,
+        own: OwnIssuer | None = None,
     ) -> None:
         """`body_timeout_s` bounds the reading of a whole form: anybody may begin to send one."""
         self._judge = judge
         self._resilience = resilience
         self._body_timeout_s = body_timeout_s
         self._clients = KnownClients(clients)
+        self._own = own
 
     async def endpoint(self, request: Request) -> Response:
         """Serve `POST /oauth2/introspect`."""
-        form = await _read_form(request, self._body_timeout_s)
-        if isinstance(form, Response):
-            return form
-        if not self._clients.knows(_credentials(request, form)):
+        try:
+            form = once(await read_form(request, self._body_timeout_s))
+        except BodyRefused as refused:
+            return ProblemResponse(refused.status, refused.code, refused.title, str(refused))
+        known = self._clients.knows(_credentials(request, form))
+        if self._own is not None and form.get("token"):
+            found = await self._own.introspect(request, form, known=known)
+            if isinstance(found, Response):
+                return found
+            if found is not None:
+                return json_response(describe(found))
+        if not known:
             refusal = ProblemResponse(
                 401,
                 "invalid_client",
@@ -81,7 +107,7 @@ class Introspection:
 
 def describe(claims: Mapping[str, Any]) -> dict[str, Any]:
     """Give the introspection response for a valid token's claims (RFC 7662 §2.2)."""
-    answer: dict[str, Any] = {"active": True, "token_type": "Bearer"}
+    answer: dict[str, Any] = {"active": True, "token_type": claims.get("token_type", "Bearer")}
     for name in _SHOWN:
         if name in claims:
             answer[name] = claims[name]
@@ -89,32 +115,6 @@ def describe(claims: Mapping[str, Any]) -> dict[str, Any]:
         scopes = claims["scp"]
         answer["scope"] = scopes if isinstance(scopes, str) else " ".join(map(str, scopes))
     return answer
-
-
-async def _read_form(request: Request, timeout_s: float) -> dict[str, str] | Response:
-    """Read the form, or give the refusal: fields may stand there once only (RFC 6749 §3.2)."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/x-www-form-urlencoded":
-        return ProblemResponse(415, "unsupported_media_type", "Form expected", "send application/x-www-form-urlencoded")
-    body = bytearray()
-    try:
-        async with asyncio.timeout(timeout_s):
-            async for piece in request.stream():
-                body += piece
-                if len(body) > BODY_BYTES_MAX:
-                    return ProblemResponse(413, "body_too_large", "Content too large", "the form is too long")
-    except TimeoutError:
-        return ProblemResponse(408, "request_timeout", "Request timeout", "the form did not arrive in time")
-    except ClientDisconnect:
-        return ProblemResponse(400, "invalid_request", "Form incomplete", "the connection broke off")
-    try:
-        pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, strict_parsing=bool(body), max_num_fields=16)
-    except (UnicodeDecodeError, ValueError):
-        return ProblemResponse(400, "invalid_request", "Malformed form", "the form cannot be read")
-    form = dict(pairs)
-    if len(form) != len(pairs):
-        return ProblemResponse(400, "invalid_request", "Malformed form", "a field stands there more than once")
-    return form
 
 
 def _credentials(request: Request, form: Mapping[str, str]) -> tuple[str, str] | None:

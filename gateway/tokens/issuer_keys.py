@@ -65,8 +65,17 @@ class IssuerKeys:
             announce_s=schedule.announce_s,
             overlap_s=schedule.overlap_s,
         )
-        published = tuple(key.jwk for key in self._folder.published() if key.state(now_s) != "retired")
+        published: tuple[Mapping[str, Any], ...] = tuple(
+            key.jwk for key in self._folder.published() if key.state(now_s) != "retired"
+        )
+        if self._held is not None and self._held.published == published:
+            published = self._held.published
         self._held = _Held(self._folder.signing_key(now_s), published)
+
+    @property
+    def published(self) -> tuple[Mapping[str, Any], ...]:
+        """The public keys; the same object for as long as they are the same."""
+        return self._now().published
 
     def jwks(self) -> dict[str, Any]:
         """Return the key set to publish (RFC 7517 §5)."""

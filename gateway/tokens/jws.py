@@ -30,7 +30,7 @@ def verify_jws(
     header names, and a `kid` in the header must be the key's, where that has one. The payload may be anything.
     False, never an exception, for whatever the three hold. `backend` is for tests.
     """
-    parts = _split(compact)
+    parts = split_compact(compact)
     if parts is None:
         return False
     header, signed, signature = parts
@@ -52,7 +52,7 @@ def verify_jws(
     )
 
 
-def _split(compact: str | bytes) -> tuple[bytes, bytes, bytes] | None:
+def split_compact(compact: str | bytes) -> tuple[bytes, bytes, bytes] | None:
     """Return the header's JSON, what was signed, and the signature; None for what is no compact JWS."""
     try:
         text = compact.encode("ascii") if isinstance(compact, str) else compact

@@ -1,0 +1,354 @@
+"""The token service, whole: made from the config and from what the gateway has beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from gateway.config import OAuthClientConfig, OAuthConfig, resolve_secret
+from gateway.errors import KeyInvalid
+from gateway.flows.oauth.approval import Approvals, AskConsent, Redirect
+from gateway.flows.oauth.authorization import AuthorizationRequests, Parameters
+from gateway.flows.oauth.client_auth import ClientAuthentication, ClientProof
+from gateway.flows.oauth.context import Authenticator, LevelOf, Profiles, RevokeTokens, origin_of
+from gateway.flows.oauth.dpop import DPoPChecker, Nonces
+from gateway.flows.oauth.endings import Endings
+from gateway.flows.oauth.errors import OAuthRefused
+from gateway.flows.oauth.families import Families
+from gateway.flows.oauth.grants import Grants
+from gateway.flows.oauth.metadata import Offers, resource_metadata, resource_metadata_path, server_metadata
+from gateway.flows.oauth.minting import Mint
+from gateway.flows.oauth.parties import Client, ClientSource, ConfiguredClients, Parties, Resource
+from gateway.flows.oauth.questions import TokenQuestions
+from gateway.flows.oauth.rate_limit import RateLimit
+from gateway.flows.oauth.registration import ClientDocuments, FetchDocument, Registration, StrangerLimits
+from gateway.flows.oauth.tokens import TokenEndpoint, TokenRequest
+from gateway.flows.trail import Auditor, AuditTrail, Caller
+from gateway.resilience import Resilience
+from gateway.stores.grants import TokenStore
+from gateway.tokens.issuer_keys import IssuerKeys, KeySchedule
+from gateway.tokens.own import OwnTokens
+from gateway.tokens.sealing import Sealer
+from gateway.types import Clock, Secret, Session, Subject
+
+_log = logging.getLogger("portcullis.oauth")
+
+KEYS_FOLDER: Final = "oauth-keys"  # in run_dir
+KEYS_WATCH_S: Final = 30.0  # how often the folder of keys is looked at
+OVERLAP_SLACK_S: Final = 3600  # a former key is published for longer than its longest token lives
+NONCE_S: Final = 60  # a nonce is good for one to two of these
+
+AUTHORIZE_PATH: Final = "/oauth2/authorize"
+TOKEN_PATH: Final = "/oauth2/token"  # noqa: S105  (a path)
+USERINFO_PATH: Final = "/oauth2/userinfo"
+PAR_PATH: Final = "/oauth2/par"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What the token service uses of the gateway."""
+
+    store: TokenStore  # guarded, where requests must not hang on it
+    authenticator: Authenticator
+    profiles: Profiles
+    auditor: Auditor
+    revoke: RevokeTokens
+    resilience: Resilience
+    clock: Clock
+    fetch: FetchDocument  # for client id metadata documents
+    level: LevelOf = lambda: 0
+
+
+class OAuthService:
+    """The flows of OAuth 2 and OpenID Connect, each in its pool. Belongs to one event loop.
+
+    Every method raises OAuthRefused for what the client is told, and other GatewayErrors (503 and the like) for what
+    is wrong with us; `authorize` and `decide` raise RequestUnsafe for what only a page may tell.
+    """
+
+    def __init__(self, config: OAuthConfig, keys: IssuerKeys, sealer: Sealer, around: Surroundings, base: Path) -> None:
+        """`keys` and `sealer` as `open_keys` gives them; relative paths start at `base`. Raises KeyInvalid."""
+        clock = around.clock
+        self.issuer = config.issuer
+        self.keys = keys
+        self.own = OwnTokens(config.issuer, keys, clock)
+        self._config = config
+        self._resilience = around.resilience
+        self._task: asyncio.Task[None] | None = None
+        grants = Grants(around.store, clock)
+        trail = AuditTrail(around.auditor, clock)
+        limits = _stranger_limits(config)
+        self._registration: Registration | None = None
+        sources: list[ClientSource] = [
+            ConfiguredClients(client_of_config(each, config, base) for each in config.clients)
+        ]
+        if config.strangers.registration != "off":
+            token = config.strangers.initial_token
+            self._registration = Registration(
+                grants,
+                limits,
+                trail,
+                clock,
+                rate=RateLimit(config.strangers.per_minute, clock),
+                initial_token=resolve_secret(token, base) if token else None,
+            )
+            sources.append(self._registration)
+        if config.strangers.document_hosts:
+            hosts = config.strangers.document_hosts
+            is_local = "localhost" in hosts
+            sources.append(ClientDocuments(around.fetch, limits, clock, hosts=hosts, is_loopback_allowed=is_local))
+        self.parties = Parties(
+            sources,
+            [Resource(id=each.id, name=each.name or each.id, scopes=each.scopes) for each in config.resources],
+            default_audience=config.audience or config.issuer,
+        )
+        self._offers = Offers(self._registration is not None, bool(config.strangers.document_hosts))
+        proof_use = partial(grants.first_use, "proof")
+        nonces = Nonces(sealer.derive(b"dpop nonce"), clock, lifetime_s=NONCE_S) if config.dpop_nonce else None
+        self._dpop = DPoPChecker(proof_use, clock, nonces=nonces, lifetime_s=config.dpop_proof_s)
+        self.resource_dpop = DPoPChecker(proof_use, clock, nonces=None, lifetime_s=config.dpop_proof_s)
+        """Checks proofs that come with access tokens, for doors."""
+        mint = Mint(
+            config.issuer,
+            keys,
+            clock,
+            default_audience=self.parties.default_audience,
+            id_token_s=config.id_token_s,
+            level=around.level,
+        )
+        families = Families(grants, sealer.derive(b"refresh tokens"), clock, grace_s=config.refresh_grace_s)
+        self.endings = Endings(
+            grants, around.revoke, clock, issuer=config.issuer, access_token_s_max=longest_access_token_s(config)
+        )
+        self._clients = ClientAuthentication(
+            self.parties,
+            partial(grants.first_use, "assertion"),
+            clock,
+            audiences=(config.issuer, config.issuer + TOKEN_PATH, config.issuer + PAR_PATH),
+        )
+        self._approvals = Approvals(
+            AuthorizationRequests(self.parties, config.issuer),
+            parties=self.parties,
+            grants=grants,
+            authenticator=around.authenticator,
+            trail=trail,
+            clock=clock,
+            key=sealer.derive(b"authorization pages"),
+            path=AUTHORIZE_PATH,
+            code_s=config.code_s,
+        )
+        self._tokens = TokenEndpoint(
+            clients=self._clients,
+            parties=self.parties,
+            grants=grants,
+            families=families,
+            endings=self.endings,
+            mint=mint,
+            dpop=self._dpop,
+            authenticator=around.authenticator,
+            profiles=around.profiles,
+            trail=trail,
+            clock=clock,
+        )
+        self._questions = TokenQuestions(
+            own=self.own,
+            families=families,
+            endings=self.endings,
+            profiles=around.profiles,
+            dpop=self.resource_dpop,
+            trail=trail,
+            issuer=config.issuer,
+        )
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to follow the folder of keys, and to make new ones when they are due."""
+        self._task = asyncio.get_running_loop().create_task(self._follow_keys(), name="oauth keys")
+
+    async def stop(self) -> None:
+        """End the following. The store is whose it was."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _follow_keys(self) -> None:
+        while True:
+            await asyncio.sleep(KEYS_WATCH_S)
+            try:
+                await asyncio.to_thread(self.keys.refresh)
+            except (KeyInvalid, OSError) as error:
+                _log.error("the signing keys were not refreshed, the former ones stay: %s", error)
+
+    # -- for browsers -------------------------------------------------------------------------------------------------
+
+    async def authorize(
+        self, parameters: Parameters, cookies: Mapping[str, str], caller: Caller
+    ) -> Redirect | AskConsent:
+        """Answer an authorization request."""
+        async with self._resilience.serving("user_auth"):
+            return await self._approvals.authorize(parameters, cookies, caller)
+
+    async def decide(
+        self, parameters: Parameters, csrf: str, *, allowed: bool, cookies: Mapping[str, str], caller: Caller
+    ) -> Redirect:
+        """Take the answer of the page that asks for consent."""
+        async with self._resilience.serving("user_auth"):
+            return await self._approvals.decide(parameters, csrf, allowed=allowed, cookies=cookies, caller=caller)
+
+    # -- for clients --------------------------------------------------------------------------------------------------
+
+    async def push(self, request: TokenRequest) -> dict[str, Any]:
+        """Keep a pushed authorization request, and return the members of the answer (RFC 9126 §2.2)."""
+        async with self._resilience.serving("user_auth"):
+            client = await self._clients.identify(request.proof)
+            jkt = ""
+            if request.dpop:
+                jkt = await self._dpop.check(request.dpop, request.method, request.url)
+            lifetime_s = self._config.request_s
+            uri = await self._approvals.push(request.form, client, lifetime_s, dpop_jkt=jkt)
+            return {"request_uri": uri, "expires_in": lifetime_s}
+
+    async def token(self, request: TokenRequest) -> dict[str, Any]:
+        """Give tokens, and return the members of the answer. Refreshing goes before new logins."""
+        critical = ("grant_type", "refresh_token") in request.form
+        async with self._resilience.serving("token_validation", critical=critical):
+            return await self._tokens.give(request)
+
+    async def revoke(self, token: str, proof: ClientProof, caller: Caller) -> None:
+        """End a token of the client that asks for it."""
+        async with self._resilience.serving("token_validation", critical=True):
+            client = await self._clients.identify(proof)
+            await self._questions.revoke(token, client, caller)
+
+    async def identify(self, proof: ClientProof) -> Client:
+        """Return the client that proves itself, as at the token endpoint."""
+        async with self._resilience.serving("token_validation", critical=True):
+            return await self._clients.identify(proof)
+
+    async def describe(self, token: str, client: Client | None = None) -> Mapping[str, Any] | None:
+        """Return what introspection tells of a token of ours, None where it does not hold; see TokenQuestions."""
+        async with self._resilience.serving("token_validation", critical=True):
+            return await self._questions.describe(token, client)
+
+    async def userinfo(self, scheme: str, token: str, proofs: Sequence[str], method: str) -> Mapping[str, object]:
+        """Return what a token tells of its user."""
+        async with self._resilience.serving("token_validation"):
+            return await self._questions.userinfo(scheme, token, proofs, method, self.issuer + USERINFO_PATH)
+
+    async def register(self, metadata: Mapping[str, Any], bearer: str, caller: Caller) -> dict[str, Any]:
+        """Register a client."""
+        if self._registration is None:
+            raise OAuthRefused("invalid_request", "clients cannot register here")
+        async with self._resilience.serving("user_auth"):
+            return await self._registration.register(metadata, bearer, caller)
+
+    def nonce(self) -> str:
+        """Return the nonce that the next proof at our endpoints must hold, "" where none is asked for."""
+        return self._dpop.nonce()
+
+    # -- for everybody ------------------------------------------------------------------------------------------------
+
+    @property
+    def registers(self) -> bool:
+        """Whether clients can register."""
+        return self._registration is not None
+
+    def metadata(self) -> dict[str, Any]:
+        """Return the metadata of the authorization server (RFC 8414)."""
+        return server_metadata(self.issuer, self.parties, self.keys.algorithm, self._offers)
+
+    def resource_documents(self) -> Mapping[str, list[dict[str, Any]]]:
+        """Return the metadata of our resources by the path at which it lies; several where only the host differs."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for resource in self.parties.resources.values():
+            path = resource_metadata_path(resource)
+            if path:
+                found.setdefault(path, []).append(resource_metadata(resource, self.issuer))
+        return found
+
+    async def ended_session(self, session: Session) -> int:
+        """End what was granted within a session: called by whoever ends the session. Returns how many families."""
+        return await self.endings.end_session(session.subject, origin_of(session))
+
+    async def ended_subject(self, subject: Subject) -> int:
+        """End everything that was granted by a user who is logged out everywhere, or gone."""
+        return await self.endings.end_subject(subject)
+
+
+def open_keys(config: OAuthConfig, run_dir: Path, base: Path, clock: Clock) -> tuple[IssuerKeys, Sealer]:
+    """Open the issuer's keys, and make the first where there is none. Blocks. Raises KeyInvalid, SecretUnresolved."""
+    sealer = Sealer(resolve_secret(config.encryption_key, base))
+    schedule = KeySchedule(
+        config.algorithm,
+        every_s=config.key_rotation_s,
+        announce_s=config.key_announce_s,
+        overlap_s=max(longest_access_token_s(config), config.id_token_s) + OVERLAP_SLACK_S,
+    )
+    folder = base / Path(config.keys_path).expanduser() if config.keys_path else run_dir / KEYS_FOLDER
+    return IssuerKeys(folder, sealer, schedule, clock), sealer
+
+
+def longest_access_token_s(config: OAuthConfig) -> int:
+    """Return how long the longest access token lives."""
+    return max(config.access_token_s, *(client.access_token_s for client in config.clients), 0)
+
+
+def audiences_of(config: OAuthConfig) -> tuple[str, ...]:
+    """Return everything that our tokens can be for."""
+    default = config.audience or config.issuer
+    return tuple(dict.fromkeys((default, *(resource.id for resource in config.resources))))
+
+
+def client_of_config(client: OAuthClientConfig, config: OAuthConfig, base: Path) -> Client:
+    """Make a client of what the config says. Raises KeyInvalid, SecretUnresolved."""
+    secret: Secret | None = resolve_secret(client.secret, base) if client.secret else None
+    return Client(
+        id=client.id,
+        name=client.name or client.id,
+        auth=client.auth,
+        secret_hash=b"" if secret is None else hashlib.sha256(secret.reveal()).digest(),
+        jwks=_read_jwks(base / Path(client.jwks_file).expanduser()) if client.jwks_file else None,
+        grant_types=frozenset(client.grant_types),
+        scopes=frozenset(client.scopes),
+        redirect_uris=client.redirect_uris,
+        resources=client.resources,
+        tenant=client.tenant,
+        ask_consent=client.consent == "ask",
+        access_token_s=client.access_token_s or config.access_token_s,
+        refresh_idle_s=client.refresh_idle_s or config.refresh_idle_s,
+        refresh_max_s=client.refresh_max_s or config.refresh_max_s,
+        needs_dpop=client.dpop,
+        needs_par=client.par,
+    )
+
+
+def _read_jwks(path: Path) -> Mapping[str, Any]:
+    try:
+        document = orjson.loads(path.read_bytes())
+    except (OSError, ValueError):
+        raise KeyInvalid(f"`{path}` is no key set that can be read") from None
+    if not isinstance(document, dict):
+        raise KeyInvalid(f"`{path}` holds no JSON object")
+    return document
+
+
+def _stranger_limits(config: OAuthConfig) -> StrangerLimits:
+    scopes = {*config.strangers.scopes, *(scope for resource in config.resources for scope in resource.scopes)}
+    return StrangerLimits(
+        scopes=frozenset(scopes),
+        access_token_s=config.access_token_s,
+        refresh_idle_s=config.refresh_idle_s,
+        refresh_max_s=config.refresh_max_s,
+        schemes=frozenset(config.strangers.schemes),
+    )
