@@ -430,7 +430,7 @@ class ResilienceConfig(Chapter, frozen=True):
     wait_s: WaitSeconds = 0.25  # for a place in a pool or a permit, at most
     soft_limit: Share = 0.9  # of a pool; what is above is for refresh, introspection and break-glass
     retry_after_s: Seconds = 5.0  # told to who is refused, ± 20 %
-    hash_threads: CountOrOff = 0  # that compute password hashes; 0 = one a core
+    hash_threads: CountOrOff = 0  # that compute password hashes, until the next start; 0 = one a core
     breakers_max: Count = 1000  # breakers of a worker; the one unused longest goes
     pools: PoolsConfig = PoolsConfig()  # see below
     running: RunningConfig = RunningConfig()  # see below

@@ -121,9 +121,12 @@ class Resilience:
         self._clock = clock
         self._listeners: list[Callable[[Event], None]] = []
         self.config = config
-        retry_after_s = jittered(config.retry_after_s)
+
+        def retry_after_s() -> float:
+            return jittered(self.config.retry_after_s)()
+
         self.shedder = LoadShedder(_shedding(config), clock=clock, retry_after_s=retry_after_s)
-        waits = WaitLimits(wait_s=config.wait_s)
+        waits = waits_of(config)
         self.permits = ResourceSemaphores(
             shares_of(config), waits=waits, shedder=self.shedder, retry_after_s=retry_after_s, clock=clock
         )
@@ -150,14 +153,9 @@ class Resilience:
             keys_max=config.breakers_max,
             on_transition=self._tell,
         )
-        retry = RetryLimits(
-            retries_max=config.retry.retries_max,
-            pause_s=config.retry.pause_s,
-            pause_s_max=config.retry.pause_s_max,
-            budget_share=config.retry.budget_share,
-            budget_per_s=config.retry.budget_per_s,
-        )
-        self.retries: Mapping[BreakerName, Retry] = {name: Retry(retry, clock=clock) for name in BREAKERS}
+        self.retries: Mapping[BreakerName, Retry] = {
+            name: Retry(retry_limits_of(config), clock=clock) for name in BREAKERS
+        }
         self.degradation = DegradationMonitor(
             (), clock=clock, provisional=config.health.provisional, fall_s=config.health.fall_s
         )
@@ -172,19 +170,7 @@ class Resilience:
 
     def watch(self, name: DependencyName, probe: Probe | None = None) -> None:
         """Have a dependency's health followed from now on; `probe` as in DependencyHealth."""
-        health = self.config.health
-        slow_s = {
-            "database": health.database_slow_s,
-            "cache": health.cache_slow_s,
-            "external_idp": health.idp_slow_s,
-            "policy_engine": health.policy_slow_s,
-        }
-        limits = HealthLimits(
-            interval_s=health.interval_s,
-            probe_timeout_s=health.probe_timeout_s,
-            slow_s=slow_s[name],
-            good_samples=health.good_samples,
-        )
+        limits = health_limits_of(self.config, name)
         self.degradation.watch(DependencyHealth(name, probe=probe, limits=limits, clock=self._clock))
 
     def serving(self, pool: PoolName, *, critical: bool = False, limit_s: float | None = None) -> Serving:
@@ -263,10 +249,19 @@ class Resilience:
                 _log.exception("a listener to events of resilience failed")
 
     def reload(self, config: ResilienceConfig) -> None:
-        """Have other pools and permits from now on; breakers, retries and health keep the limits they began with."""
+        """Serve by other limits from now on; what runs, waits or is open stays so. The number of threads stays, too."""
         self.config = config
-        self.permits.resize(shares_of(config))
-        self.bulkheads.resize(pools_of(config))
+        waits = waits_of(config)
+        self.permits.resize(shares_of(config), waits)
+        self.bulkheads.resize(pools_of(config), waits)
+        self.hashing.waits = waits
+        self.shedder.relimit(_shedding(config))
+        self.breakers.relimit(breaker_limits_of(config), config.breakers_max)
+        for retry in self.retries.values():
+            retry.relimit(retry_limits_of(config))
+        for name, health in self.degradation.dependencies.items():
+            health.limits = health_limits_of(config, name)
+        self.degradation.relimit(provisional=config.health.provisional, fall_s=config.health.fall_s)
 
     def state(self) -> ResilienceState:
         """Say how everything stands."""
@@ -312,6 +307,40 @@ def shares_of(config: ResilienceConfig) -> Shares:
         resource: {pool: getattr(getattr(config, resource), pool) for pool in (*POOLS, BACKGROUND)}
         for resource in RESOURCES
     }
+
+
+def waits_of(config: ResilienceConfig) -> WaitLimits:
+    """Give how long work may wait."""
+    return WaitLimits(wait_s=config.wait_s)
+
+
+def retry_limits_of(config: ResilienceConfig) -> RetryLimits:
+    """Give the limits of retries, of each dependency."""
+    retry = config.retry
+    return RetryLimits(
+        retries_max=retry.retries_max,
+        pause_s=retry.pause_s,
+        pause_s_max=retry.pause_s_max,
+        budget_share=retry.budget_share,
+        budget_per_s=retry.budget_per_s,
+    )
+
+
+def health_limits_of(config: ResilienceConfig, name: DependencyName) -> HealthLimits:
+    """Give how a dependency's health is found out."""
+    health = config.health
+    slow_s: dict[DependencyName, float] = {
+        "database": health.database_slow_s,
+        "cache": health.cache_slow_s,
+        "external_idp": health.idp_slow_s,
+        "policy_engine": health.policy_slow_s,
+    }
+    return HealthLimits(
+        interval_s=health.interval_s,
+        probe_timeout_s=health.probe_timeout_s,
+        slow_s=slow_s[name],
+        good_samples=health.good_samples,
+    )
 
 
 def breaker_limits_of(config: ResilienceConfig) -> dict[str, BreakerLimits]:

@@ -131,8 +131,9 @@ class BulkheadManager:
         """Return a permit for a shared resource, to be taken by `async with`; see `ResourceSemaphores.guard`."""
         return self.permits.guard(resource, timeout_s)
 
-    def resize(self, pools: Mapping[PoolName, PoolLimits]) -> None:
-        """Have other limits from now on; work that is in stays in."""
+    def resize(self, pools: Mapping[PoolName, PoolLimits], waits: WaitLimits | None = None) -> None:
+        """Have other limits from now on; work that is in stays in, and what waits does so as it began."""
+        self._waits = waits or self._waits
         for name, limits in pools.items():
             self._limiters[name].resize(
                 running_max=limits.running_max, admitted_max=limits.size, reserved=limits.reserved

@@ -132,6 +132,12 @@ class CircuitBreaker:
         self.generation = 0
         self.refused = 0  # since the start
 
+    def relimit(self, limits: BreakerLimits) -> None:
+        """Have other limits from now on. The state stays, and so does the time of the next probe."""
+        if limits.window_s != self._limits.window_s:
+            self._counts = SlidingCounts(3, limits.window_s, clock=self._clock)
+        self._limits = limits
+
     @property
     def retry_in_s(self) -> float:
         """Give the seconds until the next probe may go; 0 where calls go through, or may."""
@@ -319,6 +325,17 @@ class CircuitBreakers:
         self._breakers[key] = breaker
         return breaker
 
+    def relimit(self, limits: Mapping[str, BreakerLimits], keys_max: int) -> None:
+        """Have other limits, of the same dependencies, from now on."""
+        if limits.keys() != self._limits.keys():
+            raise ValueError("the dependencies of breakers are those that they began with")
+        self._limits = limits
+        self._keys_max = keys_max
+        while len(self._breakers) > keys_max:
+            self._forget_one()
+        for key, breaker in self._breakers.items():
+            breaker.relimit(limits[key.dependency])
+
     def state(self) -> tuple[BreakersState, ...]:
         """Say how the breakers stand, by dependency."""
         return tuple(self._state_of(dependency) for dependency in self._limits)
@@ -327,12 +344,15 @@ class CircuitBreakers:
         if key.dependency not in self._limits:
             raise ValueError(f"unknown dependency `{key.dependency}`")
         if len(self._breakers) >= self._keys_max:
-            idle = (other for other, breaker in self._breakers.items() if breaker.idle)
-            gone = self._breakers.pop(next(idle, next(iter(self._breakers))))
-            self._refused[gone.key.dependency] += gone.refused
+            self._forget_one()
         return CircuitBreaker(
             key, self._limits[key.dependency], clock=self._clock, on_transition=self._tell, uniform=self._uniform
         )
+
+    def _forget_one(self) -> None:
+        idle = (other for other, breaker in self._breakers.items() if breaker.idle)
+        gone = self._breakers.pop(next(idle, next(iter(self._breakers))))
+        self._refused[gone.key.dependency] += gone.refused
 
     def _tell(self, transition: Transition) -> None:
         self._transitions[transition.key.dependency][transition.after] += 1

@@ -120,10 +120,10 @@ def offered_features(health: Health, burden: Level, *, provisional: bool) -> fro
 class HeldLevel:
     """A level that rises at once and falls by one each `fall_s` seconds in which it might."""
 
-    __slots__ = ("_below_since_s", "_fall_s", "level")
+    __slots__ = ("_below_since_s", "fall_s", "level")
 
     def __init__(self, fall_s: float) -> None:
-        self._fall_s = fall_s
+        self.fall_s = fall_s
         self._below_since_s: float | None = None
         self.level: Level = 0
 
@@ -134,7 +134,7 @@ class HeldLevel:
             self._below_since_s = None
         elif self._below_since_s is None:
             self._below_since_s = now_s
-        elif now_s - self._below_since_s >= self._fall_s:
+        elif now_s - self._below_since_s >= self.fall_s:
             self.level = _LOWER[self.level]
             self._below_since_s = now_s if wanted < self.level else None
         return self.level
@@ -168,6 +168,12 @@ class DegradationMonitor:
     def subscribe(self, subscriber: Subscriber) -> None:
         """Have `subscriber(before, after)` called on each change, in the loop's thread; it must not raise or wait."""
         self._subscribers.append(subscriber)
+
+    def relimit(self, *, provisional: bool, fall_s: float) -> None:
+        """Have other limits from now on; the level stays until health or time change it."""
+        self._provisional = provisional
+        self._held.fall_s = self._burden.fall_s = fall_s
+        self.update()
 
     def watch(self, dependency: DependencyHealth) -> None:
         """Follow one more dependency, or another of the same name in place of the one that was followed."""

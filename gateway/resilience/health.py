@@ -91,7 +91,7 @@ class DependencyHealth:
         little); it raises where the answer is wrong or does not come. None: only the calls of requests tell.
         """
         self.name = name
-        self.limits = limits or HealthLimits()
+        self.limits = limits or HealthLimits()  # may be replaced
         self._probe = probe
         self._clock = clock
         self._down = _Verdict()

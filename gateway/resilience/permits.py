@@ -118,8 +118,9 @@ class ResourceSemaphores:
             raise ValueError(f"unknown resource `{resource}`")
         return ResourceGuard(self, resource, timeout_s)
 
-    def resize(self, shares: Shares) -> None:
-        """Have other shares from now on; permits that are out stay out."""
+    def resize(self, shares: Shares, waits: WaitLimits | None = None) -> None:
+        """Have other shares from now on; permits that are out stay out, and what waits does so as it began."""
+        self._waits = waits or self._waits
         for resource, by_pool in shares.items():
             for pool, permits in by_pool.items():
                 self._limiters[resource, pool].resize(running_max=permits, admitted_max=_admitted_max(permits))

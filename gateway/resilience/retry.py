@@ -47,13 +47,19 @@ class RetryBudget:
     Belongs to one event loop.
     """
 
-    __slots__ = ("_counts", "_limits", "denied", "spent")
+    __slots__ = ("_clock", "_counts", "_limits", "denied", "spent")
 
     def __init__(self, limits: RetryLimits, *, clock: Clock) -> None:
+        self._clock = clock
         self._limits = limits
         self._counts = SlidingCounts(2, limits.budget_s, clock=clock)
         self.spent = 0  # retries since the start
         self.denied = 0
+
+    def relimit(self, limits: RetryLimits) -> None:
+        """Have other limits from now on; what was counted counts no more."""
+        self._counts = SlidingCounts(2, limits.budget_s, clock=self._clock)
+        self._limits = limits
 
     def deposit(self) -> None:
         """Take note of a first attempt, which pays for a part of a retry."""
@@ -88,6 +94,11 @@ class Retry:
         self._uniform = uniform
         self._sleep = sleep
         self.budget = RetryBudget(limits, clock=clock)
+
+    def relimit(self, limits: RetryLimits) -> None:
+        """Have other limits from the next failure on."""
+        self._limits = limits
+        self.budget.relimit(limits)
 
     async def call(
         self,

@@ -112,6 +112,12 @@ class LoadShedder:
         self._watches.setdefault(pool, []).append(made)
         return made
 
+    def relimit(self, limits: SheddingLimits) -> None:
+        """Have other limits from now on."""
+        self.limits = limits
+        for watch in (self._loop_watch, *(each for watches in self._watches.values() for each in watches)):
+            watch.limits = limits
+
     def share(self, pool: str) -> float:
         """Give the share of a pool's normal work that is refused now."""
         return max((self._loop_watch.share(), *(watch.share() for watch in self._watches.get(pool, ()))))
@@ -146,8 +152,8 @@ class LoadShedder:
             await asyncio.gather(lag, return_exceptions=True)
 
     async def _watch_lag(self) -> None:
-        pause_s = self.limits.interval_s / LAG_SAMPLES
         while True:
+            pause_s = self.limits.interval_s / LAG_SAMPLES
             due_s = self._clock.monotonic_s() + pause_s
             await asyncio.sleep(pause_s)
             self._loop_watch.observe(max(0.0, self._clock.monotonic_s() - due_s))

@@ -48,7 +48,7 @@ class WorkThreads:
         """`threads`: 0 = one a core that this process may use."""
         count = threads or len(os.sched_getaffinity(0))
         self._name = name
-        self._waits = waits
+        self.waits = waits  # may be replaced
         self._retry_after_s = retry_after_s
         self._limiter = Limiter(running_max=count, admitted_max=count + waiting_max, clock=clock, on_delay=on_delay)
         self._executor = ThreadPoolExecutor(count, thread_name_prefix=name)
@@ -61,7 +61,7 @@ class WorkThreads:
         """
         check_deadline()
         try:
-            entered_s = await self._limiter.enter(self._waits.allowed_s(self._limiter.service_s))
+            entered_s = await self._limiter.enter(self.waits.allowed_s(self._limiter.service_s))
         except LimiterRefused:
             check_deadline()
             raise ResourceExhaustedError(

@@ -7,7 +7,16 @@ import asyncio
 import msgspec
 import pytest
 
-from gateway.config import Config, PoolsConfig, ResilienceConfig, RunningConfig
+from gateway.config import (
+    BreakerConfig,
+    Config,
+    HealthConfig,
+    PoolsConfig,
+    ResilienceConfig,
+    RetryConfig,
+    RunningConfig,
+    SheddingConfig,
+)
 from gateway.errors import (
     BulkheadFullError,
     CircuitOpenError,
@@ -321,6 +330,62 @@ def test_a_reload_changes_pools_while_work_is_in_them() -> None:
             await resilience.bulkheads.execute("scim_provisioning", fine)
         await holder
         assert await resilience.bulkheads.execute("scim_provisioning", fine) == "fine"
+
+    run_virtual(main())
+
+
+def test_a_reload_reaches_every_limit_and_leaves_every_state() -> None:
+    async def down() -> None:
+        raise StoreUnavailable
+
+    async def main() -> None:
+        resilience = new_resilience()
+        resilience.watch("cache", down)
+        resilience.start()
+        await asyncio.sleep(2.0)
+        for _ in range(10):
+            with pytest.raises(StoreUnavailable):
+                await resilience.call("cache", "get", down)
+        resilience.reload(
+            ResilienceConfig(
+                request_timeout_s=7.0,
+                wait_s=0.5,
+                retry_after_s=60.0,
+                breakers_max=2,
+                breaker=BreakerConfig(failure_threshold=1, calls_min=1, window_s=20.0, half_open_requests=1),
+                retry=RetryConfig(retries_max=0),
+                shedding=SheddingConfig(target_s=0.2),
+                health=HealthConfig(fall_s=1.0, good_samples=1, provisional=True),
+            )
+        )
+        state = resilience.state()
+        assert state.degradation.level == 2
+        assert state.breakers[1].breakers["open"] == 1
+        attempts = []
+
+        async def fail() -> None:
+            attempts.append(1)
+            raise StoreUnavailable
+
+        with pytest.raises(StoreUnavailable):
+            await resilience.call("database", "read", fail, idempotent=True)
+        assert len(attempts) == 1
+        with pytest.raises(CircuitOpenError):
+            await resilience.call("database", "read", fail)
+        await resilience.call("database", "other", fine)
+        assert len(resilience.breakers) == 2
+        async with resilience.serving("user_auth"):
+            assert remaining_s() == 7.0
+        resilience.watch("cache", fine_probe)
+        await asyncio.sleep(5.0)
+        assert resilience.degradation.current.level == 0
+        resilience.watch("database", down)
+        await asyncio.sleep(2.0)
+        assert resilience.degradation.current.allows("provisional_session")
+        await resilience.stop()
+
+    async def fine_probe() -> None:
+        pass
 
     run_virtual(main())
 
