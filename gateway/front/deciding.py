@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -104,6 +104,19 @@ class Deciding:
         """Decide a question; `until_s`: Unix time until which the answer may be kept at most."""
         await self._ready()
         return await self.cache.decide(engine, question, until_s=until_s)
+
+    async def prefetch(self, engine: Engine, questions: Sequence[Question]) -> None:
+        """Fetch at once what several questions rest on, so that each of them then finds it.
+
+        What cannot be had is left to them: each answer says so for itself.
+        """
+        if self.prefetcher is None:
+            return
+        await self._ready()
+        try:
+            await self.prefetcher.prefetch(engine, questions)
+        except AttributeUnavailable as failure:
+            _log.warning("%s", failure)
 
     async def fetch(self, engine: Engine, question: Question) -> bool:
         """Make everything resident that a question rests on, for a door; False where that cannot be had in time."""

@@ -16,6 +16,7 @@ import asyncio
 import logging
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
@@ -269,7 +270,7 @@ class AttributePrefetcher:
         until_s = self._clock.monotonic_s() + self._budget_s
         try:
             for _ in range(ROUNDS_MAX):
-                await self._round(engine, residency, question, missing, until_s)
+                await self._round(residency, self._wanted(engine, question, missing), until_s)
                 revision = engine.store.revision
                 answer = question.answered_by(engine)
                 if NOT_RESIDENT not in answer.faults:
@@ -297,17 +298,28 @@ class AttributePrefetcher:
         """Note that entities are in use, by a decision that was not made here."""
         self._residency_of(engine).touch(uids)
 
-    async def prefetch(self, engine: Engine, question: Question) -> None:
-        """Make resident what deciding the question can touch, as far as that is known beforehand.
+    async def prefetch(self, engine: Engine, questions: Sequence[Question]) -> None:
+        """Make resident what deciding these questions rests on: in each round one read a source for all of them.
 
-        Raises AttributeUnavailable where it cannot be had in time.
+        A question that cannot be asked is passed over: deciding it says why. Raises AttributeUnavailable where what is
+        needed cannot be had in time.
         """
         residency = self._residency_of(engine)
         self.sweep()
         until_s = self._clock.monotonic_s() + self._budget_s
         for _ in range(ROUNDS_MAX):
-            if not await self._round(engine, residency, question, None, until_s):
+            wanted: set[EntityUid] = set()
+            waiting = []
+            for question in questions:
+                with suppress(TypeError, ValueError):
+                    answer = question.answered_by(engine)
+                    if NOT_RESIDENT in answer.faults:
+                        waiting.append(question)
+                        wanted |= self._wanted(engine, question, answer.missing)
+            if not waiting:
                 return
+            questions = waiting
+            await self._round(residency, wanted, until_s)
         raise AttributeUnavailable("", "too_deep")
 
     async def fetch(self, engine: Engine, uids: Collection[EntityUid]) -> None:
@@ -335,24 +347,20 @@ class AttributePrefetcher:
         """Give, by source with a log, up to where its changes are in force here."""
         return {each.name: each.follower.revision for each in self._origins if each.follower is not None}
 
-    async def _round(
-        self, engine: Engine, residency: Residency, question: Question, missing: EntityUid | None, until_s: float
-    ) -> bool:
-        """Fetch what is known to be needed and is not here; False where that is nothing."""
+    def _wanted(self, engine: Engine, question: Question, missing: EntityUid | None) -> set[EntityUid]:
+        """Give what is known to be needed and is not here: what the machine misses, and what the plan foresees."""
         plan = self._plans.at_hand(engine, *question.types)
-        if plan is None and missing is None:
-            plan = await self._plans.of(engine).prepared(*question.types)
         wanted = set() if plan is None else set(plan.uids(question, engine.store))
         if missing is not None:
             wanted.add(missing)
-        if not wanted:
-            return False
+        return wanted
+
+    async def _round(self, residency: Residency, wanted: set[EntityUid], until_s: float) -> None:
         if len(wanted) > WANTED_MAX:
             raise AttributeUnavailable("", "too_many")
         self._counts["rounds"] += 1
         await self._fetch(residency, wanted, until_s)
         residency.touch(wanted)
-        return True
 
     def _residency_of(self, engine: Engine) -> Residency:
         for residency in self._residencies:

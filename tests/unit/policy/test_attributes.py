@@ -180,11 +180,28 @@ async def test_prefetching_makes_resident_without_deciding(world: World) -> None
     world.people.keep(ALICE, {"manager": BOB})
     world.people.keep(BOB, {"manager": CAROL})
     world.people.keep(CAROL, {"level": 2})
-    await world.prefetcher.prefetch(engine, Question(ALICE, VIEW, DOC))
+    await world.prefetcher.prefetch(engine, [Question(ALICE, VIEW, DOC)])
     assert engine.allows(ALICE, VIEW, DOC)
+    await world.prefetcher.prefetch(engine, [Question(ALICE, VIEW, DOC, {"no value": 1.5})])
     world.people.failure = StoreUnavailable("away")
     with pytest.raises(AttributeUnavailable):
-        await world.prefetcher.prefetch(engine, Question(EntityUid("User", "x"), VIEW, DOC))
+        await world.prefetcher.prefetch(engine, [Question(EntityUid("User", "x"), VIEW, DOC)])
+
+
+async def test_many_questions_are_one_read_a_source_and_round(world: World) -> None:
+    engine = engine_of("permit (principal, action, resource) when { principal.manager.level > resource.level };")
+    people = [EntityUid("User", str(number)) for number in range(20)]
+    for number, one in enumerate(people):
+        world.people.keep(one, {"manager": BOB if number % 2 else CAROL})
+    world.people.keep(BOB, {"level": 1})
+    world.people.keep(CAROL, {"level": 5})
+    await world.docs.keep(DOC, {"level": 3})
+    await world.prefetcher.prefetch(engine, [Question(one, VIEW, DOC) for one in people])
+    assert [set(each) for each in world.people.asked] == [set(people), {BOB, CAROL}]
+    assert world.docs.asked == [[DOC]]
+    assert [engine.allows(one, VIEW, DOC) for one in people[:2]] == [True, False]
+    await world.prefetcher.prefetch(engine, [])
+    assert world.prefetcher.stats().rounds == 2
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -220,8 +237,6 @@ async def test_as_long_as_there_is_no_plan_the_machine_says_what_to_fetch(world:
     world.people.keep(CAROL, {"level": 2})
     assert await world.allows(engine)
     assert world.people.asked == [[ALICE], [BOB], [CAROL]]
-    await world.prefetcher.prefetch(engine, Question(EntityUid("User", "x"), VIEW, DOC))  # this one has to wait for it
-    assert engine.store.resident(EntityUid("User", "x"))
 
 
 # --- what goes wrong
