@@ -666,6 +666,7 @@ cdef class Engine:
         cdef Asked asked
         cdef PolicyOutcome outcome
         cdef int64_t started_ns = 0
+        cdef bint doubtful = self.policies is not None and self.policies.doubtful
         if decider is None:
             return FRONT_POLICY_UNAVAILABLE
         if j.identity is None:
@@ -687,6 +688,8 @@ cdef class Engine:
                 j.away = policy.describe(decider, known, &asked)
                 j.kind = ASK
                 return FRONT_ATTRIBUTES_UNAVAILABLE
+            if doubtful and outcome == POLICY_DENIED:
+                return FRONT_POLICY_UNAVAILABLE
             if self.sampling is not None and self.sampling.wants_c(outcome == POLICY_ALLOWED):
                 started_ns = monotonic_ns() - started_ns
                 j.decided = policy.record(decider, known, &asked, outcome)
@@ -1283,7 +1286,7 @@ cdef class FrontDoor:
         v.path = bytes_of(j.path).decode("ascii", "replace")
         v.query = bytes_of(j.query)
         v.token = bytes_of(j.token)
-        v.issuer_index = j.issuer_index
+        v.issuer_index = -1 if j.by_session else j.issuer_index
         v.cached = j.from_cache
         v.by_session = j.by_session
         v.peer_trusted = j.view.peer_trusted

@@ -25,6 +25,7 @@ from gateway.front.endpoints import admin_app, public_app, reserved_paths
 from gateway.front.faults import FaultAnswers
 from gateway.front.granian_inline import install as install_inline
 from gateway.front.granian_inline import sync_send_type
+from gateway.front.in_force import InForce
 from gateway.front.introspect import Introspection
 from gateway.front.judging import EngineJudge
 from gateway.front.learning import ControlLearner
@@ -49,13 +50,14 @@ from gateway.observability.metrics import Metrics
 from gateway.resilience import Resilience
 from gateway.stores import RevocationStore
 from gateway.tokens.control import ControlState, TokenControl
-from gateway.types import Clock, Secret, SystemClock, WorkerContext
+from gateway.types import AuditEvent, Clock, Secret, SystemClock, WorkerContext
 
 if TYPE_CHECKING:
     from gateway._native.route_policy import Decided
     from gateway.front.deciding import Deciding
     from gateway.front.decisions import DecisionRecorder
     from gateway.front.policies import Policies, PoliciesRead, PolicyPlan
+    from gateway.front.sessions import OpenedSessions, SessionWish
     from gateway.policy.relation_follower import RelationFollower
 
 _log = logging.getLogger("portcullis.app")
@@ -123,6 +125,8 @@ class _Generation:
     door: FrontDoor
     pools: PoolPlan
     policies: PolicyPlan | None  # None where the config has none
+    sessions: OpenedSessions | None  # the same
+    logs: RequestLogs
 
 
 class App:
@@ -147,10 +151,12 @@ class App:
         self._wanted = 0  # number of the newest reload; an older one that still waits for keys is given up
         self._tasks: set[asyncio.Task[None]] = set()
         self._policies: Policies | None = None
+        self._sessions: InForce[SessionWish, OpenedSessions] = InForce(self._open_sessions)
         self._is_started = False
         validator = _new_validator(config)
         self._now = self._generation(config, validator, self._new_control(config, validator))
         self._commit_policies(self._now)
+        self._sessions.take(self._now.sessions)
         self.asgi: FrontDoor = self._now.door
         self.admin_asgi: ASGIApp = admin_app(self._vitals)
         figures = Figures(
@@ -191,6 +197,7 @@ class App:
         with _faults_at("routes"):
             plan = plan_routes(config, pools.pool_of, None if policies is None else policies.route_policy)
         introspects = bool(config.introspection.clients)
+        sessions = self._plan_sessions(config)
         engine = Engine(
             validator,
             plan.snapshot,
@@ -198,6 +205,8 @@ class App:
             header_bytes_max=config.server.header_bytes_max,
             header_count_max=config.server.header_count_max,
             policies=None if policies is None else policies.handle.cell,
+            sessions=None if sessions is None else sessions.validator,
+            session_cookie=config.sessions.cookie.encode(),
             sampling=None if recorder is None else recorder.sampling,
         )
         judge = EngineJudge(engine, self._learner)
@@ -210,9 +219,38 @@ class App:
                 )
         fetcher = None if self._policies is None or policies is None else self._policies.fetcher(policies)
         decisions = None if recorder is None else recorder.route
-        asking = Asking(self._learner, fetcher)
+        asking = Asking(self._learner, fetcher, None if sessions is None else sessions.learner)
         door = self._new_door(config, engine, introspection, more, asking=asking, logs=logs, decisions=decisions)
-        return _Generation(config, validator, control, door, pools, policies)
+        return _Generation(config, validator, control, door, pools, policies, sessions, logs)
+
+    def _plan_sessions(self, config: Config) -> OpenedSessions | None:
+        """Give the sessions of a config, where it has any. Raises ConfigError."""
+        if not config.sessions.url:
+            return None
+        from gateway.front.sessions import SessionWish  # a gateway without sessions does without their code
+
+        issuer = config.sessions.issuer or config.oauth.issuer or "portcullis"
+        with _faults_at("sessions"):
+            return self._sessions.of(
+                SessionWish(config.sessions, issuer, _shape_of(config), lambda: _new_validator(config))
+            )
+
+    def _open_sessions(self, wish: SessionWish) -> OpenedSessions:
+        from gateway.front.sessions import OpenedSessions
+
+        return OpenedSessions(
+            wish,
+            base_dir=Path.cwd(),
+            run_dir=self._worker.run_dir,
+            clock=self._clock,
+            auditor=self,
+        )
+
+    def tell(self, event: AuditEvent) -> None:
+        """Note what matters for security in the audit log of the config in force."""
+        audit = self._now.logs.audit
+        if audit is not None:
+            audit.tell(event)
 
     def _own_policies(self) -> Policies:
         from gateway.front.policies import Policies  # a gateway without policies does without their code
@@ -317,6 +355,7 @@ class App:
         self._is_started = True
         self._resilience.start()
         starts = [self._now.control.start()]
+        starts.append(self._sessions.start())
         if self._policies is not None:
             starts.append(self._policies.start())
         await asyncio.gather(*starts)
@@ -332,6 +371,7 @@ class App:
             await asyncio.gather(*own, *self._tasks, return_exceptions=True)
             if self._policies is not None:
                 await self._policies.stop()
+            await self._sessions.stop()
             await self._upstreams.aclose()
             await self._now.control.stop()
             await self._resilience.stop()
@@ -398,6 +438,7 @@ class App:
         self._upstreams.commit(generation.pools)
         self._resilience.reload(generation.config.resilience)
         self._commit_policies(generation)
+        self._sessions.take(generation.sessions)
         self._now = generation
         self.asgi.publish(generation.door)
 

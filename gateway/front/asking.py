@@ -29,6 +29,13 @@ class Learner(Protocol):
         """
 
 
+class SessionAsker(Protocol):
+    """What can be asked when the hot path does not know a session."""
+
+    async def ask(self, value: bytes) -> str | None:
+        """Learn the session of a cookie's value; give None for "judge again", or the reason to refuse. Never raises."""
+
+
 class Fetcher(Protocol):
     """What can be asked when a decision rests on entities that are kept elsewhere."""
 
@@ -50,11 +57,12 @@ class Fetcher(Protocol):
 class Asking:
     """Answer a request that the hot path asked about. Never lets a request pass by itself: the engine judges again."""
 
-    __slots__ = ("_fetcher", "_learner")
+    __slots__ = ("_fetcher", "_learner", "_sessions")
 
-    def __init__(self, learner: Learner, fetcher: Fetcher | None = None) -> None:
+    def __init__(self, learner: Learner, fetcher: Fetcher | None = None, sessions: SessionAsker | None = None) -> None:
         self._learner = learner
         self._fetcher = fetcher
+        self._sessions = sessions
 
     async def __call__(self, door: FrontDoor, verdict: Verdict, scope: Scope, receive: Receive, send: Send) -> None:
         learned = await self.learn(door, verdict, scope)
@@ -82,6 +90,8 @@ class Asking:
         return Learned(None, fetched)
 
     async def _ask(self, engine: Engine, verdict: Verdict) -> str | None:
+        if verdict.away is None and verdict.by_session:
+            return "session_invalid" if self._sessions is None else await self._sessions.ask(verdict.token)
         if verdict.away is None:
             return await self._learner.ask(verdict.reason, verdict.issuer_index, verdict.token, engine)
         if self._fetcher is None:

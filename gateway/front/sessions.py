@@ -8,21 +8,30 @@ was seen and their time is not over, and others are refused. Nobody is let in wh
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from gateway._native.token import IssuerRules, KeySnapshot, TokenValidator
+from gateway.config import SessionsConfig, resolve_secret, resolve_store_url
 from gateway.errors import StoreUnavailable
-from gateway.flows.sessions import SessionNames, Sessions
+from gateway.flows.sessions import SessionLimits, SessionNames, Sessions
+from gateway.flows.trail import Auditor, AuditTrail
+from gateway.front.own_keys import own_key
+from gateway.stores import open_session_store
 from gateway.stores.base import ORIGIN, Revision
 from gateway.stores.following import Following
 from gateway.stores.sessions import SessionStore
-from gateway.types import SESSION_EPOCH, Clock, Session
+from gateway.types import SESSION_EPOCH, Clock, Secret, Session
 
 _log = logging.getLogger("portcullis.sessions")
 
+FIRST_LOOK_S: Final = 5.0  # a start waits this long for the first look at the log
+KEY_FILE: Final = "sessions.key"  # in run_dir, where the config names none
 PAGE: Final = 500  # changes read at once
 HEARTBEAT_S: Final = 0.25
 LEASE_S: Final = 1.0
@@ -222,6 +231,66 @@ class SessionLearner:
         """Without news of revocations the hot path keeps nothing: each session is asked for again, every second."""
         if not self._following.trusted:
             self._validator.forget_all()
+
+
+@dataclass(frozen=True, slots=True)
+class SessionWish:
+    """What sessions are made for. `shape` is what their validator must know, `new_validator` makes it."""
+
+    config: SessionsConfig
+    issuer: str
+    shape: tuple[object, ...]
+    new_validator: Callable[[], TokenValidator] = field(compare=False)
+
+
+class OpenedSessions:
+    """The sessions of one config: their store, what begins and ends them, and what the doors learn them by."""
+
+    def __init__(
+        self,
+        wish: SessionWish,
+        *,
+        base_dir: Path,
+        run_dir: Path,
+        clock: Clock,
+        auditor: Auditor,
+    ) -> None:
+        """Connects to nothing. Raises ValueError for an address or a key that cannot be used."""
+        config = wish.config
+        address = resolve_store_url(config.url, base_dir).reveal().decode()
+        key = resolve_secret(config.key, base_dir) if config.key else Secret(own_key(run_dir, KEY_FILE))
+        names = SessionNames(config.region, key)
+        self.cookie = config.cookie
+        self.validator = wish.new_validator()
+        self._store = open_session_store("" if address == "embedded" else address, run_dir, clock)
+        self.sessions = Sessions(
+            self._store,
+            names,
+            clock=clock,
+            trail=AuditTrail(auditor, clock),
+            limits=SessionLimits(config.idle_s, config.absolute_s),
+        )
+        self.learner = SessionLearner(
+            self.sessions,
+            self._store,
+            names,
+            self.validator,
+            issuer=wish.issuer,
+            clock=clock,
+            keep_s=config.keep_s,
+            offline_s=config.offline_s,
+        )
+
+    async def start(self) -> None:
+        """Begin to follow changes; wait for the first look, FIRST_LOOK_S at most."""
+        starting = asyncio.ensure_future(self.learner.start())
+        _, pending = await asyncio.wait((starting,), timeout=FIRST_LOOK_S)
+        for task in pending:
+            task.cancel()  # the following goes on; only the waiting ends
+
+    async def stop(self) -> None:
+        await self.learner.stop()
+        await self._store.close()
 
 
 def _order_of(version: int) -> int:

@@ -21,7 +21,7 @@ import orjson
 from gateway.observability.catalogue import decision_of
 from gateway.observability.line_writer import LineWriter
 from gateway.observability.redaction import redact, redact_field, redact_path
-from gateway.types import Clock, SystemClock
+from gateway.types import AuditEvent, Clock, SystemClock
 
 SubjectForm = Literal["hash", "plain", "none"]
 
@@ -185,6 +185,20 @@ class AuditLog:
     def __call__(self, judged: Judged, status: int) -> None:
         """Note a denial."""
         fields = {"event": "denied", **self._lines.fields(judged, status)}
+        self._writer.write(orjson.dumps(fields, option=_LINE))
+
+    def tell(self, event: AuditEvent) -> None:
+        """Note an act that matters for security: a log-in, a session that ended, a change by an administrator."""
+        fields: dict[str, object] = {
+            "event": event.action,
+            "ts": datetime.fromtimestamp(event.at_s, UTC),
+            "id": event.id,
+        }
+        fields["outcome"] = event.outcome
+        for name in ("tenant", "actor", "target", "address", "request_id", "reason"):
+            if text := getattr(event, name):
+                fields[name] = redact_field(name, text)
+        fields.update((name, redact_field(name, value)) for name, value in event.details.items())
         self._writer.write(orjson.dumps(fields, option=_LINE))
 
     def change(self, event: str, reason: str, **details: str | int | float | bool | None) -> None:

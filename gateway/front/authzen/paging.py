@@ -6,7 +6,6 @@ import base64
 import hashlib
 import hmac
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,9 @@ from typing import Any, Final
 import orjson
 
 from gateway.front.authzen.messages import BadRequest, SearchQuestion
+from gateway.front.own_keys import KEY_BYTES, own_key
 from gateway.types import Clock
 
-KEY_BYTES: Final = 32
 TOKEN_CHARACTERS_MAX: Final = 8192
 _MAC_BYTES: Final = 16
 _KEY_FILE: Final = "authzen-pages.key"
@@ -89,20 +88,5 @@ def _plain(value: Mapping[str, Any]) -> str:
 
 
 def page_key(run_dir: Path) -> bytes:
-    """Give the key that all workers of one gateway share; made by whoever is first."""
-    path = run_dir / _KEY_FILE
-    draft = run_dir / f"{_KEY_FILE}.{os.getpid()}"
-    if not path.exists():
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(os.urandom(KEY_BYTES))
-        try:
-            os.link(draft, path)  # unlike a rename, it leaves the key of a worker that was faster
-        except FileExistsError:
-            pass
-        finally:
-            draft.unlink()
-    key = path.read_bytes()
-    if len(key) != KEY_BYTES:
-        raise ValueError(f"`{path}` is no key of page tokens: remove it")
-    return key
+    """Give the key that all workers of one gateway share."""
+    return own_key(run_dir, _KEY_FILE)

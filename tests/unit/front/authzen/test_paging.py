@@ -92,5 +92,5 @@ def test_the_key_is_made_once_and_nobody_elses(tmp_path: Path) -> None:
     [file] = tmp_path.iterdir()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     file.write_bytes(b"short")
-    with pytest.raises(ValueError, match="no key of page tokens"):
+    with pytest.raises(ValueError, match="no key of ours"):
         page_key(tmp_path)
