@@ -6,6 +6,8 @@ import time
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gateway._native.token import IssuerRules, KeySnapshot, TokenValidator
 from gateway.config import PolicyConfig, RouteConfig
@@ -261,3 +263,43 @@ def test_what_claims_name_is_fetched_where_a_decision_rests_on_it() -> None:
     assert door.door.judge_scope(scope).reason == "ok"
     store.put(EntityUid("Role", "admin"), {})
     assert door.door.judge_scope(scope).reason == "policy_denied"
+
+
+CONDITIONS = (
+    "principal has level && principal.level > 2",
+    'principal has email && principal.email like "a*"',
+    'principal has tags && principal.tags.contains("a")',
+    'principal has boss && principal.boss == User::"carol"',
+    'principal in [Role::"a", Role::"b"]',
+    'principal in Team::"all" && !(principal has mfa && principal.mfa)',
+)
+
+
+@settings(max_examples=60)
+@given(
+    conditions=st.lists(st.sampled_from(CONDITIONS), min_size=1, max_size=3),
+    claims=st.fixed_dictionaries(
+        {},
+        optional={
+            "level": st.integers(0, 5),
+            "email": st.sampled_from(["a@b", "c@d"]),
+            "tags": st.lists(st.sampled_from("abc"), max_size=3),
+            "boss": st.sampled_from(["carol", "dave"]),
+            "mfa": st.booleans(),
+            "roles": st.lists(st.sampled_from("abc"), max_size=3),
+            "groups": st.lists(st.sampled_from(["core", "other"]), max_size=2),
+        },
+    ),
+)
+def test_claims_decide_as_the_same_entity_in_the_store_does(conditions: list[str], claims: dict[str, Any]) -> None:
+    teams = Entity(EntityUid("Team", "core"), {}, (EntityUid("Team", "all"),))
+    given = dict(claims)
+    parents = [EntityUid("Role", each) for each in given.pop("roles", ())]
+    parents += [EntityUid("Team", each) for each in given.pop("groups", ())]
+    if "boss" in given:
+        given["boss"] = EntityUid("User", given["boss"])
+    text = " ".join(f"{ALL} when {{ {condition} }};" for condition in conditions)
+    claimed = Asking(text, context_route(), teams, schema=SCHEMA, config=MAPPED)
+    sent = {**claims, "amr": {"mfa": claims["mfa"]}} if "mfa" in claims else claims
+    stored = Asking(text, context_route(), teams, Entity(ALICE, given, tuple(dict.fromkeys(parents))), schema=SCHEMA)
+    assert claimed.judged("/orders/1", **sent).reason == stored.judged("/orders/1").reason
