@@ -28,6 +28,7 @@ from gateway.policy.entities import Entity
 from gateway.policy.faults import EntityError
 from gateway.policy.plans import EnginePlans, Overlays, Question
 from gateway.policy.residency import Residency
+from gateway.resilience import detached
 from gateway.stores.attributes import READ_MAX, AttributeBatch, AttributeSource, FollowedSource
 from gateway.stores.base import Revision
 from gateway.stores.following import uniform_random
@@ -139,6 +140,13 @@ class _Origin:
                 lease_s=sourced.lease_s,
             )
 
+    async def start(self) -> None:
+        if self.follower is not None:
+            await self.follower.start()
+            return
+        with suppress(StoreUnavailable):  # it is opened, so that the first decision need not wait for that
+            await self.source.read(())
+
     @property
     def trusted(self) -> bool:
         return self.follower is None or self.follower.trusted
@@ -188,9 +196,9 @@ class AttributePrefetcher:
     # --- life
 
     async def start(self) -> None:
-        """Begin to follow the sources that have logs; return after the first look at each."""
+        """Begin to follow the sources that have logs; return after the first look at each, and when all are open."""
         self._keep(asyncio.create_task(self._sweep_for_ever(), name="attributes: sweep"))
-        await asyncio.gather(*(origin.follower.start() for origin in self._origins if origin.follower is not None))
+        await asyncio.gather(*(origin.start() for origin in self._origins))
 
     async def stop(self) -> None:
         """Stop following and reading. The sources stay open, and belong to whoever opened them."""
@@ -413,7 +421,7 @@ class AttributePrefetcher:
             raise AttributeUnavailable(origin.name, "too_many")
         for first in range(0, len(fresh), READ_MAX):
             part = fresh[first : first + READ_MAX]
-            task = asyncio.create_task(self._read(residency, origin, part), name=f"attributes: {origin.name}")
+            task = detached(self._read(residency, origin, part), name=f"attributes: {origin.name}")
             self._keep(task)
             residency.flights.update(dict.fromkeys(part, task))
         return {residency.flights[uid] for uid in uids}

@@ -66,6 +66,7 @@ class HTTPAttributeSource:
         check_read(uids)
         asked = [uid for uid in dict.fromkeys(uids) if can_be_kept(uid)]
         if not asked:
+            await self._fetcher.open()  # so that the first question need not wait for our own start
             return AttributeBatch({}, ORIGIN)
         question = orjson.dumps({"uids": [{"type": uid.type, "id": uid.id} for uid in asked]})
         try:

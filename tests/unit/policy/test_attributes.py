@@ -552,6 +552,14 @@ async def test_a_lost_log_makes_everything_go(world: World) -> None:
     assert await world.allows(engine)
 
 
+async def test_a_source_without_a_log_is_opened_at_the_start_also_where_it_is_away() -> None:
+    world = World()
+    world.people.failure = StoreUnavailable("away")
+    await world.prefetcher.start()
+    assert world.people.asked == [[]]
+    await world.prefetcher.stop()
+
+
 async def test_the_loops_follow_and_sweep_until_they_are_stopped(world: World) -> None:
     engine = engine_of(OPEN)
     await world.docs.keep(DOC, {"open": True})

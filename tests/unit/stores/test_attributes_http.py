@@ -65,7 +65,8 @@ async def directory() -> AsyncIterator[RealDirectory]:
 @pytest.fixture
 async def source(directory: RealDirectory) -> AsyncIterator[HTTPAttributeSource]:
     source = HTTPAttributeSource(directory.url, "directory", secret=Secret("s3cret"), timeout_s=DEADLINE_S)
-    await source._fetcher.open()  # the import of the driver is part of no deadline
+    await source.read(())  # the import of the driver is part of no deadline
+    assert source._fetcher._client is not None
     yield source
     await source.close()
 
