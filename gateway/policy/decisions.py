@@ -39,6 +39,7 @@ from gateway._native.vm import Answer
 from gateway.policy.attributes import UNAVAILABLE_ANSWER, AttributePrefetcher, AttributeUnavailable, Judgement
 from gateway.policy.decision_keys import decision_key, moment_at, standing_groups
 from gateway.policy.plans import EnginePlans, Overlays, Plan, Question
+from gateway.resilience import detached
 from gateway.stores.decisions import NO_EPOCH, VALUE_BYTES_MAX, DecisionStore, NoDecisionStore
 from gateway.stores.following import uniform_random
 from gateway.types import Clock
@@ -337,7 +338,7 @@ class DecisionCache:
         flight = self._flights.get(place)
         joined = flight is not None
         if flight is None:
-            flight = asyncio.create_task(self._fly(case, keep=keep), name="decisions: flight")
+            flight = detached(self._fly(case, keep=keep), name="decisions: flight")
             self._flights[place] = flight
             flight.add_done_callback(lambda _: self._flights.pop(place, None))
         try:

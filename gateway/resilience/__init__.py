@@ -22,6 +22,7 @@ from gateway.resilience.degradation import (
     Level,
     determine_degradation_level,
 )
+from gateway.resilience.detached import detached
 from gateway.resilience.guarding import guarded
 from gateway.resilience.health import DEPENDENCIES, DependencyHealth, DependencyName, HealthLimits, HealthState
 from gateway.resilience.limiter import WaitLimits
@@ -81,6 +82,7 @@ __all__ = [
     "current_deadline",
     "current_pool",
     "deadline",
+    "detached",
     "determine_degradation_level",
     "guarded",
     "remaining_s",

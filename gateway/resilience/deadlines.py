@@ -59,6 +59,11 @@ def check_deadline() -> None:
         raise _exceeded()
 
 
+def forget_deadline() -> None:
+    """Have no deadline in this context any more: for work that outlives the request that began it."""
+    _current.set(None)
+
+
 def abandoned_calls() -> int:
     """Tell how many calls were left behind and have not ended yet."""
     return len(_abandoned)

@@ -30,6 +30,12 @@ WAIT_S_MAX = 5.0  # the source's number
 
 _held: ContextVar[int] = ContextVar("portcullis_permit_held", default=-1)  # rank of the last permit that was taken
 
+
+def forget_permits() -> None:
+    """Hold no permit in this context any more: for work that outlives the request that began it."""
+    _held.set(-1)
+
+
 Shares = Mapping[ResourceName, Mapping[ShareName, int]]
 
 

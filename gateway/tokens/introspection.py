@@ -23,6 +23,7 @@ from typing import Any, Literal
 from urllib.parse import quote_plus
 
 from gateway.config import IssuerConfig
+from gateway.resilience import detached
 from gateway.stores.fetch import Fetcher, FetchFailed
 from gateway.tokens.issuer_calls import IssuerCalls
 from gateway.types import Clock, Secret
@@ -115,7 +116,7 @@ class OpaqueIntrospector:
             if len(self._flights) >= FLIGHTS_MAX:
                 self.shed += 1
                 return "introspection_unavailable"
-            flight = self._flights[key] = asyncio.create_task(self._ask(token), name="introspection")
+            flight = self._flights[key] = detached(self._ask(token), name="introspection", keep_pool=True)
             flight.add_done_callback(lambda _: self._flights.pop(key))
         return await asyncio.shield(flight)
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gateway.config import IssuerConfig
+from gateway.resilience import detached
 from gateway.stores.fetch import Fetcher, FetchFailed
 from gateway.tokens.issuer_calls import IssuerCalls
 from gateway.tokens.keys import JWKS_KEYS_MAX, LoadedKeys, load_jwks
@@ -340,7 +341,7 @@ class JWKSCache:
         return entry.flight
 
     def _spawn(self, work: Any) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = asyncio.create_task(work)
+        task: asyncio.Task[None] = detached(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
