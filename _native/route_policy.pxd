@@ -72,8 +72,12 @@ cdef class ContextField:
     cdef str claim             # of FIELD_CLAIM: the value's name among those of a Definition
 
 cdef class DeciderCell:
-    """The decider that is in force; None: none yet. Swapped whole, by whoever publishes policies."""
+    """The decider that is in force; None: none yet. Swapped whole, by whoever publishes policies.
+
+    `doubtful`: it denies whatever could rest on what is not known now, so that a denial means nothing.
+    """
     cdef public Decider decider
+    cdef public bint doubtful
 
 cdef class Principals:
     """Who tokens speak for: the entity type, and what is made of their claims. One a config, shared by its routes."""

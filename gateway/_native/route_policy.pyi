@@ -56,9 +56,13 @@ class ContextField:
 
 @final
 class DeciderCell:
-    """The decider that is in force; None: none yet. Swapped whole, by whoever publishes policies."""
+    """The decider that is in force; None: none yet. Swapped whole, by whoever publishes policies.
+
+    `doubtful`: it denies whatever could rest on what is not known now. Its denials are `policy_unavailable`.
+    """
 
     decider: Decider | None
+    doubtful: bool
     def __new__(cls, decider: Decider | None = None) -> DeciderCell: ...
 
 @final

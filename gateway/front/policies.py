@@ -34,6 +34,7 @@ from gateway.policy.faults import Fault, PolicyFault
 from gateway.policy.handle import PolicyHandle
 from gateway.policy.related_entities import RelatedEntities
 from gateway.policy.relation_follower import RelationFollower
+from gateway.policy.relation_reads import RelationReads
 from gateway.policy.repository import Loaded, PolicyRepository, Sources
 from gateway.policy.residency import misfits
 from gateway.resilience import Resilience
@@ -93,6 +94,9 @@ class Policies:
         self._clock = clock
         self._lock = threading.Lock()  # a repository belongs to one thread at a time
         self._now: PolicyPlan | None = None
+        self._is_started = False
+        self._doubted: RelationReads | None = None  # what was looked through last, or is being
+        self._doubting: set[asyncio.Task[None]] = set()
         self._relations = Relations(
             base_dir=Path.cwd(), run_dir=run_dir, clock=clock, publish=self._publish, on_trust=self._look_at_trust
         )
@@ -194,15 +198,21 @@ class Policies:
             sourced = plan.deciding.prefetcher is not None
             handle.publish(loaded.engine, loaded.digest, stamp=loaded.stamp, relations=follower, sourced=sourced)
             _log.info("policies are in force: revision %d, %d policies", handle.revision, len(loaded.engine))
+            self._look_at_trust()
 
     # --- relations
 
     async def start(self) -> None:
         """Begin to follow relations and sources, where there are any; waits for the first look, and not for ever."""
+        self._is_started = True
         await asyncio.gather(self._relations.start(), self._deciders.start())
+        self._look_at_trust()
 
     async def stop(self) -> None:
         """End the following."""
+        for task in self._doubting:
+            task.cancel()
+        await asyncio.gather(*self._doubting, return_exceptions=True)
         await asyncio.gather(self._relations.stop(), self._deciders.stop())
 
     @property
@@ -220,6 +230,23 @@ class Policies:
         return DoorFetcher(lambda: plan.handle.now.engine, lambda: self._deciders.now)
 
     def _look_at_trust(self) -> None:
+        if self._now is None:
+            return
+        self._now.handle.look()
+        snapshot = self._now.handle.now
+        reads = snapshot.reads
+        if self._is_started and snapshot.refusal and reads is not None and reads is not self._doubted:
+            self._doubted = reads
+            task = asyncio.get_running_loop().create_task(self._doubt(reads), name="policies: doubt")
+            self._doubting.add(task)
+            task.add_done_callback(self._doubting.discard)
+
+    async def _doubt(self, reads: RelationReads) -> None:
+        """Find out what does not depend on relations, and let that be decided while they cannot be trusted."""
+        try:
+            await asyncio.to_thread(reads.prepare)
+        except PolicyFault as error:
+            _log.error("nothing is decided without relations: %s", error)
         if self._now is not None:
             self._now.handle.look()
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from gateway._native.route_policy import DeciderCell
+from gateway.policy.relation_reads import RelationReads
 from gateway.types import Clock
 
 if TYPE_CHECKING:
+    from gateway._native.uid import EntityUid
     from gateway.policy.engine import Engine
     from gateway.policy.relation_follower import RelationFollower
 
@@ -26,6 +28,7 @@ class PolicySnapshot:
     offset: int
     relations: RelationFollower | None = None  # what keeps the relations among the engine's entities
     sourced: bool = False  # whether entities are fetched while deciding
+    reads: RelationReads | None = None  # where there are relations: what of the policies depends on them
 
     @property
     def revision(self) -> int:
@@ -45,8 +48,13 @@ class PolicySnapshot:
 
     @property
     def refusal(self) -> str:
-        """Why nothing may be decided by this now, as a code; "" where it may."""
+        """Why what depends on relations may not be decided now, as a code; "" where it may."""
         return "" if self.relations is None or self.relations.trusted else "relations_unavailable"
+
+    def refusal_of(self, principal: EntityUid, action: EntityUid, resource: EntityUid) -> str:
+        """Why this may not be decided now: `refusal`, but for what no policy about relations could apply to."""
+        refusal = self.refusal
+        return refusal if refusal and (self.reads is None or self.reads.concern(principal, action, resource)) else ""
 
 
 class PolicyHandle:
@@ -91,8 +99,17 @@ class PolicyHandle:
         return self._now
 
     def look(self) -> None:
-        """Let the compiled doors decide, or not: called whenever `refusal` may have changed."""
-        self.cell.decider = None if self._now.refusal else self._now.engine
+        """Let the compiled doors decide, or not: called whenever `refusal` may have changed.
+
+        While relations cannot be trusted, they allow what does not depend on any, once that is prepared (`reads`).
+        """
+        now = self._now
+        if now.refusal:
+            self.cell.doubtful = True
+            self.cell.decider = None if now.reads is None else now.reads.cautious
+        else:
+            self.cell.decider = now.engine
+            self.cell.doubtful = False
 
     async def reach(self, revision: int, *, clock: Clock, within_s: float) -> bool:
         """Wait until the revision is reached, for `within_s` at most; tell whether it was."""
@@ -107,7 +124,8 @@ class PolicyHandle:
 def _snapshot(
     engine: Engine, digest: str, revision: int, relations: RelationFollower | None, sourced: bool
 ) -> PolicySnapshot:
-    return PolicySnapshot(engine, digest, revision - _counted(engine, relations, sourced), relations, sourced)
+    reads = None if relations is None else RelationReads(engine)
+    return PolicySnapshot(engine, digest, revision - _counted(engine, relations, sourced), relations, sourced, reads)
 
 
 def _counted(engine: Engine, relations: RelationFollower | None, sourced: bool) -> int:

@@ -72,6 +72,17 @@ def test_no_policies_in_force_is_503_and_never_a_pass() -> None:
     assert door.forward("GET", "/orders/1", bearer(mint(sub="alice"))).status == 503
 
 
+def test_a_denial_by_policies_in_doubt_is_503_and_an_allow_is_one() -> None:
+    door = Asking(OWN)
+    assert (door.reason("/orders/1"), door.reason("/orders/2")) == ("ok", "policy_denied")
+    door.cell.doubtful = True
+    assert (door.reason("/orders/1"), door.reason("/orders/2")) == ("ok", "policy_unavailable")
+    door.cell.decider = None
+    assert door.reason("/orders/1") == "policy_unavailable"
+    door.cell.doubtful = False
+    assert door.reason("/orders/1") == "policy_unavailable"
+
+
 def test_policies_are_swapped_under_known_tokens() -> None:
     door = Asking(OWN)
     token = bearer(mint(sub="alice"))

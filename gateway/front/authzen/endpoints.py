@@ -174,14 +174,14 @@ class DecisionApi:
         self, snapshot: PolicySnapshot, question: Question, trust: Trust, pointer: str
     ) -> tuple[Decision, DecisionSource]:
         """Answer one question; what it rests on is fetched where it is not here. Raises BadRequest."""
-        if refusal := _refusal_of(snapshot):
-            return refused(snapshot, refusal), "resident"
         try:
             asked = question_of(snapshot, self._names, question, trust, pointer=pointer)
+            if refusal := _refusal_of(snapshot, asked):
+                return refused(snapshot, refusal), "resident"
             decided = await self._ask(snapshot.engine, asked)
         except Unanswerable as error:
             return unanswerable(snapshot, error), "resident"
-        if refusal := _refusal_of(snapshot):  # it may have come while entities were fetched
+        if refusal := _refusal_of(snapshot, asked):  # it may have come while entities were fetched
             return refused(snapshot, refusal), _SOURCES[decided.level]
         return decision_of(snapshot, asked, decided.answer), _SOURCES[decided.level]
 
@@ -330,9 +330,9 @@ def _unavailable(code: str, detail: str) -> ProblemResponse:
     return ProblemResponse(503, code, code.replace("_", " ").capitalize(), detail, {"retry-after": "1"})
 
 
-def _refusal_of(snapshot: PolicySnapshot) -> str:
-    """Why nothing may be decided now; it may change from one moment to the next."""
-    return snapshot.refusal
+def _refusal_of(snapshot: PolicySnapshot, question: PolicyQuestion) -> str:
+    """Why a question may not be decided now; it may change from one moment to the next."""
+    return snapshot.refusal_of(question.principal, question.action, question.resource)
 
 
 def _with_request_id(request: Request, response: Response) -> Response:

@@ -15,6 +15,8 @@ from gateway.config import PolicyConfig, RelationsConfig
 from gateway.errors import ConfigError
 from gateway.front import relations as module
 from gateway.front.policies import Policies, PolicyPlan
+from gateway.policy.faults import Fault, PolicyFault
+from gateway.policy.relation_reads import RelationReads
 from gateway.stores.relations import RelationPage, RelationStore
 from tests.files import rewrite
 from tests.unit.policy.relation_world import ManualClock, relation
@@ -105,9 +107,14 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 
 
 def is_allowed(plan: PolicyPlan) -> bool | None:
-    """What the doors would say now; None: that nothing can be decided."""
-    decider = plan.handle.cell.decider
-    return None if decider is None else decider.allows(BOB, READ, ONE)
+    """What the doors would say now; None: that it cannot be decided."""
+    return verdict(plan, READ)
+
+
+def verdict(plan: PolicyPlan, action: EntityUid) -> bool | None:
+    cell = plan.handle.cell
+    allowed = cell.decider is not None and cell.decider.allows(BOB, action, ONE)
+    return None if cell.decider is None or (cell.doubtful and not allowed) else allowed
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -155,6 +162,44 @@ async def test_a_lost_lease_closes_the_doors_and_a_new_one_opens_them(world: Wor
     assert plan.handle.now.refusal == "relations_unavailable"
     world.store().down = False
     await until(lambda: is_allowed(plan) is True)
+
+
+async def test_what_no_relation_can_change_is_decided_without_them(world: World) -> None:
+    world.write("p.cedarschema", SCHEMA + "action list appliesTo { principal: User, resource: Doc };")
+    world.write("p.cedar", BY_RELATION.replace("action,", 'action == Action::"read",'))
+    world.write("q.cedar", 'permit (principal, action == Action::"list", resource);')
+    await world.store().write([relation("Doc:1#viewers@User:bob")])
+    world.store().down = True
+    plan = await world.started()
+    listing = EntityUid("Action", "list")
+    await until(lambda: verdict(plan, listing) is True)
+    assert is_allowed(plan) is None
+    assert plan.handle.now.refusal_of(BOB, listing, ONE) == ""
+    assert plan.handle.now.refusal_of(BOB, READ, ONE) == "relations_unavailable"
+    world.store().down = False
+    await until(lambda: is_allowed(plan) is True)
+    assert verdict(plan, listing) is True
+    world.store().down = True
+    world.clock.move(1.1)
+    await until(lambda: is_allowed(plan) is None)
+    assert verdict(plan, listing) is True  # at once: it was found out before
+    world.write("q.cedar", 'forbid (principal, action == Action::"list", resource);')
+    world.policies.commit(world.plan())
+    await until(lambda: plan.handle.cell.decider is not None)
+    assert verdict(plan, listing) is None  # what is denied now may rest on relations, for all that the doors know
+
+
+async def test_policies_that_cannot_be_looked_at_decide_nothing_without_relations(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def gone(self: RelationReads) -> None:
+        raise PolicyFault([Fault("unreadable", "no such file")])
+
+    monkeypatch.setattr(RelationReads, "prepare", gone)
+    world.store().down = True
+    plan = await world.started()
+    await until(lambda: "nothing is decided without relations" in caplog.text)
+    assert plan.handle.cell.decider is None
 
 
 async def test_the_lease_is_as_long_as_the_config_says(world: World) -> None:

@@ -81,6 +81,19 @@ def test_relations_that_cannot_be_trusted_close_the_doors() -> None:
     assert (handle.cell.decider, handle.now.refusal) == (handle.now.engine, "")
 
 
+def test_while_relations_cannot_be_trusted_the_doors_decide_what_rests_on_none() -> None:
+    relations: Any = _Relations()
+    handle = PolicyHandle(engine(), "one", relations=relations)
+    assert (handle.cell.decider, handle.cell.doubtful) == (None, True)
+    assert handle.now.reads is not None
+    handle.now.reads.prepare()
+    handle.look()
+    assert (handle.cell.decider, handle.cell.doubtful) == (handle.now.reads.cautious, True)
+    relations.trusted = True
+    handle.look()
+    assert (handle.cell.decider, handle.cell.doubtful) == (handle.now.engine, False)
+
+
 def test_with_relations_a_revision_is_of_files_and_of_the_relations_store() -> None:
     entities = Entities()
     relations: Any = _Relations()

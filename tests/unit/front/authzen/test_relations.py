@@ -20,9 +20,12 @@ SCHEMA = """
 entity User { level?: Long };
 entity Group { @relation("Group.members") members: Set<User> };
 entity Doc { title?: String, @relation("Group.members") viewers: Set<User> };
-action read appliesTo { principal: User, resource: Doc, context: {} };
+action read, list appliesTo { principal: User, resource: Doc, context: {} };
 """
-POLICIES = '@id("viewers") permit (principal, action, resource) when { principal in resource.viewers };'
+POLICIES = """
+@id("viewers") permit (principal, action == Action::"read", resource) when { principal in resource.viewers };
+@id("list") permit (principal, action == Action::"list", resource);
+"""
 ALICE, BOB = {"type": "User", "id": "alice"}, {"type": "User", "id": "bob"}
 READ, ONE = {"name": "read"}, {"type": "Doc", "id": "1"}
 
@@ -134,6 +137,18 @@ def test_relations_that_may_be_too_old_allow_nothing(world: World) -> None:
     assert (reply.status, reply.json["code"]) == (503, "relations_unavailable")  # an empty list would be an answer
     world.follow()
     assert world.ask(BOB, ONE)["decision"] is True
+
+
+def test_what_no_policy_about_relations_applies_to_is_answered_without_them(world: World) -> None:
+    reads = world.point.handle.now.reads
+    assert reads is not None
+    reads.prepare()
+    listed = {**asked(BOB, ONE), "action": {"name": "list"}}
+    unread, answered = asked(BOB, ONE), world.point.post("evaluation", listed).json
+    assert (answered["decision"], "code" in answered["context"]) == (True, False)
+    batch = world.point.post("evaluations", {**unread, "evaluations": [{}, {"action": {"name": "list"}}]}).json
+    assert [each["decision"] for each in batch["evaluations"]] == [False, True]
+    assert batch["evaluations"][0]["context"]["code"] == "relations_unavailable"
 
 
 @pytest.mark.parametrize("trust", ["resource", "all"])
