@@ -28,6 +28,7 @@ KEY_BYTES_MIN: Final = 32
 SHOWN_CHARACTERS: Final = 16  # of a session's hash, in the audit trail
 TOUCH_SHARE: Final = 20  # a session is noted as seen once in this part of its idle time
 TOUCH_S_MAX: Final = 60  # and at least this often
+ORIGIN: Final = "origin"  # attribute: the hash of a session's first id, in hexadecimal, once it has another
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,11 @@ class SessionNames:
     def _mac(self, region: str, secret: str) -> str:
         made = hmac.digest(self._key.reveal(), f"session\0{region}\0{secret}".encode(), "sha256")
         return _base32(made[:_MAC_BYTES])
+
+
+def origin_of(session: Session) -> bytes:
+    """Give what stays the same while a session goes on under other ids: the hash of its first one."""
+    return bytes.fromhex(session.attributes.get(ORIGIN, "")) or session.id_hash
 
 
 def hash_of(value: str) -> bytes:
@@ -177,6 +183,7 @@ class Sessions:
             device_id=proof.device_id or old.device_id,
             requires_reauth=proof.requires_reauth,
             provisional=proof.provisional,
+            attributes={**old.attributes, ORIGIN: origin_of(old).hex()},
         )
         if not await self._store.rotate(old, new):
             return None
@@ -211,6 +218,14 @@ class Sessions:
             sessions=count,
         )
         return count
+
+    async def join(self, session: Session, client_id: str) -> bool:
+        """Note that a client is given tokens within a session. False where it is over."""
+        return await self._store.join(session.id_hash, session.subject.tenant, client_id)
+
+    async def find_by_origin(self, subject: Subject, origin: bytes) -> Session | None:
+        """Give the session of a subject that began with this id, whatever its id is now; None where it is over."""
+        return next((each for each in await self.list_of(subject) if origin_of(each) == origin), None)
 
     async def list_of(self, subject: Subject) -> Sequence[Session]:
         """Give the sessions of a subject that are not over, the latest first."""

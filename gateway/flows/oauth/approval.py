@@ -32,10 +32,11 @@ from gateway.flows.oauth.authorization import (
     AuthorizationRequests,
     Parameters,
 )
-from gateway.flows.oauth.context import Authenticator, LoginWish, origin_of
+from gateway.flows.oauth.context import Authenticator, LoginWish
 from gateway.flows.oauth.errors import OAuthRefused, RequestUnsafe
 from gateway.flows.oauth.grants import Approval, CodeGrant, Consent, Grants
 from gateway.flows.oauth.parties import Client, Parties, Resource
+from gateway.flows.sessions import origin_of
 from gateway.flows.trail import AuditTrail, Caller, Outcome
 from gateway.types import Clock, Session
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Literal, Protocol
 
 from gateway.types import Session, Subject
-
-ORIGIN: Final = "origin"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,14 +40,6 @@ class Authenticator(Protocol):
 
     async def end(self, subject: Subject, origin: bytes) -> None:
         """End a session whose tokens were stolen."""
-
-
-def origin_of(session: Session) -> bytes:
-    """Return what stays the same when a session goes on under another id: the hash of its first id.
-
-    Whoever changes the id of a session keeps this in its attribute `origin`, in hexadecimal.
-    """
-    return bytes.fromhex(session.attributes.get(ORIGIN, "")) or session.id_hash
 
 
 class Profiles(Protocol):

@@ -22,6 +22,7 @@ from gateway.flows.oauth.grants import Grants
 from gateway.flows.oauth.parties import Client, ClientAuth, GrantType, Source
 from gateway.flows.oauth.rate_limit import RateLimit
 from gateway.flows.trail import AuditTrail, Caller
+from gateway.resilience import detached
 from gateway.tokens.keys import load_jwks
 from gateway.types import Clock, Secret
 
@@ -220,7 +221,7 @@ class ClientDocuments:
             return kept[1]
         flight = self._flights.get(client_id)
         if flight is None:
-            flight = self._flights[client_id] = asyncio.create_task(self._load(client_id), name="client document")
+            flight = self._flights[client_id] = detached(self._load(client_id), name="client document", keep_pool=True)
             flight.add_done_callback(lambda _: self._flights.pop(client_id))
         return await asyncio.shield(flight)
 

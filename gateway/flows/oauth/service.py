@@ -19,7 +19,7 @@ from gateway.errors import KeyInvalid
 from gateway.flows.oauth.approval import Approvals, AskConsent, Redirect
 from gateway.flows.oauth.authorization import AuthorizationRequests, Parameters
 from gateway.flows.oauth.client_auth import ClientAuthentication, ClientProof
-from gateway.flows.oauth.context import Authenticator, LevelOf, Profiles, RevokeTokens, origin_of
+from gateway.flows.oauth.context import Authenticator, LevelOf, Profiles, RevokeTokens
 from gateway.flows.oauth.dpop import DPoPChecker, Nonces
 from gateway.flows.oauth.endings import Endings
 from gateway.flows.oauth.errors import OAuthRefused
@@ -32,6 +32,7 @@ from gateway.flows.oauth.questions import TokenQuestions
 from gateway.flows.oauth.rate_limit import RateLimit
 from gateway.flows.oauth.registration import ClientDocuments, FetchDocument, Registration, StrangerLimits
 from gateway.flows.oauth.tokens import TokenEndpoint, TokenRequest
+from gateway.flows.sessions import origin_of
 from gateway.flows.trail import Auditor, AuditTrail, Caller
 from gateway.resilience import Resilience
 from gateway.stores.grants import TokenStore

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import AlreadyExists
-from gateway.flows.sessions import Proof, SessionLimits, SessionNames, Sessions, hash_of
+from gateway.flows.sessions import Proof, SessionLimits, SessionNames, Sessions, hash_of, origin_of
 from gateway.flows.trail import AuditTrail
 from gateway.stores import open_session_store
 from gateway.types import AuditEvent, Secret, Subject
@@ -141,6 +141,23 @@ async def test_a_step_up_goes_on_under_a_new_value(world: World) -> None:
     assert more.session.csrf_secret != begun.session.csrf_secret
     assert await world.sessions.step_up(begun.value, PASSWORD) is None
     assert await world.sessions.step_up("nonsense", PASSWORD) is None
+
+
+async def test_a_session_is_found_by_what_it_began_as_whatever_its_id_is_now(world: World) -> None:
+    begun = await world.sessions.begin(ALICE, PASSWORD)
+    origin = origin_of(begun.session)
+    value = begun.value
+    for _ in range(3):
+        more = await world.sessions.step_up(value, Proof(amr=("otp",)))
+        assert more is not None and origin_of(more.session) == origin
+        value = more.value
+    found = await world.sessions.find_by_origin(ALICE, origin)
+    assert found is not None and found.id_hash == hash_of(value)
+    assert await world.sessions.join(found, "app")
+    assert await world.sessions.find_by_origin(Subject("", "usr_bob"), origin) is None
+    await world.sessions.end(value)
+    assert await world.sessions.find_by_origin(ALICE, origin) is None
+    assert not await world.sessions.join(found, "app")
 
 
 async def test_logging_out_ends_one_and_everywhere_ends_all(world: World) -> None:

@@ -25,7 +25,7 @@ from gateway.config import (
 )
 from gateway.errors import GatewayError
 from gateway.flows.oauth import LoginWish, OAuthService, Surroundings, open_keys
-from gateway.flows.oauth.context import origin_of
+from gateway.flows.sessions import origin_of
 from gateway.front.introspect import Introspection
 from gateway.front.oauth import OAuthEndpoints
 from gateway.front.refusals import gateway_error
