@@ -233,7 +233,7 @@ class RelationsConfig(Chapter, frozen=True):
     """
 
     url: str = ""  # "" none | "embedded" | "memory:" | "sqlite:PATH" | "redis://…" | "postgresql://…"; `env:`, `file:`
-    lease_s: LeaseSeconds = 1.0  # without news of the store for this long nothing is decided
+    lease_s: LeaseSeconds = 1.0  # without news of the store for this long no decision rests on relations
     poll_ms: Count = 50  # how soon another process's change is seen in SQLite
 
 
