@@ -273,7 +273,7 @@ def test_entities_of_a_service_are_asked_for_once_and_then_known(tmp_path: Path)
         people = SOURCE.format(name="people", types='["User"]', url=f"http://127.0.0.1:{server.server_port}/entities")
         docs = SOURCE.format(name="docs", types='["Doc", "Team"]', url="embedded")
         with serving(tmp_path, people, docs, workers=1) as running, Connection(running.port) as connection:
-            write(tmp_path, (EntityUid("Doc", "1"), doc(ALICE)))
+            write(tmp_path, (EntityUid("Doc", "1"), doc(ALICE)), (EntityUid("Doc", "2"), doc(ALICE, TEAM)))
             asker = Asker(connection)
             asker.until(200)
             assert {asker.status() for _ in range(20)} == {200}
@@ -281,6 +281,17 @@ def test_entities_of_a_service_are_asked_for_once_and_then_known(tmp_path: Path)
             assert Asker(connection, "mallory").status() == 403
             metrics = running.admin("/metrics").body.decode()
             assert "portcullis_attribute_reads_total" in metrics
+            _People.asked.clear()
+            people_asked = [f"user{number}" for number in range(20)]
+            batch = {
+                "action": {"name": "read"},
+                "resource": {"type": "Doc", "id": "2"},
+                "evaluations": [{"subject": {"type": "User", "id": each}} for each in ("alice", *people_asked)],
+            }
+            headers = [("Content-Type", "application/json")]
+            answer = connection.request("POST", "/access/v1/evaluations", headers, json.dumps(batch).encode()).json
+            assert [each["decision"] for each in answer["evaluations"]] == [True] + [False] * 20
+            assert [sorted(asked) for asked in _People.asked] == [sorted(people_asked)]  # all of them at once
     finally:
         server.shutdown()
         server.server_close()

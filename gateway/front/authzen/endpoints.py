@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,6 +28,7 @@ from gateway.front.authzen.mapping import Trust, Unanswerable
 from gateway.front.authzen.messages import (
     AtLeast,
     BadRequest,
+    Batch,
     Question,
     SearchQuestion,
     Target,
@@ -152,9 +153,22 @@ class DecisionApi:
         snapshot = await self._snapshot(batch.at_least)
         if isinstance(batch, Question):
             return (await self._decide(snapshot, batch, client, trust)).to_json()
+        await self._prefetch(snapshot, batch, trust)
         return await decide_batch(
             snapshot, batch, lambda question, pointer: self._decide(snapshot, question, client, trust, pointer=pointer)
         )
+
+    async def _prefetch(self, snapshot: PolicySnapshot, batch: Batch, trust: Trust) -> None:
+        """Fetch what the questions of a batch rest on, together: one after another they would wait for each other."""
+        deciding = self._deciding()
+        if deciding is None or deciding.prefetcher is None or snapshot.refusal:
+            return
+        questions = []
+        for item in batch.items:
+            if isinstance(item, Question):
+                with suppress(BadRequest, Unanswerable):  # its own answer says why
+                    questions.append(question_of(snapshot, self._names, item, trust, pointer=""))
+        await deciding.prefetch(snapshot.engine, questions)
 
     async def _decide(
         self, snapshot: PolicySnapshot, question: Question, client: str, trust: Trust, *, pointer: str = ""
