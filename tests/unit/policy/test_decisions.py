@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -22,7 +23,9 @@ from gateway.policy.decisions import DEAR_NS, DENIED_TTL_S, L1_TTL_S, L2_TTL_S, 
 from gateway.policy.plans import Question
 from gateway.stores.decisions import NO_EPOCH, DecisionsFound
 from gateway.stores.decisions_memory import MemoryDecisionStore
+from gateway.stores.decisions_redis import RedisDecisionStore
 from tests.policy import generate
+from tests.real.redis import RealRedis
 from tests.unit.policy.attribute_world import VIEW, LoggedSource, PlainSource, engine_of
 from tests.unit.policy.relation_world import ManualClock, uid
 
@@ -599,6 +602,78 @@ async def test_what_a_membership_rests_on_must_still_be_here(town: Town) -> None
     engine.store.evict([STAFF])  # to make room; what becomes of it is not told from now on
     await town.source.keep(STAFF, {}, [uid("Group:all")])
     assert (await cache.authorize(engine, ALICE, VIEW, DOC)).allowed
+
+
+# --- a real Redis
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedis]:
+    server = RealRedis(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def city(redis: RealRedis) -> AsyncIterator[Town]:
+    """Two processes that share a source, and decisions in Redis."""
+    redis.forget()
+    town = Town()
+    stores = [RedisDecisionStore(redis.url, call_s=0.5) for _ in range(2)]
+    town.here, town.there = (Shop(town.clock, town.source, store) for store in stores)
+    await town.source.keep(ALICE, {"level": 2})
+    await town.follow()
+    for store in stores:
+        await answering(store)
+    yield town
+    for shop in (town.here, town.there):
+        await shop.cache.close()
+    for store in stores:
+        await store.close()
+
+
+async def answering(store: RedisDecisionStore) -> None:
+    async with asyncio.timeout(10):
+        while (await store.get_many(())).epoch == NO_EPOCH:
+            await asyncio.sleep(0.005)
+
+
+async def arrived(redis: RealRedis, count: int) -> None:
+    """Wait until so many decisions are in Redis: they are put there in the background."""
+    async with asyncio.timeout(5):
+        while int(redis.command("DBSIZE").strip(b":\r\n")) < count:
+            await asyncio.sleep(0.002)
+
+
+async def test_a_decision_in_redis_serves_the_others_until_a_right_is_taken_away(redis: RealRedis, city: Town) -> None:
+    before = int(redis.command("DBSIZE").strip(b":\r\n"))
+    assert await city.here.ask() == (True, "fetched")
+    await arrived(redis, before + 1)
+    assert await city.there.ask() == (True, "l2")
+    await city.source.keep(ALICE, {"level": 1})
+    await city.follow()
+    city.there.engine = engine_of(LEVEL)  # a process that starts now
+    assert (await city.there.ask())[0] is False
+    assert (await city.here.ask())[0] is False
+
+
+@pytest.mark.parametrize("fault", ["kill", "freeze"])
+async def test_a_redis_that_is_away_costs_what_it_keeps_and_comes_back(
+    redis: RealRedis, city: Town, fault: str
+) -> None:
+    await city.here.ask()
+    getattr(redis, fault)()
+    try:
+        for shop in (city.here, city.there):
+            shop.engine = engine_of(LEVEL)
+            began_s = time.monotonic()
+            assert await shop.ask() == (True, "fetched")
+            assert await shop.ask() == (True, "made")
+            assert time.monotonic() - began_s < 2  # the deadline of the store here is 0.5 s, once
+    finally:
+        (redis.start if fault == "kill" else redis.thaw)()
+    city.there.engine = engine_of(LEVEL)
+    assert (await city.there.ask())[0] is True
 
 
 # --- against deciding anew
