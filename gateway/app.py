@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
 from starlette.applications import Starlette
 from starlette.routing import Route
 
@@ -17,7 +18,7 @@ from gateway._native.front import DOORS, REASONS, Engine, FrontDoor
 from gateway._native.metrics import MetricsBlock
 from gateway._native.token import TokenValidator
 from gateway.config import Config, IntrospectionConfig, resolve_secret
-from gateway.errors import ConfigError, ConfigFault, GatewayError
+from gateway.errors import ConfigError, ConfigFault, GatewayError, KeyInvalid
 from gateway.front.answers import deny_answers
 from gateway.front.asgi import App as ASGIApp
 from gateway.front.asking import Asking
@@ -49,6 +50,7 @@ from gateway.observability.catalogue import Layout, catalogue, decision_of
 from gateway.observability.metrics import Metrics
 from gateway.resilience import Resilience
 from gateway.stores import RevocationStore
+from gateway.stores.base import RevocationKind
 from gateway.tokens.control import ControlState, TokenControl
 from gateway.types import AuditEvent, Clock, Secret, SystemClock, WorkerContext
 
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
     from gateway._native.route_policy import Decided
     from gateway.front.deciding import Deciding
     from gateway.front.decisions import DecisionRecorder
+    from gateway.front.oauth.part import OAuthWish, OpenedOAuth
     from gateway.front.policies import Policies, PoliciesRead, PolicyPlan
     from gateway.front.sessions import OpenedSessions, SessionWish
     from gateway.policy.relation_follower import RelationFollower
@@ -80,7 +83,7 @@ def build_app(config: Config, worker: WorkerContext, *, clock: Clock | None = No
 
 def _shape_of(config: Config) -> tuple[object, ...]:
     """Give what a validator is made for: when it changes, another one is needed."""
-    return scope_names_of(config), header_claims_of(config), _policy_claims_of(config), config.cache
+    return scope_names_of(config), header_claims_of(config), _policy_claims_of(config), config.cache, config.oauth
 
 
 def _policy_claims_of(config: Config) -> tuple[str, ...]:
@@ -126,6 +129,7 @@ class _Generation:
     pools: PoolPlan
     policies: PolicyPlan | None  # None where the config has none
     sessions: OpenedSessions | None  # the same
+    oauth: OpenedOAuth | None  # the same
     logs: RequestLogs
 
 
@@ -152,11 +156,14 @@ class App:
         self._tasks: set[asyncio.Task[None]] = set()
         self._policies: Policies | None = None
         self._sessions: InForce[SessionWish, OpenedSessions] = InForce(self._open_sessions)
+        self._oauth: InForce[OAuthWish, OpenedOAuth] = InForce(self._open_oauth)
         self._is_started = False
+        config = self._trusting(config)
         validator = _new_validator(config)
         self._now = self._generation(config, validator, self._new_control(config, validator))
         self._commit_policies(self._now)
         self._sessions.take(self._now.sessions)
+        self._oauth.take(self._now.oauth)
         self.asgi: FrontDoor = self._now.door
         self.admin_asgi: ASGIApp = admin_app(self._vitals)
         figures = Figures(
@@ -173,6 +180,7 @@ class App:
     def _new_control(
         self, config: Config, validator: TokenValidator, store: RevocationStore | None = None
     ) -> TokenControl:
+        oauth = self._plan_oauth(config)
         with _faults_at("issuers"):
             return TokenControl(
                 config,
@@ -182,6 +190,7 @@ class App:
                 clock=self._clock,
                 store=store,
                 resilience=self._resilience,
+                sinks=() if oauth is None else (oauth.own,),
             )
 
     def _generation(
@@ -196,8 +205,11 @@ class App:
         policies, more, recorder = self._plan_policies(config, logs, read)
         with _faults_at("routes"):
             plan = plan_routes(config, pools.pool_of, None if policies is None else policies.route_policy)
-        introspects = bool(config.introspection.clients)
         sessions = self._plan_sessions(config)
+        oauth = self._plan_oauth(config)
+        if oauth is not None:
+            more = [*more, *oauth.routes()]
+        introspects = bool(config.introspection.clients) or oauth is not None
         engine = Engine(
             validator,
             plan.snapshot,
@@ -215,13 +227,17 @@ class App:
             if introspects:
                 secrets = _secrets_of(config.introspection)
                 introspection = Introspection(
-                    judge, secrets, body_timeout_s=config.server.body_timeout_s, resilience=self._resilience
+                    judge,
+                    secrets,
+                    body_timeout_s=config.server.body_timeout_s,
+                    resilience=self._resilience,
+                    own=None if oauth is None else oauth.endpoints,
                 )
         fetcher = None if self._policies is None or policies is None else self._policies.fetcher(policies)
         decisions = None if recorder is None else recorder.route
         asking = Asking(self._learner, fetcher, None if sessions is None else sessions.learner)
         door = self._new_door(config, engine, introspection, more, asking=asking, logs=logs, decisions=decisions)
-        return _Generation(config, validator, control, door, pools, policies, sessions, logs)
+        return _Generation(config, validator, control, door, pools, policies, sessions, oauth, logs)
 
     def _plan_sessions(self, config: Config) -> OpenedSessions | None:
         """Give the sessions of a config, where it has any. Raises ConfigError."""
@@ -245,6 +261,50 @@ class App:
             clock=self._clock,
             auditor=self,
         )
+
+    def _trusting(self, config: Config) -> Config:
+        """Give a config as it is served: our own tokens are trusted without anybody writing that down."""
+        oauth = self._plan_oauth(config)
+        return config if oauth is None else replace(config, issuers=(*config.issuers, oauth.issuer))
+
+    def _plan_oauth(self, config: Config) -> OpenedOAuth | None:
+        """Give the token service of a config, where it has one. Raises ConfigError."""
+        if not config.oauth.issuer:
+            return None
+        from gateway.front.oauth.part import OAuthNeighbours, OAuthWish
+
+        sessions = self._plan_sessions(config)
+        around = OAuthNeighbours(
+            resilience=self._resilience,
+            clock=self._clock,
+            auditor=self,
+            revoke=self._revoke,
+            sessions=None if sessions is None else (sessions.sessions, sessions.cookie),
+            level=lambda: self._vitals.degradation_level,
+        )
+        wish = OAuthWish(
+            config.oauth,
+            config.server.body_timeout_s,
+            config.forward_auth.login_url,
+            config.forward_auth.login_parameter,
+            config.sessions,
+            around,
+        )
+        with _faults_at("oauth"):
+            return self._oauth.of(wish)
+
+    def _open_oauth(self, wish: OAuthWish) -> OpenedOAuth:
+        from gateway.front.oauth.part import OpenedOAuth
+
+        try:
+            opened = OpenedOAuth(wish, base_dir=Path.cwd(), run_dir=self._worker.run_dir)
+        except (KeyInvalid, OSError) as error:
+            raise ValueError(str(error)) from error
+        opened.own.is_trusted = lambda: self._now.control.trusted
+        return opened
+
+    async def _revoke(self, kind: RevocationKind, issuer: str, value: str, *, until_s: int) -> None:
+        await self._now.control.revoke(kind, issuer, value, until_s=until_s)
 
     def tell(self, event: AuditEvent) -> None:
         """Note what matters for security in the audit log of the config in force."""
@@ -356,6 +416,7 @@ class App:
         self._resilience.start()
         starts = [self._now.control.start()]
         starts.append(self._sessions.start())
+        starts.append(self._oauth.start())
         if self._policies is not None:
             starts.append(self._policies.start())
         await asyncio.gather(*starts)
@@ -371,6 +432,7 @@ class App:
             await asyncio.gather(*own, *self._tasks, return_exceptions=True)
             if self._policies is not None:
                 await self._policies.stop()
+            await self._oauth.stop()
             await self._sessions.stop()
             await self._upstreams.aclose()
             await self._now.control.stop()
@@ -414,6 +476,7 @@ class App:
         first (at most SETTLE_S), and the former config serves until then. Everything else changes at once.
         """
         async with self._turn:
+            config = self._trusting(config)
             read = await asyncio.to_thread(self._read_policies, config)
             if _shape_of(config) == _shape_of(self._now.config):
                 following = self._generation(config, self._now.validator, self._now.control, read)
@@ -439,6 +502,7 @@ class App:
         self._resilience.reload(generation.config.resilience)
         self._commit_policies(generation)
         self._sessions.take(generation.sessions)
+        self._oauth.take(generation.oauth)
         self._now = generation
         self.asgi.publish(generation.door)
 

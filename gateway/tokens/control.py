@@ -24,7 +24,7 @@ from gateway.stores.fetch import Fetcher
 from gateway.tokens.introspection import ActiveToken, OpaqueIntrospector, Outcome
 from gateway.tokens.issuer_calls import GuardedCalls
 from gateway.tokens.jwks import IssuerState, JWKSCache, PublishedKeys
-from gateway.tokens.revocation import RevocationList, RevocationState
+from gateway.tokens.revocation import RevocationList, RevocationSink, RevocationState
 from gateway.tokens.snapshots import KeySetSnapshots
 from gateway.types import Clock, Secret, SystemClock
 
@@ -69,14 +69,18 @@ class TokenControl:
         fetcher: Fetcher | None = None,
         store: RevocationStore | None = None,
         resilience: Resilience | None = None,
+        sinks: Sequence[RevocationSink] = (),
     ) -> None:
         """`store` is one that is open already, for a successor with the same `[store]`: its log goes on.
+
+        `sinks` hear of revocations beside the validators.
 
         `resilience` is the worker's, whose pools and breakers issuers are asked behind; None makes one for this alone.
         """
         self._base_dir = base_dir
         self._run_dir = run_dir
         self._validators = validators
+        self._sinks = sinks
         self._clock = clock or SystemClock()
         self._fetcher = fetcher or Fetcher()
         self._calls = GuardedCalls(resilience or Resilience(config.resilience, clock=self._clock))
@@ -102,6 +106,11 @@ class TokenControl:
         """Begin to follow revocations and to fetch keys; waits for no issuer, and briefly for the store."""
         await self._first_load(self._revocations)
         await self._keys.start()
+
+    @property
+    def trusted(self) -> bool:
+        """Whether it is known what is revoked."""
+        return self._revocations.trusted
 
     @property
     def store(self) -> RevocationStore:
@@ -206,7 +215,7 @@ class TokenControl:
         return open_store(address, self._run_dir, poll_ms=config.poll_ms)
 
     def _new_revocations(self, store: RevocationStore) -> RevocationList:
-        return RevocationList(store, self._validators, clock=self._clock, on_trust=self._hand_out)
+        return RevocationList(store, (*self._validators, *self._sinks), clock=self._clock, on_trust=self._hand_out)
 
     async def _first_load(self, revocations: RevocationList) -> None:
         loading = asyncio.ensure_future(revocations.start())

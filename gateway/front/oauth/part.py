@@ -1,0 +1,161 @@
+"""The token service as a part of a worker: opened for a config, kept over reloads that do not change it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlencode
+
+from starlette.routing import Route
+
+from gateway.config import IssuerConfig, OAuthConfig, SessionsConfig, resolve_store_url
+from gateway.flows.oauth import (
+    Auditor,
+    Authenticator,
+    LoginWish,
+    OAuthService,
+    Profiles,
+    RevokeTokens,
+    Surroundings,
+    audiences_of,
+    open_keys,
+)
+from gateway.flows.oauth.people import DirectoryProfiles, NobodyLogsIn, SessionAuthenticator, SessionsOnly
+from gateway.flows.sessions import Sessions
+from gateway.front.oauth.endpoints import CallerOf, OAuthEndpoints, caller_of
+from gateway.resilience import BreakerName, Resilience, guarded
+from gateway.stores import open_token_store
+from gateway.stores.directory import Directory
+from gateway.stores.fetch import Fetcher
+from gateway.tokens.own import OwnTokens
+from gateway.types import Clock
+
+DOCUMENT_BYTES_MAX: Final = 16 * 1024  # of a client's metadata
+DOCUMENT_TIMEOUT_S: Final = 3.0
+_READS: Final = ("get_client", "list_clients", "look", "get_family", "families_of")
+
+
+@dataclass(frozen=True, slots=True)
+class OAuthWish:
+    """What the token service is made for."""
+
+    config: OAuthConfig
+    body_timeout_s: float
+    login_url: str  # "" = `/login` of our own
+    login_parameter: str  # that carries where to come back to
+    sessions: SessionsConfig  # whoever is logged in by other sessions is another
+    around: OAuthNeighbours = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OAuthNeighbours:
+    """What the token service uses of its worker."""
+
+    resilience: Resilience
+    clock: Clock
+    auditor: Auditor
+    revoke: RevokeTokens
+    sessions: tuple[Sessions, str] | None = None  # and the name of their cookie
+    directory: Directory | None = None
+    level: Callable[[], int] = lambda: 0
+    caller_of: CallerOf = caller_of
+
+
+class OpenedOAuth:
+    """The token service of one config: its store, its keys, its endpoints."""
+
+    def __init__(self, wish: OAuthWish, *, base_dir: Path, run_dir: Path) -> None:
+        """Connects to nothing, but makes the first signing key where there is none: that blocks.
+
+        Raises ValueError for an address or secret that cannot be used, KeyInvalid for keys that cannot be read.
+        """
+        config, around = wish.config, wish.around
+        self._keys, sealer = open_keys(config, run_dir, base_dir, around.clock)
+        address = resolve_store_url(config.store_url, base_dir).reveal().decode()
+        opened = open_token_store("" if address == "embedded" else address, run_dir, around.clock)
+        self._store = opened
+        self._fetcher = Fetcher()
+        dependency: BreakerName = "cache" if address.startswith(("redis", "unix")) else "database"
+        surroundings = Surroundings(
+            store=guarded(opened, around.resilience, dependency, name="grants", reads=_READS),
+            authenticator=_authenticator(wish),
+            profiles=_profiles(around),
+            auditor=around.auditor,
+            revoke=around.revoke,
+            resilience=around.resilience,
+            clock=around.clock,
+            fetch=self._fetch,
+            level=around.level,
+        )
+        self.service = OAuthService(config, self._keys, sealer, surroundings, base_dir)
+        self.endpoints = OAuthEndpoints(self.service, body_timeout_s=wish.body_timeout_s, caller_of=around.caller_of)
+        self.issuer = own_issuer(config, self._keys.jwks_path, self._algorithms())
+
+    @property
+    def own(self) -> OwnTokens:
+        """What must hear of revocations, beside the validators of the doors."""
+        return self.service.own
+
+    def routes(self) -> Sequence[Route]:
+        """Return the routes of all endpoints, but introspection, which asks `endpoints`."""
+        return self.endpoints.routes()
+
+    async def start(self) -> None:
+        """Begin to follow the folder of keys."""
+        self.service.start()
+
+    async def stop(self) -> None:
+        """End everything that was begun."""
+        await self.service.stop()
+        await self._store.close()
+        await self._fetcher.aclose()
+
+    def _algorithms(self) -> tuple[str, ...]:
+        published = {str(key.get("alg", "")) for key in self._keys.published}
+        return tuple(sorted(published))
+
+    async def _fetch(self, url: str) -> dict[str, object]:
+        return await self._fetcher.get_json(url, timeout_s=DOCUMENT_TIMEOUT_S, bytes_max=DOCUMENT_BYTES_MAX)
+
+
+def own_issuer(config: OAuthConfig, jwks_path: Path, algorithms: Sequence[str]) -> IssuerConfig:
+    """Return the settings by which the doors judge our own tokens: nobody has to write them down."""
+    return IssuerConfig(
+        issuer=config.issuer,
+        audiences=audiences_of(config),
+        algorithms=tuple(algorithms),  # type: ignore[arg-type]  # of keys that we made ourselves
+        jwks_file=str(jwks_path),
+        min_refresh_s=0.2,  # a key file of our own is read at once when another worker made a key
+        types=("at+jwt",),  # RFC 9068 §4: an id token opens no door
+    )
+
+
+def _authenticator(wish: OAuthWish) -> Authenticator:
+    def login_url(asked: LoginWish) -> str:
+        query = {wish.login_parameter: _absolute(wish, asked.return_to)}
+        if asked.reauthenticate:
+            query["prompt"] = "login"
+        if asked.acr_values:
+            query["acr_values"] = " ".join(asked.acr_values)
+        if asked.login_hint:
+            query["login_hint"] = asked.login_hint
+        if asked.tenant:
+            query["tenant"] = asked.tenant
+        base = wish.login_url or "/login"
+        return f"{base}{'&' if '?' in base else '?'}{urlencode(query)}"
+
+    if wish.around.sessions is None:
+        return NobodyLogsIn(login_url)
+    sessions, cookie = wish.around.sessions
+    return SessionAuthenticator(sessions, cookie, login_url)
+
+
+def _absolute(wish: OAuthWish, path: str) -> str:
+    """A login page elsewhere has to be told our host; our own takes paths alone."""
+    return wish.config.issuer + path if wish.login_url else path
+
+
+def _profiles(around: OAuthNeighbours) -> Profiles:
+    return SessionsOnly() if around.directory is None else DirectoryProfiles(around.directory)

@@ -1,0 +1,119 @@
+"""The token service in the real gateway: its tokens pass its own doors, and end everywhere within a second."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from pathlib import Path
+from signal import SIGHUP
+from urllib.parse import urlencode
+
+import pytest
+
+from tests.real.gateway import Gateway, bearer, gateway
+from tests.real.http import Answer
+from tests.real.process import wait_until
+
+pytestmark = pytest.mark.journey
+
+ENV = {"SEALING": "s" * 32, "JOB_SECRET": "j" * 32}
+CONFIG = """
+[oauth]
+issuer = "https://auth.test"
+encryption_key = "env:SEALING"
+key_announce_s = 60
+
+[[oauth.clients]]
+id = "job"
+secret = "env:JOB_SECRET"
+grant_types = ["client_credentials"]
+scopes = ["orders:read"]
+
+[[oauth.resources]]
+id = "https://orders.test/api"
+scopes = ["orders:read"]
+
+[[routes]]
+path = "/orders/{id}"
+scopes = ["orders:read"]
+"""
+WITHIN_S = 1.0
+
+
+def basic(name: str, secret: str) -> tuple[str, str]:
+    return "authorization", "Basic " + base64.b64encode(f"{name}:{secret}".encode()).decode()
+
+
+def post(running: Gateway, path: str, **form: str) -> Answer:
+    kind = ("content-type", "application/x-www-form-urlencoded")
+    return running.ask("POST", path, basic("job", ENV["JOB_SECRET"]), kind, body=urlencode(form).encode())
+
+
+def new_token(running: Gateway, **form: str) -> str:
+    answer = post(running, "/oauth2/token", grant_type="client_credentials", **form)
+    assert answer.status == 200, answer.body
+    return str(json.loads(answer.body)["access_token"])
+
+
+def door(running: Gateway, token: str) -> int:
+    return running.ask("GET", "/auth/envoy/orders/1", bearer(token)).status
+
+
+def test_own_tokens_pass_own_doors_and_end_on_every_worker_within_a_second(tmp_path: Path) -> None:
+    with gateway(tmp_path, CONFIG, workers=2, env=ENV) as running:
+        token, other = new_token(running), new_token(running, resource="https://orders.test/api")
+        assert [door(running, token) for _ in range(20)] == [200] * 20
+        assert door(running, other) == 200
+        answer = post(running, "/oauth2/introspect", token=token)
+        assert json.loads(answer.body)["active"] is True
+        began_s = time.monotonic()
+        assert post(running, "/oauth2/revoke", token=token).status == 200
+        wait_until(
+            lambda: [door(running, token) for _ in range(20)] == [401] * 20, "the token is refused everywhere", WITHIN_S
+        )
+        assert time.monotonic() - began_s < WITHIN_S + 0.5
+        assert door(running, other) == 200
+        answer = post(running, "/oauth2/introspect", token=token)
+        assert json.loads(answer.body) == {"active": False}
+
+
+def test_the_first_key_is_made_once_for_all_workers_and_lies_sealed(tmp_path: Path) -> None:
+    with gateway(tmp_path, CONFIG, workers=2, env=ENV) as running:
+        sets = {running.ask("GET", "/.well-known/jwks.json").body for _ in range(10)}
+        assert len(sets) == 1
+        (key,) = json.loads(sets.pop())["keys"]
+        assert "d" not in key
+        folder = tmp_path / "run" / "oauth-keys"
+        sealed = folder / f"{key['kid']}.sealed"
+        assert sorted(each.name for each in folder.iterdir()) == sorted(["jwks.json", sealed.name])
+        assert sealed.stat().st_mode & 0o077 == 0
+        assert b"kty" not in sealed.read_bytes()
+
+
+def test_clients_and_their_tokens_outlive_a_restart(tmp_path: Path) -> None:
+    with gateway(tmp_path, CONFIG, env=ENV) as running:
+        token = new_token(running)
+    with gateway(tmp_path, CONFIG, env=ENV) as running:
+        assert door(running, token) == 200
+
+
+def test_another_client_appears_with_a_reload(tmp_path: Path) -> None:
+    with gateway(tmp_path, CONFIG, env=ENV) as running:
+        token = new_token(running)
+        running.write_config(CONFIG.replace('scopes = ["orders:read"]\n\n[[oauth.res', "scopes = []\n\n[[oauth.res"))
+        running.server.signal(SIGHUP)
+        wait_until(
+            lambda: "scope" not in json.loads(post(running, "/oauth2/token", grant_type="client_credentials").body),
+            "the client has no scopes any more",
+            5.0,
+        )
+        assert door(running, token) == 200
+
+
+def test_a_gateway_whose_keys_were_sealed_by_another_secret_does_not_start(tmp_path: Path) -> None:
+    with gateway(tmp_path, CONFIG, env=ENV) as running:
+        new_token(running)
+    wrong = {**ENV, "SEALING": "t" * 32}
+    with pytest.raises(pytest.fail.Exception, match="sealed by another key"), gateway(tmp_path, CONFIG, env=wrong):
+        pass
