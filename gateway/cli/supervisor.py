@@ -58,7 +58,8 @@ from gateway.cli.worker import (
     snapshot_path,
 )
 from gateway.config import KIB, Config, ServerConfig
-from gateway.config.checks import is_loopback, split_listen
+from gateway.config.check_parts import is_loopback
+from gateway.config.checks import split_listen
 from gateway.errors import ConfigError, ConfigFault
 from gateway.observability.metrics import create_map
 from gateway.observability.process_log import configure_process_log

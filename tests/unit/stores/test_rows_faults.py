@@ -274,7 +274,7 @@ async def test_who_follows_does_not_wait_behind_who_reads(tmp_path: Path, monkey
     rows = rows_redis.RedisRowStore(LAYOUT, server.url)
     try:
         await rows.write([(("Doc", "a", "viewers", "User", "alice", ""), None)])
-        pool = (await rows._server.open()).connection_pool
+        pool: Any = (await rows._server.open()).connection_pool
         busy = [await pool.get_connection() for _ in range(redis_server.CONNECTIONS_MAX)]
         with pytest.raises(StoreUnavailable):
             await rows.read([])
