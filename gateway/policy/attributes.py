@@ -286,6 +286,11 @@ class AttributePrefetcher:
                 missing = answer.missing
             raise AttributeUnavailable("", "too_deep")
         except AttributeUnavailable as failure:
+            # The plan foresees more than a decision may come to rest on: what else was brought may be enough.
+            revision = engine.store.revision
+            answer = question.answered_by(engine)
+            if NOT_RESIDENT not in answer.faults:
+                return Judgement(answer, revision, with_io=True)
             self._failures[failure.source, failure.reason] += 1
             return Judgement(UNAVAILABLE_ANSWER, revision, with_io=True, failure=failure)
 
@@ -393,6 +398,8 @@ class AttributePrefetcher:
             if self._clock.monotonic_s() >= until_s:
                 raise AttributeUnavailable(origin.name, "too_slow")
             groups.setdefault(origin, []).append(uid)
+        if not groups:
+            return
         joined = {residency.flights[uid] for uid in wanted if uid in residency.flights}
         flights = {origin: self._flights(residency, origin, uids) for origin, uids in groups.items()}
         tasks = {task for each in flights.values() for task in each}

@@ -258,6 +258,18 @@ async def test_a_source_that_fails_denies_and_is_asked_again_by_the_next(
     assert await world.allows(engine)
 
 
+async def test_a_source_that_is_away_denies_nothing_that_does_not_rest_on_it(world: World) -> None:
+    engine = engine_of("permit (principal, action, resource) when { principal.level > 1 || resource.open };")
+    world.people.keep(ALICE, {"level": 2})
+    world.people.keep(BOB, {"level": 1})
+    world.docs.failure = StoreUnavailable("away")
+    assert await world.allows(engine)
+    answer = await world.prefetcher.authorize(engine, BOB, VIEW, DOC)
+    assert (answer.allowed, answer.faults) == (False, (UNAVAILABLE,))
+    assert world.prefetcher.stats().failures == {("docs", "unavailable"): 1}
+    await world.prefetcher.fetch(engine, [])
+
+
 async def test_a_source_that_is_too_slow_denies_and_what_comes_late_serves_the_next() -> None:
     world = World(budget_s=0.02)
     engine = engine_of(LEVEL)
