@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from gateway._native.entities import DEPTH_MAX, PARENTS_MAX
+from gateway._native.entities import DEPTH_MAX
 from gateway._native.extensions import Datetime, Decimal, Duration, IPAddr
 from gateway._native.uid import EntityUid
 from gateway.policy.json_text import kind_of
@@ -27,6 +27,7 @@ from gateway.policy.json_values import Misfit, check_choice, escaped
 from gateway.policy.schema import model
 
 _LONG_MIN, _LONG_MAX = -(2**63), 2**63 - 1
+IDS_MAX: Final = 10_000  # that one claim may name; a token of the usual bounds has a tenth of them
 _SECONDS_MAX: Final = 2**53  # as far as a number of JSON is exact
 _WANTED: Final[dict[type, str]] = {
     model.BoolType: "true or false",
@@ -84,8 +85,8 @@ def ids_of_claim(claim: Any) -> tuple[str, ...]:
         ids = tuple(dict.fromkeys(claim))
     else:
         raise Misfit("wrong_type", f"an array of texts is expected, not {kind_of(claim)}", "")
-    if len(ids) > PARENTS_MAX:
-        raise Misfit("too_many", f"more than {PARENTS_MAX:,} are named", "")
+    if len(ids) > IDS_MAX:
+        raise Misfit("too_many", f"more than {IDS_MAX:,} are named", "")
     return ids
 
 
