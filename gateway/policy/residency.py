@@ -69,14 +69,17 @@ def _rules_of(engine: Engine) -> RelationRules | None:
     return engine.entities.graph.rules if isinstance(engine.entities, RelatedEntities) else None
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Held:
-    """One entity that is in the store, or is known to be absent. `until_s`, on the monotonic clock; None: no end."""
+    """One entity that is in the store, or is known to be absent. `until_s`, on the monotonic clock; None: no end.
+
+    Those without an end share one of these: one each would be 100,000 objects that the collector looks through again
+    and again, and everybody waits for it, measured 50 ms.
+    """
 
     origin: str  # name of its source
     until_s: float | None
     absent: bool
-    used: bool = False  # since it was read, or was last looked at, by what was told here
 
 
 class Residency:
@@ -92,6 +95,8 @@ class Residency:
         self._schema = engine.schema
         self._rules = _rules_of(engine)
         self._held: OrderedDict[EntityUid, Held] = OrderedDict()  # the coldest first
+        self._used: set[EntityUid] = set()  # of what is held: since it was read, or was last looked at, as told here
+        self._endless: dict[tuple[str, bool], Held] = {}  # by source and whether absent
         self._count_of: Counter[str] = Counter()  # of what is held, by source
         self._due: list[tuple[float, int, EntityUid, Held]] = []  # a heap
         self._pushes = 0
@@ -124,8 +129,8 @@ class Residency:
             raise EntityError([misfit.as_fault()]) from None
         return made
 
-    def _was_used(self, uid: EntityUid, held: Held) -> bool:
-        return held.used or not self.store.is_idle(uid)
+    def _was_used(self, uid: EntityUid) -> bool:
+        return uid in self._used or not self.store.is_idle(uid)
 
     def _pass_on(self, uid: EntityUid) -> None:
         """Let what an entity that is used leads to count as used."""
@@ -133,16 +138,14 @@ class Residency:
         if found is not None:
             attributes, parents, _ = found
             for other in (*parents, *(value for value in attributes.values() if isinstance(value, EntityUid))):
-                held = self._held.get(other)
-                if held is not None:
-                    held.used = True
+                if other in self._held:
+                    self._used.add(other)
 
     def touch(self, uids: Iterable[EntityUid]) -> None:
         """Note that entities were used: they stay longer than others, and are read again before their time is over."""
         for uid in uids:
-            held = self._held.get(uid)
-            if held is not None:
-                held.used = True
+            if uid in self._held:
+                self._used.add(uid)
                 self._held.move_to_end(uid)
 
     def held_of(self, uids: Iterable[EntityUid], origin: str) -> list[EntityUid]:
@@ -176,13 +179,18 @@ class Residency:
             if uid in refused:
                 continue
             self._forget(uid)
-            held = self._held[uid] = Held(origin, ends(is_absent), is_absent)
+            held = self._held[uid] = self._made(origin, ends(is_absent), absent=is_absent)
             self._count_of[origin] += 1
             if held.until_s is not None:
                 self._push(now_s + (held.until_s - now_s) * REFRESH_AT, uid, held)
         self.store.idle([uid for uid in (*(entity.uid for entity in found), *absent) if uid not in refused])
         self._make_room()
         return refused
+
+    def _made(self, origin: str, until_s: float | None, *, absent: bool) -> Held:
+        if until_s is not None:
+            return Held(origin, until_s, absent)
+        return self._endless.setdefault((origin, absent), Held(origin, None, absent))
 
     def _define(self, entities: Sequence[Entity]) -> dict[EntityUid, str]:
         made = [(one.uid, dict(one.attributes), one.parents, dict(one.tags) or None) for one in entities]
@@ -220,6 +228,7 @@ class Residency:
         held = self._held.pop(uid, None)
         if held is not None:
             self._count_of[held.origin] -= 1
+            self._used.discard(uid)
 
     def evict_origin(self, origin: str) -> int:
         """Let everything of a source go; give how much that was."""
@@ -234,16 +243,16 @@ class Residency:
         if surplus <= 0:
             return
         count = min(surplus + self.capacity // 100, len(self._held))  # some more: not every read has to make room
-        looked_at = list(islice(self._held.items(), LOOKED_AT * count))
-        for uid, held in looked_at:
-            if self._was_used(uid, held):
+        looked_at = list(islice(self._held, LOOKED_AT * count))
+        for uid in looked_at:
+            if self._was_used(uid):
                 self._pass_on(uid)
-        used = [uid for uid, held in looked_at if self._was_used(uid, held)]
-        unused = [uid for uid, held in looked_at if not self._was_used(uid, held)]
+        used = [uid for uid in looked_at if self._was_used(uid)]
+        unused = [uid for uid in looked_at if not self._was_used(uid)]
         gone = [*unused, *used][:count]  # where nearly all are in use, the coldest of them go all the same
         spared = used[max(0, count - len(unused)) :]
         for uid in spared:
-            self._held[uid].used = False
+            self._used.discard(uid)
             self._held.move_to_end(uid)
         self.store.idle(spared)
         self.evict(gone)
@@ -275,7 +284,7 @@ class Residency:
                 over.append(uid)
                 continue
             self._push(held.until_s, uid, held)
-            if self._was_used(uid, held):
+            if self._was_used(uid):
                 self._pass_on(uid)
                 soon.setdefault(held.origin, []).append(uid)
         self.evict(over)

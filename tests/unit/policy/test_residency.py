@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from gateway._native.uid import EntityUid
@@ -33,6 +35,17 @@ def test_types_are_marked_and_what_was_there_of_them_goes() -> None:
     assert not engine.store.resident(ALICE)
     assert uid("Doc:1") in engine.entities
     assert not engine.allows(ALICE, uid("Action:view"), uid("Doc:1"))
+
+
+def test_what_has_no_end_is_nothing_for_the_collector_to_look_through() -> None:
+    residency = residency_of(engine_of(TEXT), capacity=2_000)
+    gc.collect()
+    before = len(gc.get_objects())
+    put(residency, *(f"user{number}" for number in range(1_000)), absent=(BOB, STAFF))
+    residency.touch([uid(f"User:user{number}") for number in range(1_000)])
+    gc.collect()
+    assert len(residency) == 1_002
+    assert len(gc.get_objects()) - before < 50
 
 
 WITH_TEAMS = SCHEMA + "entity Team;"
