@@ -24,19 +24,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
-from weakref import ref
 
 from gateway._native.cache import ByteCache
 from gateway._native.uid import EntityUid
 from gateway._native.vm import Answer
 from gateway.policy.attributes import UNAVAILABLE_ANSWER, AttributePrefetcher, AttributeUnavailable, Judgement
+from gateway.policy.decision_costs import DecisionCosts
+from gateway.policy.decision_entries import Entry, rests_on, shared_entry, written
 from gateway.policy.decision_keys import decision_key, moment_at, standing_groups
 from gateway.policy.plans import EnginePlans, Overlays, Plan, Question
 from gateway.resilience import detached
@@ -53,12 +53,8 @@ L1_TTL_S: Final = 60.0
 L2_TTL_S: Final = 300.0
 DENIED_TTL_S: Final = 10.0  # a right that was just given is not missed for longer
 JITTER: Final = 0.9  # of a time to live at least
-DEAR_NS: Final = 5000  # below it a decision is made about as fast as one is found (measured 2026-11)
-SAMPLES: Final = 8  # decisions of which the fastest tells what one takes: whatever was interrupted is none
-COSTS_MAX: Final = 4096  # types and actions of which that is known
 KEY_BYTES_MAX: Final = 4096  # a request that says more is decided each time
 DEPENDENCIES_MAX: Final = 32  # entities by version; what touches more is dropped by any change
-_FORMAT: Final = 1
 
 Mode = Literal["auto", "always", "off"]
 Level = Literal["made", "fetched", "l1", "l2"]  # made: with what was here; fetched: after a source was asked
@@ -98,38 +94,6 @@ class DecisionStats:
 COUNTED: Final = tuple(each for each in DecisionStats.__slots__ if each not in ("entries", "bytes", "evictions"))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Entry:
-    """A decision, and until when it holds. `moments`: values of the plan's windows when it was made."""
-
-    answer: Answer
-    until_s: float  # monotonic
-    moments: tuple[int | None, ...]
-    flip_ms: int | None
-    token_until_s: float | None = None  # Unix time
-    revision: int | None = None  # of the whole store, where it is not known what was touched
-    versions: tuple[tuple[EntityUid, int], ...] = ()
-    members: tuple[EntityUid, ...] = ()  # of which all that they are in must be here
-    is_shared: bool = False  # from L2: what it rests on is in its key
-
-    def holds_in(self, store: EntityStore) -> bool:
-        if self.revision is not None:
-            return store.revision == self.revision
-        version = store.version
-        for uid, seen in self.versions:
-            if version(uid) != seen:
-                return False
-        return not any(map(store.away, self.members))
-
-    def holds_at(self, moments: tuple[int | None, ...]) -> bool:
-        """Tell whether comparisons with moments come out as they did."""
-        if self.flip_ms is None or not moments:  # no comparison was made, or of none that moves
-            return True
-        # By the key they are datetimes in both requests, or in neither.
-        pairs = zip(self.moments, moments, strict=True)
-        return all(then is None or now is None or abs(now - then) < self.flip_ms for then, now in pairs)
-
-
 class _Case(NamedTuple):
     """A question with all that its key says. `groups`: those that stand for the principal in it, or None."""
 
@@ -149,42 +113,7 @@ class _Case(NamedTuple):
 
 class _Flight(NamedTuple):
     decided: Decided
-    entry: _Entry | None  # None: nobody else can tell whether it holds
-
-
-class _Costs:
-    """What decisions take, by the types and the action that they are about; of the engine that was asked last.
-
-    What a plan could cost says little: the index leaves most of its candidates out.
-    """
-
-    def __init__(self) -> None:
-        self._engine: ref[Engine] | None = None
-        self._dear: set[tuple[str, EntityUid, str]] = set()
-        self._fastest: dict[tuple[str, EntityUid, str], tuple[int, int]] = {}  # samples so far, the least of them in ns
-
-    def are_dear(self, engine: Engine, question: Question) -> bool:
-        return bool(self._dear) and question.types in self._dear and self._is_of(engine)
-
-    def note(self, engine: Engine, question: Question, taken_ns: int) -> None:
-        if not self._is_of(engine):
-            self._engine = ref(engine)
-            self._dear.clear()
-            self._fastest.clear()
-        types = question.types
-        count, least_ns = self._fastest.get(types, (0, taken_ns))
-        if count + 1 < SAMPLES:
-            if count or len(self._fastest) < COSTS_MAX:
-                self._fastest[types] = count + 1, min(least_ns, taken_ns)
-            return
-        del self._fastest[types]
-        if min(least_ns, taken_ns) >= DEAR_NS and len(self._dear) < COSTS_MAX:
-            self._dear.add(types)
-        else:
-            self._dear.discard(types)
-
-    def _is_of(self, engine: Engine) -> bool:
-        return self._engine is not None and self._engine() is engine
+    entry: Entry | None  # None: nobody else can tell whether it holds
 
 
 class DecisionCache:
@@ -227,7 +156,7 @@ class DecisionCache:
         self._world = world
         self._uniform = uniform
         self._timer_ns = timer_ns
-        self._costs = _Costs()
+        self._costs = DecisionCosts()
         self._l1 = ByteCache(entries, l1_ttl_s)
         self._entities: EntityStore | None = None  # to which the versions in L1 belong
         self._flights: dict[tuple[int, bytes], asyncio.Task[_Flight]] = {}  # by id of the store, which they keep alive
@@ -392,7 +321,7 @@ class DecisionCache:
             key = None
         return _Case(engine, plan, question, until_s, revision, groups, moments, key)
 
-    def _entry(self, case: _Case, answer: Answer, revision: int) -> _Entry | None:
+    def _entry(self, case: _Case, answer: Answer, revision: int) -> Entry | None:
         """Say what an answer rests on, which was made at a revision of the store; None where it must not be kept."""
         entry = self._entry_of(case, answer)
         # What another thread changed since may be in the versions, and not in the answer.
@@ -401,7 +330,7 @@ class DecisionCache:
             return None
         return entry
 
-    def _entry_of(self, case: _Case, answer: Answer) -> _Entry | None:
+    def _entry_of(self, case: _Case, answer: Answer) -> Entry | None:
         plan, question, store = case.plan, case.question, case.store
         if answer.faults or (case.until_s is not None and case.until_s <= self._clock.wall_s()):
             return None
@@ -417,7 +346,7 @@ class DecisionCache:
             members -= {question.principal, *(question.overlays or {}).get(question.principal, ({}, ()))[1]}
         uids = touched.read | members
         known = not plan.reads.dynamic and len(uids) <= DEPENDENCIES_MAX
-        return _Entry(
+        return Entry(
             answer,
             until_s,
             case.moments,
@@ -430,11 +359,11 @@ class DecisionCache:
 
     # --- L1
 
-    def _find(self, case: _Case) -> _Entry | None:
+    def _find(self, case: _Case) -> Entry | None:
         if self._entities is not case.store:
             self._l1.clear()
             self._entities = case.store
-        entry: _Entry | None = None if case.key is None else self._l1.get(case.key)
+        entry: Entry | None = None if case.key is None else self._l1.get(case.key)
         if entry is not None and not self._is_in_time(entry, case):
             self._counts["l1_over"] += 1
             entry = None
@@ -444,7 +373,7 @@ class DecisionCache:
         self._counts["l1_misses" if entry is None else "l1_hits"] += 1
         return entry
 
-    def _is_in_time(self, entry: _Entry, case: _Case) -> bool:
+    def _is_in_time(self, entry: Entry, case: _Case) -> bool:
         token_until_s = entry.token_until_s
         return (
             self._clock.monotonic_s() < entry.until_s
@@ -452,7 +381,7 @@ class DecisionCache:
             and entry.holds_at(case.moments)
         )
 
-    def _keep(self, case: _Case, entry: _Entry | None) -> None:
+    def _keep(self, case: _Case, entry: Entry | None) -> None:
         if entry is not None and case.key is not None and self._entities is case.store:
             self._l1.put(case.key, entry)
 
@@ -467,23 +396,23 @@ class DecisionCache:
             parts += (name.encode(), revision.encode())
         return b"".join(len(part).to_bytes(4, "little") + part for part in parts)
 
-    def _share(self, case: _Case, name: bytes, whole: bytes, entry: _Entry, epoch: str) -> None:
+    def _share(self, case: _Case, name: bytes, whole: bytes, entry: Entry, epoch: str) -> None:
         ttl_s = self._l2_ttl_s if entry.answer.allowed else min(self._l2_ttl_s, self._denied_ttl_s)
         ttl_s *= self._uniform(JITTER, 1.0)
         if entry.token_until_s is not None:
             ttl_s = min(ttl_s, entry.token_until_s - self._clock.wall_s())
-        uids = None if entry.revision is not None else _rests_on(entry, case.store)
+        uids = None if entry.revision is not None else rests_on(entry, case.store)
         end_s = self._source.end_s(case.engine, uids)
         if end_s is not None:
             ttl_s = min(ttl_s, end_s - self._clock.monotonic_s())
-        value = _written(whole, entry)
+        value = written(whole, entry)
         if ttl_s > 0 and len(value) <= VALUE_BYTES_MAX:
             self._store.put(name, value, ttl_s, epoch)
 
-    def _read(self, value: bytes, whole: bytes, case: _Case) -> _Entry | None:
+    def _read(self, value: bytes, whole: bytes, case: _Case) -> Entry | None:
         """Give what others have written, where it holds for the case."""
         try:
-            entry = _shared_entry(value, whole, len(case.moments))
+            entry = shared_entry(value, whole, len(case.moments))
         except (ValueError, KeyError, TypeError, RecursionError):
             self._counts["l2_damaged"] += 1
             return None
@@ -497,46 +426,3 @@ class DecisionCache:
                 await self._store.invalidate()
         finally:
             self._invalidating = None
-
-
-def _rests_on(entry: _Entry, store: EntityStore) -> set[EntityUid]:
-    """Give all entities of which one that goes makes the decision another one: also what members are in."""
-    found = {uid for uid, _ in entry.versions}
-    for uid in entry.members:
-        found |= store.ancestors(uid)
-    return found
-
-
-def _written(whole: bytes, entry: _Entry) -> bytes:
-    members = {
-        "format": _FORMAT,
-        "allowed": entry.answer.allowed,
-        "reasons": sorted(entry.answer.reasons),
-        "errors": sorted(entry.answer.errors),
-        "moments": entry.moments,
-        "flip_ms": entry.flip_ms,
-        "until_s": entry.token_until_s,
-    }
-    return len(whole).to_bytes(4, "little") + whole + json.dumps(members).encode()
-
-
-def _shared_entry(value: bytes, whole: bytes, moment_count: int) -> _Entry:
-    """Read what `_written` wrote under the same whole key. Raises ValueError, KeyError, TypeError."""
-    head = len(whole).to_bytes(4, "little") + whole
-    if not value.startswith(head):
-        raise ValueError("another key")
-    members: Mapping[str, Any] = json.loads(value[len(head) :])
-    if members["format"] != _FORMAT or type(members["allowed"]) is not bool:
-        raise ValueError("another format")
-    reasons, errors = frozenset(members["reasons"]), frozenset(members["errors"])
-    flip_ms, until_s, moments = members["flip_ms"], members["until_s"], tuple(members["moments"])
-    sound = (
-        all(type(each) is str for each in reasons | errors)
-        and (flip_ms is None or (type(flip_ms) is int and flip_ms >= 1))
-        and (until_s is None or type(until_s) in (int, float))
-        and len(moments) == moment_count
-        and all(each is None or type(each) is int for each in moments)
-    )
-    if not sound:
-        raise ValueError("ill-typed")
-    return _Entry(Answer(members["allowed"], reasons, errors), 0.0, moments, flip_ms, until_s, is_shared=True)

@@ -19,7 +19,8 @@ from gateway._native.uid import EntityUid
 from gateway.errors import StoreUnavailable
 from gateway.policy import Engine, Entities, Entity, PolicySet
 from gateway.policy.attributes import UNAVAILABLE, AttributePrefetcher, SourcedTypes
-from gateway.policy.decisions import DEAR_NS, DENIED_TTL_S, L1_TTL_S, L2_TTL_S, SAMPLES, DecisionCache, Level
+from gateway.policy.decision_costs import DEAR_NS, SAMPLES
+from gateway.policy.decisions import DENIED_TTL_S, L1_TTL_S, L2_TTL_S, DecisionCache, Level
 from gateway.policy.plans import Question
 from gateway.stores.decisions import NO_EPOCH, DecisionsFound
 from gateway.stores.decisions_memory import MemoryDecisionStore
