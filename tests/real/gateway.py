@@ -73,11 +73,12 @@ class Gateway:
         self.server = self._start()
 
     def write_config(self, config: str) -> None:
-        """Write the config; `[server]` is ours, the rest is the test's."""
+        """Write the config; `[server]` is ours, the rest is the test's. `@PORT@` in it is where the gateway listens."""
         server = (
             f'[server]\nlisten = "127.0.0.1:{self.port}"\nadmin_listen = "127.0.0.1:{self.admin_port}"\n'
             f'workers = {self._workers}\nrun_dir = "{self.folder / "run"}"\ndrain_delay_s = 0.2\n'
         )
+        config = config.replace("@PORT@", str(self.port))
         extra, mark, rest = config.partition("#server\n")
         self.path.write_text(server + (extra if mark else "") + (rest if mark else config))
 
