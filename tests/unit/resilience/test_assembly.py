@@ -182,6 +182,42 @@ def test_a_permit_that_is_not_there_says_nothing_of_the_dependency() -> None:
     run_virtual(main())
 
 
+def test_nobody_waits_for_a_permit_to_be_refused_by_a_breaker() -> None:
+    async def main() -> None:
+        resilience = new_resilience()
+        breaker = resilience.breakers.of("database", "read")
+        for _ in range(10):
+            breaker.finish(breaker.admit(), "failure")
+        holders = [
+            asyncio.create_task(resilience.call("database", "other", lambda: asyncio.sleep(5.0))) for _ in range(5)
+        ]
+        await asyncio.sleep(0.1)
+        began_s = CLOCK.monotonic_s()
+        with pytest.raises(CircuitOpenError):
+            await resilience.call("database", "read", fine)
+        assert CLOCK.monotonic_s() == began_s
+        await asyncio.gather(*holders)
+
+    run_virtual(main())
+
+
+def test_our_own_mistakes_say_nothing_of_a_dependency_s_health() -> None:
+    async def mistaken() -> None:
+        raise ValueError("ours")
+
+    async def main() -> None:
+        resilience = new_resilience()
+        resilience.watch("database")
+        for _ in range(5):
+            for _ in range(5):
+                with pytest.raises(ValueError, match="ours"):
+                    await resilience.call("database", "read", mistaken)
+            await resilience.degradation.dependencies["database"].sample()
+        assert resilience.state().health[0].status == "ok"
+
+    run_virtual(main())
+
+
 @pytest.mark.parametrize("steps", range(12))
 def test_a_call_cancelled_at_any_step_leaves_nothing_behind(steps: int) -> None:
     async def work() -> None:

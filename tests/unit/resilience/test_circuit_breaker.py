@@ -387,6 +387,15 @@ def test_the_number_of_breakers_is_bounded_and_an_open_one_is_kept_longest() -> 
     assert state.refused == 2  # by one that is gone
 
 
+def test_the_breaker_that_goes_is_the_one_that_was_used_longest_ago() -> None:
+    breakers = CircuitBreakers({"cache": LIMITS}, clock=MovedClock(), keys_max=2)
+    first, second = breakers.of("cache", "first"), breakers.of("cache", "second")
+    assert breakers.of("cache", "first") is first
+    breakers.of("cache", "third")
+    assert breakers.of("cache", "first") is first
+    assert breakers.of("cache", "second") is not second
+
+
 def test_what_is_shown_of_breakers_is_bounded_too() -> None:
     clock = MovedClock()
     breakers = CircuitBreakers({"external_idp": LIMITS, "cache": LIMITS}, clock=clock, keys_max=1000, uniform=max)

@@ -148,6 +148,20 @@ def test_a_request_whose_time_is_over_is_told_so() -> None:
     run_virtual(main())
 
 
+def test_a_request_without_time_is_told_so_before_the_store_is_asked() -> None:
+    async def main() -> None:
+        shelf, store, _ = new_world()
+        with pytest.raises(DeadlineExceededError):
+            async with deadline(0.5, clock=CLOCK):
+                try:
+                    await asyncio.sleep(1.0)
+                except asyncio.CancelledError:
+                    await store.write("a")
+        assert shelf.calls == []
+
+    run_virtual(main())
+
+
 def test_only_what_is_named_is_guarded() -> None:
     async def main() -> None:
         shelf, resilience = Shelf(), Resilience(Config().resilience, clock=CLOCK)
