@@ -54,6 +54,10 @@ _BEGIN: Final = (
     "BEGIN; SET LOCAL statement_timeout = 2000; SET LOCAL idle_in_transaction_session_timeout = 2000;"
     " SET LOCAL client_min_messages = warning"
 )
+_END: Final = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE pid = ANY (%s) AND application_name = 'portcullis' AND usename = current_user"
+)
 _COMMIT: Final = "COMMIT; SELECT pg_current_wal_lsn()::text, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)"
 
 
@@ -107,15 +111,18 @@ class PostgresDatabase:
 
     async def write(self, program: Callable[[], Program[T]]) -> T:
         await self._open()
+        backends: set[int] = set()  # that work for us
         try:
             async with asyncio.timeout(CALL_TIMEOUT_S):
                 for _ in range(RETRIES):
-                    outcome = await self._on_primary(lambda db: self._write(db, program))
+                    outcome = await self._on_primary(lambda db: self._write(db, program, backends))
                     if not isinstance(outcome, _Impossible):
                         return _result(outcome)
         except TimeoutError as error:
             self._doubted = True
             raise StoreUnavailable(f"`{self._name}` did not answer within {CALL_TIMEOUT_S:g} s") from error
+        finally:
+            self._end(backends)
         raise StoreUnavailable(f"`{self._name}` could not order what was written at once")
 
     def pools(self) -> Sequence[PoolState]:
@@ -182,7 +189,16 @@ class PostgresDatabase:
             self._doubted = True
             raise
 
-    async def _write(self, db: AsyncConnection[Any], program: Callable[[], Program[T]]) -> T | _Raised | _Impossible:
+    async def _write(
+        self, db: AsyncConnection[Any], program: Callable[[], Program[T]], backends: set[int]
+    ) -> T | _Raised | _Impossible:
+        outcome: T | _Raised | _Impossible
+        backends.add(db.info.backend_pid)
+        outcome = await self._transact(db, program)
+        backends.discard(db.info.backend_pid)
+        return outcome
+
+    async def _transact(self, db: AsyncConnection[Any], program: Callable[[], Program[T]]) -> T | _Raised | _Impossible:
         from psycopg import Error
 
         await db.execute(_BEGIN, prepare=False)
@@ -201,6 +217,27 @@ class PostgresDatabase:
             raise StoreUnavailable(f"`{self._name}` let a deposed primary commit; it does not count")
         self._written = max(self._written, position)
         return outcome
+
+    def _end(self, backends: set[int]) -> None:
+        """Have the server end what still works for us: one that waits for its replica would do so for ever.
+
+        Neither a timeout of the server's nor the end of our connection ends that wait; each would hold one of its
+        connections.
+        """
+        if not backends or self._primary is None or self._closed:
+            return
+        scout = self._scouts[self._primary[0]]
+
+        async def end(db: AsyncConnection[Any]) -> None:
+            await db.execute(_END, (list(backends),))
+
+        async def run() -> None:
+            with suppress(StoreUnavailable):
+                await scout.call(end, LOOK_TIMEOUT_S)
+
+        task = asyncio.create_task(run())
+        self._retired.add(task)
+        task.add_done_callback(self._retired.discard)
 
     async def _drive(self, db: AsyncConnection[Any], program: Callable[[], Program[T]]) -> T | _Raised:
         running = program()

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.real.link import Link
 from tests.real.postgres import HOST, RealPostgres
 from tests.real.process import find_binary, wait_until
 
@@ -15,8 +16,12 @@ OPTIONS = ("max_connections=200", "hot_standby=on", "wal_receiver_status_interva
 class RealReplica(RealPostgres):
     """A server that begins as a copy of another one and follows it."""
 
-    def __init__(self, folder: Path, primary: RealPostgres, *, options: Sequence[str] = OPTIONS) -> None:
+    def __init__(
+        self, folder: Path, primary: RealPostgres, *, options: Sequence[str] = OPTIONS, port: int | None = None
+    ) -> None:
+        """`port`: of a link to the primary, where it is reached through one."""
         self.origin = primary
+        self.origin_port = port or primary.port
         super().__init__(folder, options=options)
 
     @property
@@ -26,7 +31,7 @@ class RealReplica(RealPostgres):
 
     def make(self) -> None:
         binary = find_binary("pg_basebackup", str(Path(self.binary).parent))
-        source = f"host={HOST} port={self.origin.port} user=portcullis application_name={self.name}"
+        source = f"host={HOST} port={self.origin_port} user=portcullis application_name={self.name}"
         command = [binary, "-d", source, "-D", str(self.folder), "-R", "-X", "stream", "-c", "fast", "--no-sync"]
         subprocess.run([*self._as_user(), *command], check=True, stdout=subprocess.DEVNULL, cwd="/")
 
@@ -56,9 +61,11 @@ class RealPostgresPair:
 
     def __init__(self, folder: Path, *, synchronous: bool = False) -> None:
         self.primary = RealPostgres(folder, options=OPTIONS)
+        self.link = Link(self.primary.port)  # by which both the replica and the gateways reach it
         try:
-            self.replica = RealReplica(folder, self.primary)
+            self.replica = RealReplica(folder, self.primary, port=self.link.port)
         except BaseException:
+            self.link.close()
             self.primary.stop()
             raise
         if synchronous:
@@ -71,7 +78,7 @@ class RealPostgresPair:
 
     @property
     def url(self) -> str:
-        return f"postgresql://portcullis:none@{HOST}:{self.replica.port},{HOST}:{self.primary.port}/postgres"
+        return f"postgresql://portcullis:none@{HOST}:{self.replica.port},{HOST}:{self.link.port}/postgres"
 
     def empty(self) -> None:
         """Remove all rows, on both."""
@@ -80,4 +87,5 @@ class RealPostgresPair:
 
     def stop(self) -> None:
         self.replica.stop()
+        self.link.close()
         self.primary.stop()
