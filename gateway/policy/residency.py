@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from gateway.policy.relation_rules import RelationRules
 
 LOOKED_AT: Final = 4  # times as many as are to go are looked at, to spare those in use
-REFRESH_AT: Final = 0.8  # of its time: what was used until then is read again before it is over
+LOOK_AT: Final = 0.4  # of its time: what is used from then on,
+REFRESH_AT: Final = 0.8  # and until then, is read again before it is over
 _MEMBERS: Final = frozenset(("attrs", "parents", "tags"))
 _SLACK: Final = 1000  # superseded entries that the heap may hold beside as many as there are entities
 
@@ -80,6 +81,7 @@ class Held:
     origin: str  # name of its source
     until_s: float | None
     absent: bool
+    refresh_s: float = 0.0  # when it is read again if it is in use
 
 
 class Residency:
@@ -179,17 +181,17 @@ class Residency:
             if uid in refused:
                 continue
             self._forget(uid)
-            held = self._held[uid] = self._made(origin, ends(is_absent), absent=is_absent)
+            held = self._held[uid] = self._made(origin, ends(is_absent), absent=is_absent, now_s=now_s)
             self._count_of[origin] += 1
             if held.until_s is not None:
-                self._push(now_s + (held.until_s - now_s) * REFRESH_AT, uid, held)
+                self._push(now_s + (held.until_s - now_s) * LOOK_AT, uid, held)
         self.store.idle([uid for uid in (*(entity.uid for entity in found), *absent) if uid not in refused])
         self._make_room()
         return refused
 
-    def _made(self, origin: str, until_s: float | None, *, absent: bool) -> Held:
+    def _made(self, origin: str, until_s: float | None, *, absent: bool, now_s: float) -> Held:
         if until_s is not None:
-            return Held(origin, until_s, absent)
+            return Held(origin, until_s, absent, now_s + (until_s - now_s) * REFRESH_AT)
         return self._endless.setdefault((origin, absent), Held(origin, None, absent))
 
     def _define(self, entities: Sequence[Entity]) -> dict[EntityUid, str]:
@@ -275,6 +277,7 @@ class Residency:
     def expire(self, now_s: float) -> tuple[int, dict[str, list[EntityUid]]]:
         """Let go what is over; give how much that was, and by source what was used and will soon be over."""
         over: list[EntityUid] = []
+        idle: list[EntityUid] = []
         soon: dict[str, list[EntityUid]] = {}
         while self._due and self._due[0][0] <= now_s:
             _, _, uid, held = heapq.heappop(self._due)
@@ -283,9 +286,15 @@ class Residency:
             if held.until_s <= now_s:
                 over.append(uid)
                 continue
+            if now_s < held.refresh_s:  # what it was read for, once, tells nothing: use counts from now on
+                idle.append(uid)
+                self._push(held.refresh_s, uid, held)
+                continue
             self._push(held.until_s, uid, held)
             if self._was_used(uid):
                 self._pass_on(uid)
                 soon.setdefault(held.origin, []).append(uid)
+        self._used.difference_update(idle)
+        self.store.idle(idle)
         self.evict(over)
         return len(over), soon

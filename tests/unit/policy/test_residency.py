@@ -88,8 +88,9 @@ def test_what_is_over_goes_and_what_was_used_is_told_before() -> None:
     engine = engine_of(TEXT)
     residency = residency_of(engine)
     put(residency, "alice", "bob", until_s=10.0)
+    residency.touch([ALICE, BOB])  # what it was read for
+    assert residency.expire(4.0) == (0, {})
     residency.touch([ALICE, uid("User:nobody")])
-    assert residency.next_s == 8.0
     assert residency.expire(7.9) == (0, {})
     assert residency.expire(8.0) == (0, {"people": [ALICE]})
     assert residency.next_s == 10.0
@@ -153,8 +154,21 @@ def test_what_decisions_elsewhere_are_about_is_read_again_with_what_it_leads_to(
     assert residency.put("people", [alice], [], now_s=0.0, ends=lambda _: 10.0) == {}
     assert residency.put("people", others, [], now_s=0.0, ends=lambda _: 11.0) == {}
     assert engine.allows(ALICE, VIEW, DOC)
+    assert residency.expire(4.4) == (0, {})
+    assert engine.allows(ALICE, VIEW, DOC)
     assert residency.expire(8.0) == (0, {"people": [ALICE]})
     assert residency.expire(8.9) == (0, {"people": [BOB, STAFF]})
+
+
+def test_what_was_needed_once_is_not_read_again() -> None:
+    engine = engine_of(TEXT)
+    residency = residency_of(engine)
+    put(residency, "alice", until_s=10.0)
+    engine.allows(ALICE, VIEW, DOC)
+    residency.touch([ALICE])
+    assert residency.expire(4.1) == (0, {})
+    assert residency.expire(8.1) == (0, {})
+    assert residency.expire(10.0) == (1, {})
 
 
 def test_one_that_the_store_refuses_spoils_no_other() -> None:
