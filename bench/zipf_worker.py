@@ -7,6 +7,7 @@ watched user. It says `ready` when it follows the source's log, and begins when 
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import sys
 import time
@@ -133,6 +134,8 @@ async def _main(url: str, out: Path, task: Task) -> dict[str, Any]:
     await prefetcher.start()
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.readline)
+    gc.collect()
+    gc.freeze()  # as a worker does when it enters service
     cold = await worker.phase(task.requests, f"{task.seed} cold")
     steady = await worker.phase(task.requests, f"{task.seed} steady")
     stats = asdict(prefetcher.stats())

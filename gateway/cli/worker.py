@@ -8,6 +8,7 @@ before granian listens for it ends the process at once instead of being lost.
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import logging
 import os
@@ -197,6 +198,10 @@ class Worker:
         # granian listens for SIGINT too, but a terminal sends it to us and the parent alike: the parent drains first.
         asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # What is here now stays as long as the process: a full collection would look through it each time, 20 ms for
+        # which every request waits.
+        gc.collect()
+        gc.freeze()
         self._control.set_state(self._context.index, WorkerState.READY)
         self._look()
 

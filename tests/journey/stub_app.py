@@ -6,6 +6,7 @@ Run as a module it serves a config file with this application.
 from __future__ import annotations
 
 import asyncio
+import gc
 import multiprocessing
 import os
 import sys
@@ -27,7 +28,10 @@ def metrics_layout() -> Layout:
 
 
 class StubApp:
-    """Answers `/realm`, `/pid`, `/index` and `/slow/SECONDS`; its lifespan leaves traces in the run folder."""
+    """Answers `/realm`, `/pid`, `/index`, `/frozen` (objects that no collection looks at) and `/slow/SECONDS`.
+
+    Its lifespan leaves traces in the run folder.
+    """
 
     def __init__(self, config: Config, worker: WorkerContext) -> None:
         self._check(config)
@@ -66,6 +70,8 @@ class StubApp:
             body = str(os.getpid())
         elif what == "index":
             body = str(self.worker.index)
+        elif what == "frozen":
+            body = str(gc.get_freeze_count())
         elif what == "slow":
             await asyncio.sleep(float(rest[0]))
             body = "slow"

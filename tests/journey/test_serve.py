@@ -133,6 +133,11 @@ def test_serve_is_ready_within_five_seconds_and_answers_on_both_listeners(tmp_pa
         assert served.admin() == 200
 
 
+def test_what_a_worker_starts_with_is_not_looked_through_again(tmp_path: Path) -> None:
+    with stub(tmp_path) as served:
+        assert int(served.text("/frozen")) > 10_000
+
+
 def test_two_workers_both_answer(tmp_path: Path) -> None:
     with stub(tmp_path, workers=2) as served:
         seen: set[str] = set()
