@@ -69,6 +69,8 @@ BREAKER_STATES = ("closed", "half_open", "open")
 DEPENDENCIES = ("database", "cache", "external_idp", "policy_engine")
 LOGS = ("access", "audit", "decisions")
 OUTCOMES = ("ok", "error")
+STORE_SERVERS = ("redis", "postgres_primary", "postgres_replica")  # what connections of stores lead to
+CONNECTION_STATES = ("open", "busy", "waiting")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +178,7 @@ def catalogue(doors: Sequence[str], reasons: Sequence[str]) -> tuple[Metric, ...
         Metric("relations_ignored_total", "Changes of relations that the schema has no place for.", "counter"),
         *_attributes(),
         *_resilience(),
+        *_stores(),
         Metric("upstream_requests_total", "Requests sent upstream.", "counter"),
         Metric(
             "upstream_faults_total",
@@ -241,6 +244,26 @@ def _attributes() -> tuple[Metric, ...]:
         ),
         Metric("decision_cache_entries", "Decisions that workers keep.", "gauge"),
         Metric("decision_cache_stale_total", "Kept decisions that something changed under.", "counter"),
+    )
+
+
+def _stores() -> tuple[Metric, ...]:
+    """List what tells of the connections to databases and Redis."""
+    return (
+        Metric(
+            "store_connections",
+            "Connections to servers of stores: open, busy among them, and calls that wait for one.",
+            "gauge",
+            ("server", "state"),
+            _each(STORE_SERVERS, CONNECTION_STATES),
+        ),
+        Metric(
+            "store_connections_max",
+            "Connections that the pools to the servers in use may have.",
+            "gauge",
+            ("server",),
+            _each(STORE_SERVERS),
+        ),
     )
 
 

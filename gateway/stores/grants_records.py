@@ -23,6 +23,7 @@ from gateway.stores.grants import (
     Rotation,
     Taken,
 )
+from gateway.stores.pools import PoolState
 from gateway.stores.records import TIME_S_MAX, Record, RecordKind, RecordStore
 from gateway.types import Clock, Subject
 
@@ -100,6 +101,9 @@ class RecordTokenStore:
     @property
     def shared(self) -> str:
         return self._records.shared
+
+    def pools(self) -> Sequence[PoolState]:
+        return self._records.pools()
 
     # -- clients
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +29,20 @@ class PoolLimits:
 class PoolState:
     """The connections to one server, at this moment, for the metrics."""
 
-    store: str  # "redis", "postgres_primary" or "postgres_replica"
+    store: str  # one of STORE_SERVERS in `gateway.observability.catalogue`
     server: str  # host and port
     open: int
     busy: int
     waiting: int
     connections_max: int
+
+
+@runtime_checkable
+class Pooled(Protocol):
+    """A store with connections to servers."""
+
+    def pools(self) -> Sequence[PoolState]:
+        """Return how many connections there are to each server."""
 
 
 REDIS_NODE: Final = PoolLimits(10, 50, None, connect_timeout_s=1.0, call_timeout_s=0.5)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal, LiteralString, Protocol
 
 from gateway.stores.base import Revision
+from gateway.stores.pools import PoolState
 from gateway.types import VERSION_MAX
 
 KEY_BYTES_MAX: Final = 64
@@ -120,6 +121,9 @@ class RecordStore(Protocol):
 
     @property
     def kind(self) -> RecordKind: ...
+
+    def pools(self) -> Sequence[PoolState]:
+        """Return how many connections there are to each server behind it."""
 
     async def create(self, record: Record, tags: Sequence[str] = (), begun_s: int | None = None) -> bool:
         """Put a record where there never was one, findable by `tags`. False: there is another, or a tombstone.

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from gateway.stores.base import ORIGIN, Revision
+from gateway.stores.pools import PoolState
 from gateway.stores.records import (
     FOUND_MAX,
     PURGE_SLACK_S,
@@ -40,6 +41,9 @@ class MemoryRecordStore:
         self._log: deque[tuple[int, RecordChange]] = deque(maxlen=LOG_MAX)
         self._last = 0
         self._news = asyncio.Event()
+
+    def pools(self) -> Sequence[PoolState]:
+        return ()
 
     async def create(self, record: Record, tags: Sequence[str] = (), begun_s: int | None = None) -> bool:
         check_tags(tags)

@@ -11,6 +11,7 @@ import msgspec
 
 from gateway.errors import AlreadyExists
 from gateway.stores.base import Revision
+from gateway.stores.pools import PoolState
 from gateway.stores.records import Record, RecordKind, RecordStore
 from gateway.stores.sessions import LIFETIME_S_MAX, LISTED_MAX, SessionChange, SessionChanges
 from gateway.types import Clock, Session, Subject
@@ -52,6 +53,9 @@ class RecordSessionStore:
     @property
     def shared(self) -> str:
         return self._records.shared
+
+    def pools(self) -> Sequence[PoolState]:
+        return self._records.pools()
 
     async def create(self, session: Session) -> None:
         _check_lifetime(session)

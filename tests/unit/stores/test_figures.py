@@ -1,0 +1,65 @@
+"""What the metrics say of the connections of stores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from gateway._native.metrics import MetricsBlock
+from gateway.observability.catalogue import Layout, catalogue
+from gateway.observability.exposition import exposition
+from gateway.observability.metrics import Metrics, create_map
+from gateway.stores import open_session_store
+from gateway.stores.figures import StoreFigures
+from gateway.stores.pools import Pooled, PoolLimits, PoolState
+from gateway.types import SystemClock
+
+
+class Store:
+    def __init__(self, *states: PoolState) -> None:
+        self.states = states
+
+    def pools(self) -> Sequence[PoolState]:
+        return self.states
+
+
+@pytest.fixture
+def metrics(tmp_path: Path) -> Iterator[Metrics]:
+    layout = Layout(catalogue((), ()))
+    create_map(tmp_path / "metrics", layout, 1)
+    made = Metrics(tmp_path / "metrics", layout, MetricsBlock)
+    yield made
+    made.close()
+
+
+def test_connections_of_all_stores_are_added_up(metrics: Metrics) -> None:
+    one = Store(PoolState("redis", "a:1", 10, 2, 1, 50), PoolState("redis", "b:1", 12, 0, 0, 50))
+    two = Store(PoolState("postgres_primary", "c:1", 20, 5, 3, 100), PoolState("redis", "a:1", 3, 3, 3, 50))
+    StoreFigures(metrics, [one, object(), two])()
+    text = exposition(metrics.map, {})
+    for line in (
+        'portcullis_store_connections{server="redis",state="open"} 25',
+        'portcullis_store_connections{server="redis",state="busy"} 5',
+        'portcullis_store_connections{server="redis",state="waiting"} 4',
+        'portcullis_store_connections{server="postgres_primary",state="open"} 20',
+        'portcullis_store_connections{server="postgres_replica",state="open"} 0',
+        'portcullis_store_connections_max{server="redis"} 150',
+        'portcullis_store_connections_max{server="postgres_primary"} 100',
+    ):
+        assert line in text.splitlines()
+
+
+async def test_a_store_without_servers_counts_for_nothing(metrics: Metrics, tmp_path: Path) -> None:
+    for url in ("memory:", ""):
+        store = open_session_store(url, tmp_path, SystemClock())
+        assert isinstance(store, Pooled)
+        assert list(store.pools()) == []
+        await store.close()
+
+
+@pytest.mark.parametrize(("least", "most"), [(5, 4), (-1, 4), (0, 0)])
+def test_limits_that_exclude_each_other_are_refused(least: int, most: int) -> None:
+    with pytest.raises(ValueError, match="exclude"):
+        PoolLimits(least, most, None, 1.0, 1.0)
