@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -119,6 +120,7 @@ class Resilience:
 
     def __init__(self, config: ResilienceConfig, *, clock: Clock) -> None:
         self._clock = clock
+        self._probes: dict[DependencyName, dict[str, Probe | None]] = {}
         self._listeners: list[Callable[[Event], None]] = []
         self.config = config
 
@@ -168,10 +170,34 @@ class Resilience:
         """
         self._listeners.append(listener)
 
-    def watch(self, name: DependencyName, probe: Probe | None = None) -> None:
-        """Have a dependency's health followed from now on; `probe` as in DependencyHealth."""
+    def watch(self, name: DependencyName, probe: Probe | None = None, *, part: str = "") -> None:
+        """Have a dependency's health followed from now on; `probe` as in DependencyHealth.
+
+        Where several parts use it, each on a server of its own, each watches under its name: the dependency is as ill
+        as the worst of them. The same part again replaces its former probe.
+        """
+        probes = self._probes.setdefault(name, {})
+        probes[part] = probe
+        self._follow(name)
+
+    def unwatch(self, name: DependencyName, *, part: str = "") -> None:
+        """Have a part's probe asked no more; a dependency that nobody watches is not shown, and counts as well."""
+        probes = self._probes.get(name, {})
+        if part in probes:
+            del probes[part]
+            self._follow(name)
+
+    def _follow(self, name: DependencyName) -> None:
+        probes = self._probes[name]
+        if not probes:
+            self.degradation.unwatch(name)
+            return
+        asked = [probe for probe in probes.values() if probe is not None]
         limits = health_limits_of(self.config, name)
-        self.degradation.watch(DependencyHealth(name, probe=probe, limits=limits, clock=self._clock))
+        health = DependencyHealth(
+            name, probe=(lambda: _all_of(asked)) if asked else None, limits=limits, clock=self._clock
+        )
+        self.degradation.watch(health)
 
     def serving(self, pool: PoolName, *, critical: bool = False, limit_s: float | None = None) -> Serving:
         """Return what serves one request: `async with`, in its pool and within `limit_s` (None: request_timeout_s).
@@ -288,6 +314,13 @@ class Resilience:
         await self.shedder.stop()
         await self.degradation.stop()
         self.hashing.close()
+
+
+async def _all_of(probes: Sequence[Probe]) -> None:
+    """Ask all at once, and raise what the first of them that failed did."""
+    for result in await asyncio.gather(*(probe() for probe in probes), return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
 
 
 def pools_of(config: ResilienceConfig) -> dict[PoolName, PoolLimits]:

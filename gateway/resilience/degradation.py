@@ -32,6 +32,7 @@ Level = Literal[0, 1, 2, 3]
 LEVEL_NAMES: tuple[str, ...] = ("normal", "essential", "cached", "emergency")
 RETRY_AFTER_S: Mapping[Level, float] = {0: 5.0, 1: 5.0, 2: 60.0, 3: 300.0}  # the source's numbers for 2 and 3
 FALL_S = 30.0  # between two steps down
+FALL_LOOK_S = 1.0
 
 Feature = Literal[
     "fingerprint",
@@ -163,6 +164,7 @@ class DegradationMonitor:
         self._burden = HeldLevel(fall_s)  # without identity providers, whose outage is no reason to skip anything else
         self._subscribers: list[Subscriber] = []
         self._tasks: dict[DependencyName, asyncio.Task[None]] | None = None  # None: not started
+        self._falling: asyncio.Task[None] | None = None
         self.current = self._snapshot()
 
     def subscribe(self, subscriber: Subscriber) -> None:
@@ -183,6 +185,14 @@ class DegradationMonitor:
             if former is not None:
                 former.cancel()
             self._follow(dependency)
+        self.update()
+
+    def unwatch(self, name: DependencyName) -> None:
+        """Follow a dependency no more; it counts as well."""
+        self.dependencies.pop(name, None)
+        task = None if self._tasks is None else self._tasks.pop(name, None)
+        if task is not None:
+            task.cancel()
         self.update()
 
     def observe(self, name: DependencyName, ok: bool, elapsed_s: float) -> None:
@@ -226,6 +236,7 @@ class DegradationMonitor:
     def start(self) -> None:
         """Begin to sample, each dependency by itself: one that hangs holds up no other."""
         self._tasks = {}
+        self._falling = asyncio.create_task(self._fall(), name="degradation")
         for each in self.dependencies.values():
             self._follow(each)
 
@@ -236,9 +247,18 @@ class DegradationMonitor:
     async def stop(self) -> None:
         """End the sampling; the last snapshot stays."""
         tasks, self._tasks = list((self._tasks or {}).values()), None
+        if self._falling is not None:
+            tasks.append(self._falling)
+            self._falling = None
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _fall(self) -> None:
+        """Let the level fall when its time has come, also where nothing is watched any more."""
+        while True:
+            await asyncio.sleep(FALL_LOOK_S)
+            self.update()
 
     async def _watch(self, each: DependencyHealth) -> None:
         while True:

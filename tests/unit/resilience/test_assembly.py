@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import msgspec
 import pytest
@@ -351,6 +352,47 @@ def test_breakers_and_levels_are_told_as_events_and_a_listener_that_fails_harms_
             Transition(BreakerKey("", "cache", "get"), "closed", "open", "10 of 10 calls failed"),
         ]
         await resilience.stop()
+
+    run_virtual(main())
+
+
+def test_a_dependency_is_as_ill_as_the_worst_of_its_parts() -> None:
+    ill: set[str] = set()
+
+    def probe_of(part: str) -> Callable[[], Awaitable[None]]:
+        async def probe() -> None:
+            if part in ill:
+                raise StoreUnavailable
+
+        return probe
+
+    async def main() -> None:
+        resilience = new_resilience(msgspec.structs.replace(DEFAULTS, health=HealthConfig(fall_s=0.1)))
+        resilience.start()
+        for part in ("sessions", "directory"):
+            resilience.watch("database", probe_of(part), part=part)
+
+        async def status() -> str:
+            await asyncio.sleep(3.0)
+            return resilience.state().health[0].status
+
+        assert await status() == "ok"
+        ill.add("sessions")
+        assert await status() == "down"
+        ill.add("directory")
+        resilience.unwatch("database", part="sessions")
+        assert await status() == "down"
+        ill.remove("directory")
+        assert await status() == "ok"
+        ill.add("directory")
+        assert await status() == "down"
+        resilience.unwatch("database", part="directory")
+        resilience.unwatch("database", part="directory")
+        assert resilience.state().health == ()
+        await asyncio.sleep(5.0)
+        assert resilience.degradation.current.level == 0
+        await resilience.stop()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
 
     run_virtual(main())
 
