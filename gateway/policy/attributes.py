@@ -13,23 +13,20 @@ entity is believed for `ttl_s`. Several requests that need one entity wait for o
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from gateway._native.uid import EntityUid
 from gateway._native.vm import Answer
-from gateway.errors import GatewayError, StoreUnavailable
-from gateway.policy.attribute_follower import LEASE_S, AttributeFollower, AttributeState
-from gateway.policy.entities import Entity
-from gateway.policy.faults import EntityError
+from gateway.policy.attribute_follower import AttributeState
+from gateway.policy.attribute_origins import UNAVAILABLE, AttributeUnavailable, Origin, Reason, SourcedTypes
+from gateway.policy.attribute_reading import AttributeReading
 from gateway.policy.plans import EnginePlans, Overlays, Question
 from gateway.policy.residency import Residency
-from gateway.resilience import detached
-from gateway.stores.attributes import READ_MAX, AttributeBatch, AttributeSource, FollowedSource
+from gateway.stores.attributes import READ_MAX
 from gateway.stores.base import Revision
 from gateway.stores.following import uniform_random
 from gateway.types import Clock
@@ -37,60 +34,24 @@ from gateway.types import Clock
 if TYPE_CHECKING:
     from gateway.policy.engine import Engine
 
-logger = logging.getLogger(__name__)
+__all__ = [
+    "UNAVAILABLE",
+    "AttributePrefetcher",
+    "AttributeUnavailable",
+    "Judgement",
+    "PrefetchStats",
+    "Reason",
+    "SourcedTypes",
+]
 
 BUDGET_S: Final = 0.25  # of one decision, all rounds together
 ROUNDS_MAX: Final = 8  # of one decision: so far apart may what it reads be
 WANTED_MAX: Final = 10_000  # entities of one round: a principal in more groups than that is refused
-FLIGHTS_MAX: Final = 20_000  # entities being read at once, for all requests
 CAPACITY: Final = 100_000
-TTL_S: Final = 60.0
-ABSENT_TTL_S: Final = 5.0  # an entity that comes into being is seen after so long, where nobody tells of it
-JITTER: Final = 0.9  # of a time to live at least: what was read together is not over together
 SWEEP_S: Final = 0.25
-TOLD_MAX: Final = 1000  # entities of which it is remembered that the log was told of them
 NOT_RESIDENT: Final = "entity_not_resident"
-UNAVAILABLE: Final = "attributes_unavailable"
-
-Reason = Literal[
-    "unavailable",  # the source could not be asked
-    "too_slow",
-    "untrusted",  # its log cannot be read, so that nobody knows what changed
-    "invalid",  # an entity does not fit the schema
-    "no_source",
-    "too_many",
-    "too_deep",
-    "internal",
-]
-
-
-class AttributeUnavailable(GatewayError):
-    """What a decision needs could not be had: it denies. `source` is "" where it is none's fault."""
-
-    code = UNAVAILABLE
-    status = 503
-    retry_after_s = 1.0
-
-    def __init__(self, source: str, reason: Reason) -> None:
-        super().__init__(f"attributes of `{source}` are unavailable: {reason}" if source else f"attributes: {reason}")
-        self.source = source
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[type[AttributeUnavailable], tuple[str, Reason]]:
-        return type(self), (self.source, self.reason)
-
 
 UNAVAILABLE_ANSWER: Final = Answer(False, frozenset(), frozenset(), (UNAVAILABLE,))
-
-
-@dataclass(frozen=True, slots=True)
-class SourcedTypes:
-    """Entity types that are kept in a source. `lease_s` is of its log; `ttl_s` counts only where it has none."""
-
-    source: AttributeSource
-    types: frozenset[str]
-    ttl_s: float = TTL_S
-    lease_s: float = LEASE_S
 
 
 class Judgement(NamedTuple):
@@ -122,40 +83,6 @@ class PrefetchStats:
     resident: int
 
 
-class _Origin:
-    """A source and what is needed to trust it."""
-
-    def __init__(self, sourced: SourcedTypes, clock: Clock, prefetcher: AttributePrefetcher) -> None:
-        self.source = sourced.source
-        self.name = sourced.source.name
-        self.ttl_s = sourced.ttl_s
-        self.follower: AttributeFollower | None = None
-        if isinstance(self.source, FollowedSource):
-            self.follower = AttributeFollower(
-                self.source,
-                clock=clock,
-                on_change=lambda uids: prefetcher._changed(self, uids),
-                on_lost=lambda: prefetcher._distrusted(self),
-                on_trust=lambda: None if self.trusted else prefetcher._distrusted(self),
-                lease_s=sourced.lease_s,
-            )
-
-    async def start(self) -> None:
-        if self.follower is not None:
-            await self.follower.start()
-            return
-        with suppress(StoreUnavailable):  # it is opened, so that the first decision need not wait for that
-            await self.source.read(())
-
-    @property
-    def trusted(self) -> bool:
-        return self.follower is None or self.follower.trusted
-
-    def covers(self, revision: Revision) -> bool:
-        """Tell whether what was read may be kept: every later change will be told, or it ends by itself."""
-        return self.follower is None or self.follower.covers(revision)
-
-
 class AttributePrefetcher:
     """Decides with entities from sources. Belongs to one event loop; engines are handed in, newest last."""
 
@@ -178,9 +105,10 @@ class AttributePrefetcher:
         self._budget_s = budget_s
         self._capacity = capacity
         self._plans = plans or EnginePlans()
-        self._uniform = uniform
-        self._origins = [_Origin(each, clock, self) for each in sources]
-        self._by_type: dict[str, _Origin] = {}
+        self._origins = [
+            Origin(each, clock=clock, on_change=self._changed, on_doubt=self._distrusted) for each in sources
+        ]
+        self._by_type: dict[str, Origin] = {}
         for origin, each in zip(self._origins, sources, strict=True):
             for name in each.types:
                 if self._by_type.setdefault(name, origin) is not origin:
@@ -188,25 +116,27 @@ class AttributePrefetcher:
         if len({origin.name for origin in self._origins}) < len(self._origins):
             raise ValueError("two sources have one name")
         self._residencies: list[Residency] = []  # of the stores by which some engine decides
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._told: OrderedDict[EntityUid, None] = OrderedDict()
         self._counts: Counter[str] = Counter()
+        self._reading = AttributeReading(
+            self._by_type, clock=clock, limit_s=budget_s, uniform=uniform, counts=self._counts
+        )
+        self._sweeping: asyncio.Task[None] | None = None
         self._failures: Counter[tuple[str, Reason]] = Counter()
 
     # --- life
 
     async def start(self) -> None:
         """Begin to follow the sources that have logs; return after the first look at each, and when all are open."""
-        self._keep(asyncio.create_task(self._sweep_for_ever(), name="attributes: sweep"))
+        self._sweeping = asyncio.create_task(self._sweep_for_ever(), name="attributes: sweep")
         await asyncio.gather(*(origin.start() for origin in self._origins))
 
     async def stop(self) -> None:
         """Stop following and reading. The sources stay open, and belong to whoever opened them."""
         await asyncio.gather(*(origin.follower.stop() for origin in self._origins if origin.follower is not None))
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._reading.stop()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            await asyncio.gather(self._sweeping, return_exceptions=True)
 
     async def follow(self) -> None:
         """Look at the end of every log now."""
@@ -341,7 +271,7 @@ class AttributePrefetcher:
         Raises AttributeUnavailable where they cannot be had in time.
         """
         residency = self._residency_of(engine)
-        await self._fetch(residency, uids, self._clock.monotonic_s() + self._budget_s)
+        await self._reading.fetch(residency, uids, self._clock.monotonic_s() + self._budget_s)
         residency.touch(uids)
 
     def end_s(self, engine: Engine, uids: Iterable[EntityUid] | None) -> float | None:
@@ -372,7 +302,7 @@ class AttributePrefetcher:
         if len(wanted) > WANTED_MAX:
             raise AttributeUnavailable("", "too_many")
         self._counts["rounds"] += 1
-        await self._fetch(residency, wanted, until_s)
+        await self._reading.fetch(residency, wanted, until_s)
         residency.touch(wanted)
 
     def _residency_of(self, engine: Engine) -> Residency:
@@ -383,144 +313,6 @@ class AttributePrefetcher:
         made = Residency(engine, self._by_type, self._capacity)
         self._residencies.append(made)
         return made
-
-    # --- reading
-
-    async def _fetch(self, residency: Residency, wanted: Collection[EntityUid], until_s: float) -> None:
-        """Wait until all that is wanted was read, by whomever. Raises AttributeUnavailable for what was not."""
-        groups: dict[_Origin, list[EntityUid]] = {}
-        for uid in wanted:
-            origin = self._by_type.get(uid.type)
-            if origin is None:
-                raise AttributeUnavailable("", "no_source")
-            if not origin.trusted:
-                raise AttributeUnavailable(origin.name, "untrusted")
-            if self._clock.monotonic_s() >= until_s:
-                raise AttributeUnavailable(origin.name, "too_slow")
-            groups.setdefault(origin, []).append(uid)
-        if not groups:
-            return
-        joined = {residency.flights[uid] for uid in wanted if uid in residency.flights}
-        flights = {origin: self._flights(residency, origin, uids) for origin, uids in groups.items()}
-        tasks = {task for each in flights.values() for task in each}
-        _, late = await asyncio.wait(tasks, timeout=max(0.0, until_s - self._clock.monotonic_s()))
-        again: list[EntityUid] = []
-        for origin, uids in groups.items():
-            if not late.isdisjoint(flights[origin]):
-                raise AttributeUnavailable(origin.name, "too_slow")
-            for task in flights[origin]:
-                if task.cancelled():  # all of this is being stopped
-                    raise AttributeUnavailable(origin.name, "unavailable")
-                failed = task.result()
-                for uid in failed.keys() & set(uids):
-                    if failed[uid] != "too_slow" or task not in joined:
-                        raise AttributeUnavailable(origin.name, failed[uid])
-                    again.append(uid)  # its time was over, ours is not
-        if again:
-            await self._fetch(residency, again, until_s)
-
-    def _flights(
-        self, residency: Residency, origin: _Origin, uids: Sequence[EntityUid]
-    ) -> set[asyncio.Task[Mapping[EntityUid, Reason]]]:
-        """Give the reads that bring `uids`: those that are under way, and new ones for the others."""
-        fresh = [uid for uid in uids if uid not in residency.flights]
-        if len(residency.flights) + len(fresh) > FLIGHTS_MAX:
-            raise AttributeUnavailable(origin.name, "too_many")
-        for first in range(0, len(fresh), READ_MAX):
-            part = fresh[first : first + READ_MAX]
-            task = detached(self._read(residency, origin, part), name=f"attributes: {origin.name}")
-            self._keep(task)
-            residency.flights.update(dict.fromkeys(part, task))
-        return {residency.flights[uid] for uid in uids}
-
-    def _keep(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _read(
-        self, residency: Residency, origin: _Origin, uids: Sequence[EntityUid]
-    ) -> Mapping[EntityUid, Reason]:
-        """Read entities of a source into the store; give those that are not here afterwards, with the reason.
-
-        It goes on when whoever asked has given up: what comes late serves the next one. It never takes longer than a
-        decision may.
-        """
-        reason: Reason
-        try:
-            async with asyncio.timeout(self._budget_s):
-                return await self._read_and_put(residency, origin, uids)
-        except TimeoutError:
-            reason = "too_slow"
-        except StoreUnavailable as error:
-            logger.warning("attributes of `%s` could not be read: %s", origin.name, error)
-            reason = "unavailable"
-        except AttributeUnavailable as failure:
-            reason = failure.reason
-        except Exception:  # our own mistake, or the source's: nobody may wait for ever, or decide without
-            logger.exception("attributes of `%s` could not be read", origin.name)
-            reason = "internal"
-        finally:
-            for uid in uids:
-                residency.flights.pop(uid, None)
-        return dict.fromkeys(uids, reason)
-
-    async def _read_and_put(
-        self, residency: Residency, origin: _Origin, uids: Sequence[EntityUid]
-    ) -> Mapping[EntityUid, Reason]:
-        while True:
-            now_s = self._clock.monotonic_s()
-            self._counts["reads"] += 1
-            batch = await origin.source.read(uids)
-            found, failed = await self._entities(residency, origin, uids, batch)
-            # From here on nothing else runs in the loop: no change can be told between the question and the store.
-            if not origin.trusted:
-                raise AttributeUnavailable(origin.name, "untrusted")
-            if origin.covers(batch.revision):
-                break
-            await asyncio.sleep(0)  # a change was told meanwhile that the batch may not show
-        absent = [uid for uid in uids if uid not in batch.found]
-
-        def ends(is_absent: bool) -> float | None:
-            if origin.follower is not None:
-                return None
-            ttl_s = min(origin.ttl_s, ABSENT_TTL_S) if is_absent else origin.ttl_s
-            return now_s + ttl_s * self._uniform(JITTER, 1.0)
-
-        for uid, why in residency.put(origin.name, found, absent, now_s=now_s, ends=ends).items():
-            failed[uid] = "invalid"
-            self._note_invalid(origin, uid, why)
-        residency.evict(residency.held_of(failed, origin.name))  # what was here of them is no longer so
-        self._counts["fetched"] += len(found)
-        self._counts["absent"] += len(absent)
-        self._counts["bytes"] += sum(map(len, batch.found.values()))
-        return failed
-
-    async def _entities(
-        self, residency: Residency, origin: _Origin, uids: Sequence[EntityUid], batch: AttributeBatch
-    ) -> tuple[list[Entity], dict[EntityUid, Reason]]:
-        """Read the bodies; nothing that was not asked for counts."""
-        found: list[Entity] = []
-        failed: dict[EntityUid, Reason] = {}
-        for number, uid in enumerate(uids, 1):
-            if uid in batch.found:
-                try:
-                    found.append(residency.entity(uid, batch.found[uid]))
-                    self._told.pop(uid, None)
-                except EntityError as error:
-                    failed[uid] = "invalid"
-                    self._note_invalid(origin, uid, str(error))
-            if number % 100 == 0:
-                await asyncio.sleep(0)
-        return found, failed
-
-    def _note_invalid(self, origin: _Origin, uid: EntityUid, why: str) -> None:
-        """Count, and tell the log once until the entity fits again."""
-        self._counts["invalid"] += 1
-        if uid not in self._told:
-            logger.error("`%s` of the source `%s` does not fit: %s", uid, origin.name, why)
-            self._told[uid] = None
-            if len(self._told) > TOLD_MAX:
-                self._told.popitem(last=False)
 
     # --- what ends
 
@@ -537,7 +329,7 @@ class AttributePrefetcher:
             count, soon = residency.expire(now_s)
             self._counts["expired"] += count
             for origin in self._origins:
-                self._read_again(residency, origin, soon.get(origin.name, ()))
+                self._reading.read_again(residency, origin, soon.get(origin.name, ()))
 
     async def _sweep_for_ever(self) -> None:
         while True:
@@ -549,21 +341,15 @@ class AttributePrefetcher:
             rest_s = min([SWEEP_S, *(when_s - self._clock.monotonic_s() for when_s in due_s)])
             await asyncio.sleep(max(0.001, rest_s))
 
-    def _changed(self, origin: _Origin, uids: Sequence[EntityUid]) -> None:
+    def _changed(self, origin: Origin, uids: Sequence[EntityUid]) -> None:
         """Let go what changed, at once; as much as one read brings is read again before anybody asks."""
         for residency in self._residencies:
             held = residency.held_of(uids, origin.name)
             residency.evict(held)
             self._counts["changed"] += len(held)
-            self._read_again(residency, origin, held[:READ_MAX])
+            self._reading.read_again(residency, origin, held[:READ_MAX])
 
-    def _distrusted(self, origin: _Origin) -> None:
+    def _distrusted(self, origin: Origin) -> None:
         """Let everything of a source go: nobody knows whether it is still so."""
         for residency in self._residencies:
             self._counts["changed"] += residency.evict_origin(origin.name)
-
-    def _read_again(self, residency: Residency, origin: _Origin, uids: Sequence[EntityUid]) -> None:
-        if not uids or len(residency.flights) + len(uids) > FLIGHTS_MAX:
-            return  # whoever needs them reads them
-        self._counts["refreshed"] += len(uids)
-        self._flights(residency, origin, uids)

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from gateway._native.uid import EntityUid
-from gateway.errors import StoreUnavailable
+from gateway.errors import BulkheadFullError, StoreUnavailable
 from gateway.policy import Engine, Entities, PolicySet
+from gateway.policy.attribute_reading import ABSENT_TTL_S
 from gateway.policy.attributes import (
-    ABSENT_TTL_S,
     ROUNDS_MAX,
     UNAVAILABLE,
     AttributePrefetcher,
@@ -243,7 +243,12 @@ async def test_as_long_as_there_is_no_plan_the_machine_says_what_to_fetch(world:
 
 
 @pytest.mark.parametrize(
-    ("failure", "reason"), [(StoreUnavailable("away"), "unavailable"), (RuntimeError("a slip"), "internal")]
+    ("failure", "reason"),
+    [
+        (StoreUnavailable("away"), "unavailable"),
+        (BulkheadFullError("busy"), "unavailable"),
+        (RuntimeError("a slip"), "internal"),
+    ],
 )
 async def test_a_source_that_fails_denies_and_is_asked_again_by_the_next(
     world: World, failure: Exception, reason: str
@@ -484,7 +489,7 @@ async def test_what_does_not_fit_any_more_when_it_is_read_again_goes(world: Worl
 
 async def settled(world: World) -> None:
     """Let reads in the background end."""
-    while tasks := [task for task in world.prefetcher._tasks if not task.done()]:
+    while tasks := [task for task in world.prefetcher._reading._tasks if not task.done()]:
         await asyncio.wait(tasks)
         await asyncio.sleep(0)
 
@@ -584,7 +589,7 @@ async def test_the_loops_follow_and_sweep_until_they_are_stopped(world: World) -
     assert [state.status for state in world.prefetcher.states()] == ["ok"]
     assert world.prefetcher.revisions().keys() == {"docs"}
     await world.prefetcher.stop()
-    assert not world.prefetcher._tasks
+    assert not world.prefetcher._reading._tasks
 
 
 # --- bounds and engines
