@@ -260,6 +260,7 @@ class App:
             run_dir=self._worker.run_dir,
             clock=self._clock,
             auditor=self,
+            resilience=self._resilience,
         )
 
     def _trusting(self, config: Config) -> Config:

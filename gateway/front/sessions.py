@@ -12,16 +12,18 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from gateway._native.token import IssuerRules, KeySnapshot, TokenValidator
 from gateway.config import SessionsConfig, resolve_secret, resolve_store_url
-from gateway.errors import StoreUnavailable
+from gateway.errors import BulkheadFullError, GatewayError, OverloadedError, StoreUnavailable
 from gateway.flows.sessions import SessionLimits, SessionNames, Sessions
 from gateway.flows.trail import Auditor, AuditTrail
 from gateway.front.own_keys import own_key
+from gateway.resilience import Resilience, guarded
 from gateway.stores import open_session_store
 from gateway.stores.base import ORIGIN, Revision
 from gateway.stores.following import Following
@@ -39,6 +41,13 @@ KEPT_MAX: Final = 100_000  # sessions remembered for an outage of the store
 READS_MAX: Final = 3  # of one session that changes while it is read
 UNTRUSTED_S: Final = 1  # what the hot path keeps while revocations are not heard of
 REFUSED_S: Final = 120  # a revocation is held against what was kept for longer than anything is
+_HASH_BYTES: Final = 32
+_PART: Final = "sessions"  # as which the store's health is watched
+_READS: Final = ("get", "list_of")  # may be repeated
+_ASKED: Final = (  # by requests; what follows the log has a lease, and comes back by itself
+    *_READS,
+    *("create", "touch", "replace", "rotate", "join", "revoke", "revoke_subject", "revoke_client"),
+)
 _NEVER_S: Final = 1 << 40
 _EPOCHS: Final = 1 << 7  # failovers of a region
 _COUNTS: Final = (1 << 24) - 1  # changes of one session
@@ -84,8 +93,13 @@ class SessionLearner:
         clock: Clock,
         keep_s: int = 60,
         offline_s: int = 300,
+        serving: Callable[[], AbstractAsyncContextManager[object]] = nullcontext,
     ) -> None:
-        """`validator` judges the cookies' values, and nothing else. `issuer` is whom identity headers name."""
+        """`validator` judges the cookies' values, and nothing else. `issuer` is whom identity headers name.
+
+        `serving()` gives a place in the pool that a question waits in.
+        """
+        self._serving = serving
         self._sessions = sessions
         self._store = store
         self._names = names
@@ -139,17 +153,22 @@ class SessionLearner:
         if name is None:
             self._refused += 1
             return INVALID
+        try:
+            async with self._serving():
+                return await self._look_up(value, text, name.id_hash)
+        except (StoreUnavailable, BulkheadFullError, OverloadedError) as error:
+            return self._go_on(value, name.id_hash, error)
+
+    async def _look_up(self, value: bytes, text: str, id_hash: bytes) -> str | None:
+        """Read the session, and have the hot path know it; as `ask`, but raises what goes wrong."""
         for _ in range(READS_MAX):
-            try:
-                session = await self._sessions.find(text)
-            except StoreUnavailable as error:
-                return self._go_on(value, name.id_hash, error)
+            session = await self._sessions.find(text)
             if session is None:
                 break
             self._keep(session)
             if self._remember(value, session):
                 return None
-        self._kept.pop(name.id_hash, None)
+        self._kept.pop(id_hash, None)
         self._refused += 1
         return INVALID
 
@@ -162,7 +181,7 @@ class SessionLearner:
         if len(self._kept) > KEPT_MAX:
             self._kept.popitem(last=False)
 
-    def _go_on(self, value: bytes, id_hash: bytes, error: StoreUnavailable) -> str | None:
+    def _go_on(self, value: bytes, id_hash: bytes, error: GatewayError) -> str | None:
         """Let a session go on that was read before the store was away."""
         kept = self._kept.get(id_hash)
         if kept is None or self._clock.monotonic_s() - kept.read_at_s > self._offline_s:
@@ -254,6 +273,7 @@ class OpenedSessions:
         run_dir: Path,
         clock: Clock,
         auditor: Auditor,
+        resilience: Resilience,
     ) -> None:
         """Connects to nothing. Raises ValueError for an address or a key that cannot be used."""
         config = wish.config
@@ -263,8 +283,12 @@ class OpenedSessions:
         self.cookie = config.cookie
         self.validator = wish.new_validator()
         self._store = open_session_store("" if address == "embedded" else address, run_dir, clock)
+        self._resilience = resilience
+        self._dependency: Literal["cache", "database"] = (
+            "cache" if address.startswith(("redis", "unix")) else "database"
+        )
         self.sessions = Sessions(
-            self._store,
+            guarded(self._store, resilience, self._dependency, name="sessions", only=_ASKED, reads=_READS),
             names,
             clock=clock,
             trail=AuditTrail(auditor, clock),
@@ -279,18 +303,26 @@ class OpenedSessions:
             clock=clock,
             keep_s=config.keep_s,
             offline_s=config.offline_s,
+            serving=lambda: resilience.bulkheads.pool("token_validation"),
         )
 
     async def start(self) -> None:
         """Begin to follow changes; wait for the first look, FIRST_LOOK_S at most."""
+        self._resilience.watch(self._dependency, self._probe, part=_PART)
         starting = asyncio.ensure_future(self.learner.start())
         _, pending = await asyncio.wait((starting,), timeout=FIRST_LOOK_S)
         for task in pending:
             task.cancel()  # the following goes on; only the waiting ends
 
     async def stop(self) -> None:
+        """End the following, and close the store."""
+        self._resilience.unwatch(self._dependency, part=_PART, probe=self._probe)
         await self.learner.stop()
         await self._store.close()
+
+    async def _probe(self) -> None:
+        """Look for a session that nobody has: all of the store's way is gone, and nothing is found."""
+        await self._store.get(bytes(_HASH_BYTES))
 
 
 def _order_of(version: int) -> int:

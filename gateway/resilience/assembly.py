@@ -180,10 +180,13 @@ class Resilience:
         probes[part] = probe
         self._follow(name)
 
-    def unwatch(self, name: DependencyName, *, part: str = "") -> None:
-        """Have a part's probe asked no more; a dependency that nobody watches is not shown, and counts as well."""
+    def unwatch(self, name: DependencyName, *, part: str = "", probe: Probe | None = None) -> None:
+        """Have a part's probe asked no more; a dependency that nobody watches is not shown, and counts as well.
+
+        With `probe`, only where it is still that one: a successor of the part may have begun already.
+        """
         probes = self._probes.get(name, {})
-        if part in probes:
+        if part in probes and probe in (None, probes[part]):
             del probes[part]
             self._follow(name)
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway._native.token import TokenValidator
-from gateway.errors import StoreUnavailable
+from gateway.config import Config, SessionsConfig
+from gateway.errors import BulkheadFullError, StoreUnavailable
 from gateway.flows.sessions import Proof, Sessions
 from gateway.flows.trail import AuditTrail
-from gateway.front.sessions import SessionLearner, claims_of
+from gateway.front.sessions import UNAVAILABLE, OpenedSessions, SessionLearner, SessionWish, claims_of
+from gateway.resilience import Resilience
 from gateway.stores.sessions import SessionStore
+from gateway.types import SystemClock
 from tests.unit.flows.test_sessions import ALICE, PASSWORD, World
 
 ISSUER = "https://app.test"
@@ -193,3 +198,46 @@ async def test_claims_say_what_was_proved(door: Door) -> None:
         "provisional": True,
         "requires_reauth": True,
     }
+
+
+class Full(contextlib.AbstractAsyncContextManager[None]):
+    """A pool that takes nobody."""
+
+    async def __aenter__(self) -> None:
+        raise BulkheadFullError
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+
+async def test_a_full_pool_is_as_good_as_a_store_that_is_away() -> None:
+    """Who was known goes on; who is not cannot be let in, and is told to come again."""
+    door = Door()
+    await door.follow()
+    known, unknown = await door.sessions.begin(ALICE, PASSWORD), await door.sessions.begin(ALICE, PASSWORD)
+    assert await door.learner.ask(known.value.encode()) is None
+    door.learner._serving = Full
+    door.validator.forget_all()
+    assert await door.learner.ask(known.value.encode()) is None
+    assert door.judged(known.value) == "ok"
+    assert await door.learner.ask(unknown.value.encode()) == UNAVAILABLE
+
+
+async def test_the_health_of_the_store_is_watched_while_its_sessions_are_in_force(tmp_path: Path) -> None:
+    resilience = Resilience(Config().resilience, clock=SystemClock())
+    wish = SessionWish(SessionsConfig(url="memory:"), ISSUER, (), TokenValidator)
+    opened = [
+        OpenedSessions(
+            wish, base_dir=tmp_path, run_dir=tmp_path, clock=SystemClock(), auditor=World(), resilience=resilience
+        )
+        for _ in range(2)
+    ]
+    for each in opened:
+        await each.start()
+    await resilience.degradation.dependencies["database"].sample()
+    (health,) = resilience.state().health
+    assert (health.name, health.status, health.error) == ("database", "ok", "")
+    await opened[0].stop()
+    assert "database" in resilience.degradation.dependencies  # the second one's
+    await opened[1].stop()
+    assert "database" not in resilience.degradation.dependencies
