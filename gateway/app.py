@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from gateway._native.route_policy import Decided
     from gateway.front.deciding import Deciding
     from gateway.front.decisions import DecisionRecorder
+    from gateway.front.directory import DirectoryWish, OpenedDirectory
     from gateway.front.oauth.part import OAuthWish, OpenedOAuth
     from gateway.front.policies import Policies, PoliciesRead, PolicyPlan
     from gateway.front.sessions import OpenedSessions, SessionWish
@@ -129,6 +130,7 @@ class _Generation:
     pools: PoolPlan
     policies: PolicyPlan | None  # None where the config has none
     sessions: OpenedSessions | None  # the same
+    directory: OpenedDirectory | None  # the same
     oauth: OpenedOAuth | None  # the same
     logs: RequestLogs
 
@@ -156,6 +158,7 @@ class App:
         self._tasks: set[asyncio.Task[None]] = set()
         self._policies: Policies | None = None
         self._sessions: InForce[SessionWish, OpenedSessions] = InForce(self._open_sessions)
+        self._directory: InForce[DirectoryWish, OpenedDirectory] = InForce(self._open_directory)
         self._oauth: InForce[OAuthWish, OpenedOAuth] = InForce(self._open_oauth)
         self._is_started = False
         config = self._trusting(config)
@@ -163,6 +166,7 @@ class App:
         self._now = self._generation(config, validator, self._new_control(config, validator))
         self._commit_policies(self._now)
         self._sessions.take(self._now.sessions)
+        self._directory.take(self._now.directory)
         self._oauth.take(self._now.oauth)
         self.asgi: FrontDoor = self._now.door
         self.admin_asgi: ASGIApp = admin_app(self._vitals)
@@ -206,6 +210,7 @@ class App:
         with _faults_at("routes"):
             plan = plan_routes(config, pools.pool_of, None if policies is None else policies.route_policy)
         sessions = self._plan_sessions(config)
+        directory = self._plan_directory(config)
         oauth = self._plan_oauth(config)
         if oauth is not None:
             more = [*more, *oauth.routes()]
@@ -237,7 +242,7 @@ class App:
         decisions = None if recorder is None else recorder.route
         asking = Asking(self._learner, fetcher, None if sessions is None else sessions.learner)
         door = self._new_door(config, engine, introspection, more, asking=asking, logs=logs, decisions=decisions)
-        return _Generation(config, validator, control, door, pools, policies, sessions, oauth, logs)
+        return _Generation(config, validator, control, door, pools, policies, sessions, directory, oauth, logs)
 
     def _plan_sessions(self, config: Config) -> OpenedSessions | None:
         """Give the sessions of a config, where it has any. Raises ConfigError."""
@@ -263,6 +268,20 @@ class App:
             resilience=self._resilience,
         )
 
+    def _plan_directory(self, config: Config) -> OpenedDirectory | None:
+        """Give the directory of a config, where it has one. Raises ConfigError."""
+        if not config.directory.url:
+            return None
+        from gateway.front.directory import DirectoryWish  # a gateway without a directory does without its code
+
+        with _faults_at("directory"):
+            return self._directory.of(DirectoryWish(config.directory, self._resilience, self._clock))
+
+    def _open_directory(self, wish: DirectoryWish) -> OpenedDirectory:
+        from gateway.front.directory import OpenedDirectory
+
+        return OpenedDirectory(wish, base_dir=Path.cwd(), run_dir=self._worker.run_dir)
+
     def _trusting(self, config: Config) -> Config:
         """Give a config as it is served: our own tokens are trusted without anybody writing that down."""
         oauth = self._plan_oauth(config)
@@ -275,12 +294,14 @@ class App:
         from gateway.front.oauth.part import OAuthNeighbours, OAuthWish
 
         sessions = self._plan_sessions(config)
+        directory = self._plan_directory(config)
         around = OAuthNeighbours(
             resilience=self._resilience,
             clock=self._clock,
             auditor=self,
             revoke=self._revoke,
             sessions=None if sessions is None else (sessions.sessions, sessions.cookie),
+            directory=None if directory is None else directory.directory,
             level=lambda: self._vitals.degradation_level,
         )
         wish = OAuthWish(
@@ -289,6 +310,7 @@ class App:
             config.forward_auth.login_url,
             config.forward_auth.login_parameter,
             config.sessions,
+            config.directory,
             around,
         )
         with _faults_at("oauth"):
@@ -417,6 +439,7 @@ class App:
         self._resilience.start()
         starts = [self._now.control.start()]
         starts.append(self._sessions.start())
+        starts.append(self._directory.start())
         starts.append(self._oauth.start())
         if self._policies is not None:
             starts.append(self._policies.start())
@@ -435,6 +458,7 @@ class App:
                 await self._policies.stop()
             await self._oauth.stop()
             await self._sessions.stop()
+            await self._directory.stop()
             await self._upstreams.aclose()
             await self._now.control.stop()
             await self._resilience.stop()
@@ -503,6 +527,7 @@ class App:
         self._resilience.reload(generation.config.resilience)
         self._commit_policies(generation)
         self._sessions.take(generation.sessions)
+        self._directory.take(generation.directory)
         self._oauth.take(generation.oauth)
         self._now = generation
         self.asgi.publish(generation.door)

@@ -23,6 +23,7 @@ from gateway.config.check_parts import (
     store_address,
 )
 from gateway.config.complaints import Complaint
+from gateway.config.directory_checks import directory_complaints
 from gateway.config.knobs import Config, IssuerConfig, RouteConfig, ServerConfig
 from gateway.config.oauth_checks import oauth_complaints
 from gateway.config.resilience_checks import resilience_complaints
@@ -83,6 +84,7 @@ def find_complaints(config: Config, base_dir: FilePath, env: Mapping[str, str]) 
         found += _route(route, ("routes", index))
     found += _route_table(config.routes)
     found += sessions_complaints(config, base_dir, env)
+    found += directory_complaints(config, base_dir, env)
     found += oauth_complaints(config, base_dir, env)
     found += resilience_complaints(config.resilience)
     found += _logs(config, base_dir)

@@ -167,6 +167,13 @@ class SessionsConfig(Chapter, frozen=True):
     offline_s: Annotated[int, msgspec.Meta(ge=0, le=3600)] = 300  # known ones go on for so long while the store is away
 
 
+class DirectoryConfig(Chapter, frozen=True):
+    """Who there is: users, their credentials, and groups. Log-in, SCIM and administration need it."""
+
+    url: str = ""  # "" none | "embedded" | "sqlite:PATH" | "postgresql://…"; with a password: `env:NAME` or `file:PATH`
+    encryption_key: str = ""  # 32 bytes or more that seal TOTP secrets, `env:NAME` or `file:PATH`; "" = one in run_dir
+
+
 class OAuthConfig(Chapter, frozen=True):
     """The token service: OAuth 2 and OpenID Connect, by which applications get tokens of this gateway's own."""
 
@@ -467,6 +474,7 @@ class Config(Chapter, frozen=True):
     identity: IdentityConfig = IdentityConfig()
     introspection: IntrospectionConfig = IntrospectionConfig()
     sessions: SessionsConfig = SessionsConfig()
+    directory: DirectoryConfig = DirectoryConfig()
     oauth: OAuthConfig = OAuthConfig()
     policy: PolicyConfig = PolicyConfig()
     authzen: AuthzenConfig = AuthzenConfig()

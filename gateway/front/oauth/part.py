@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from starlette.routing import Route
 
-from gateway.config import IssuerConfig, OAuthConfig, SessionsConfig, resolve_store_url
+from gateway.config import DirectoryConfig, IssuerConfig, OAuthConfig, SessionsConfig, resolve_store_url
 from gateway.flows.oauth import (
     Auditor,
     Authenticator,
@@ -46,6 +46,7 @@ class OAuthWish:
     login_url: str  # "" = `/login` of our own
     login_parameter: str  # that carries where to come back to
     sessions: SessionsConfig  # whoever is logged in by other sessions is another
+    directory: DirectoryConfig  # what is known of users
     around: OAuthNeighbours = field(compare=False)
 
 
