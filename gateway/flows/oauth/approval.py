@@ -42,6 +42,7 @@ from gateway.types import Clock, Session
 
 CODE_PREFIX: Final = "pcc_"  # lets scanners of leaked secrets know what they found
 MARK: Final = "asked"  # name of the mark in the query
+MARK_S: Final = 3600  # a login that takes longer is asked for again
 _LOGIN_PROMPTS: Final = frozenset({"login", "select_account"})
 
 
@@ -219,7 +220,8 @@ class Approvals:
         time, dot, mac = mark.partition(".")
         if not dot or not hmac.compare_digest(self._mac(b"mark", time, _query(parameters)), mac.encode()):
             return None
-        return int(time)
+        asked_s = int(time)
+        return asked_s if self._clock.wall_s() - asked_s <= MARK_S else None
 
     # -- consent ------------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -146,14 +146,15 @@ CLIENTS = (
 class World:
     """One gateway's token service, and what is around it."""
 
-    def __init__(self, folder: Path, store: TokenStore | None = None, **changes: Any) -> None:
+    def __init__(self, folder: Path, store: Callable[[MovedClock], TokenStore] | None = None, **changes: Any) -> None:
         self.clock = MovedClock()
         self.browser = Browser(self.clock)
         self.people = People()
         self.events = Events()
         self.revoked: list[tuple[str, str, str, int]] = []
         self.documents: dict[str, dict[str, Any]] = {}
-        self.store = store or RecordTokenStore(MemoryRecordStore(KIND), self.clock)
+        made = RecordTokenStore(MemoryRecordStore(KIND), self.clock) if store is None else store(self.clock)
+        self.store: TokenStore = made
         self.level = 0
         folder.joinpath("secret").write_text(SECRET)
         config = OAuthConfig(
