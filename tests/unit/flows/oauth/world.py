@@ -30,6 +30,7 @@ from gateway.front.introspect import Introspection
 from gateway.front.oauth import OAuthEndpoints
 from gateway.front.refusals import gateway_error
 from gateway.resilience import Resilience
+from gateway.stores.fetch import FetchFailed
 from gateway.stores.grants import TokenStore
 from gateway.stores.grants_records import KIND, RecordTokenStore
 from gateway.stores.records_memory import MemoryRecordStore
@@ -153,6 +154,7 @@ class World:
         self.events = Events()
         self.revoked: list[tuple[str, str, str, int]] = []
         self.documents: dict[str, dict[str, Any]] = {}
+        self.fetched: list[str] = []
         made = RecordTokenStore(MemoryRecordStore(KIND), self.clock) if store is None else store(self.clock)
         self.store: TokenStore = made
         self.level = 0
@@ -208,8 +210,7 @@ class World:
         self.service.own.revoke_many([(kind, issuer.encode(), value.encode(), until_s, 0)])
 
     async def _fetch(self, url: str) -> dict[str, Any]:
-        from gateway.stores.fetch import FetchFailed
-
+        self.fetched.append(url)
         if url not in self.documents:
             raise FetchFailed("unreachable", "nothing there")
         return self.documents[url]
