@@ -23,7 +23,7 @@ from gateway.resilience.circuit_breaker import (
 )
 from gateway.resilience.deadlines import abandoned_calls, deadline, within
 from gateway.resilience.degradation import DegradationMonitor, DegradationSnapshot, Level
-from gateway.resilience.health import DependencyHealth, DependencyName, HealthLimits, HealthState, Probe
+from gateway.resilience.health import BAD_SAMPLES, DependencyHealth, DependencyName, HealthLimits, HealthState, Probe
 from gateway.resilience.limiter import WaitLimits
 from gateway.resilience.permits import RESOURCES, PermitState, ResourceName, ResourceSemaphores, Shares
 from gateway.resilience.pools import BACKGROUND, POOLS, PoolName
@@ -120,7 +120,7 @@ class Resilience:
 
     def __init__(self, config: ResilienceConfig, *, clock: Clock) -> None:
         self._clock = clock
-        self._probes: dict[DependencyName, dict[str, Probe | None]] = {}
+        self._parts: dict[DependencyName, dict[str, _Part]] = {}
         self._listeners: list[Callable[[Event], None]] = []
         self.config = config
 
@@ -176,8 +176,7 @@ class Resilience:
         Where several parts use it, each on a server of its own, each watches under its name: the dependency is as ill
         as the worst of them. The same part again replaces its former probe.
         """
-        probes = self._probes.setdefault(name, {})
-        probes[part] = probe
+        self._parts.setdefault(name, {})[part] = _Part(probe)
         self._follow(name)
 
     def unwatch(self, name: DependencyName, *, part: str = "", probe: Probe | None = None) -> None:
@@ -185,17 +184,17 @@ class Resilience:
 
         With `probe`, only where it is still that one: a successor of the part may have begun already.
         """
-        probes = self._probes.get(name, {})
-        if part in probes and probe in (None, probes[part]):
-            del probes[part]
+        parts = self._parts.get(name, {})
+        if part in parts and probe in (None, parts[part].probe):
+            del parts[part]
             self._follow(name)
 
     def _follow(self, name: DependencyName) -> None:
-        probes = self._probes[name]
-        if not probes:
+        parts = self._parts[name]
+        if not parts:
             self.degradation.unwatch(name)
             return
-        asked = [probe for probe in probes.values() if probe is not None]
+        asked = [part for part in parts.values() if part.probe is not None]
         limits = health_limits_of(self.config, name)
         health = DependencyHealth(
             name, probe=(lambda: _all_of(asked)) if asked else None, limits=limits, clock=self._clock
@@ -219,6 +218,7 @@ class Resilience:
         *,
         limit_s: float | None = None,
         tenant: str = "",
+        part: str = "",
         idempotent: bool = False,
         classify: Classify | None = None,
         worth: Callable[[Exception], bool] | None = None,
@@ -227,20 +227,28 @@ class Resilience:
 
         The deadline is the least of `limit_s` for each attempt (None: request_timeout_s) and what the request has left;
         what is `idempotent` is repeated within the budget. How it went is told to breaker and health: `classify` says
-        what an error means there (`outcome_of`), and `worth` which ones a retry may cure. Raises CircuitOpenError,
-        ResourceExhaustedError, DeadlineExceededError, and what `work` raises.
+        what an error means there (`outcome_of`), and `worth` which ones a retry may cure. Where probes of `part` (see
+        `watch`) found its server gone, it is not asked: nobody waits for what is known to be down. Raises
+        CircuitOpenError, ResourceExhaustedError, DeadlineExceededError, and what `work` raises.
         """
 
         bound_s = self.config.request_timeout_s if limit_s is None else limit_s
 
         async def attempt() -> T:
             breaker = self.breakers.of(dependency, operation, tenant)
+            if self._is_gone(dependency, part):
+                breaker.refuse(self.config.health.interval_s)
             breaker.check()  # before anybody waits for a permit that would be of no use
             async with self._permit(dependency):
                 with breaker.guard(classify, lambda outcome, elapsed_s: self._observe(dependency, outcome, elapsed_s)):
                     return await within(bound_s, work, clock=self._clock)
 
         return await self.retries[dependency].call(attempt, idempotent=idempotent, worth=worth)
+
+    def _is_gone(self, dependency: BreakerName, part: str) -> bool:
+        name = _HEALTH.get(dependency)
+        watched = None if name is None else self._parts.get(name, {}).get(part)
+        return watched is not None and watched.failures >= BAD_SAMPLES
 
     def _permit(self, dependency: BreakerName) -> AbstractAsyncContextManager[object]:
         resource = _RESOURCE.get(dependency)
@@ -319,9 +327,29 @@ class Resilience:
         self.hashing.close()
 
 
-async def _all_of(probes: Sequence[Probe]) -> None:
+class _Part:
+    """What one part of the gateway knows of a dependency."""
+
+    __slots__ = ("failures", "probe")
+
+    def __init__(self, probe: Probe | None) -> None:
+        self.probe = probe
+        self.failures = 0  # in a row
+
+    async def ask(self) -> None:
+        """Ask the dependency; to be given up counts as a failure too."""
+        assert self.probe is not None
+        try:
+            await self.probe()
+        except BaseException:
+            self.failures += 1
+            raise
+        self.failures = 0
+
+
+async def _all_of(parts: Sequence[_Part]) -> None:
     """Ask all at once, and raise what the first of them that failed did."""
-    for result in await asyncio.gather(*(probe() for probe in probes), return_exceptions=True):
+    for result in await asyncio.gather(*(part.ask() for part in parts), return_exceptions=True):
         if isinstance(result, BaseException):
             raise result
 

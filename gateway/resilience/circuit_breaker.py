@@ -18,7 +18,7 @@ import random
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, NoReturn, TypeVar
 
 from gateway.errors import CircuitOpenError, DeadlineExceededError, GatewayError, StoreUnavailable
 from gateway.resilience.window import SlidingCounts
@@ -177,7 +177,7 @@ class CircuitBreaker:
     def check(self) -> None:
         """Raise CircuitOpenError where a call would be refused for sure; takes no probe's place."""
         if self.state == "open" and self.retry_in_s > 0:
-            self._refuse(max(PROBES_BUSY_RETRY_S, self.retry_in_s))
+            self.refuse(max(PROBES_BUSY_RETRY_S, self.retry_in_s))
 
     def admit(self) -> Ticket:
         """Let one call through, whose outcome must be told by `finish`; raises CircuitOpenError."""
@@ -191,9 +191,9 @@ class CircuitBreaker:
             elif now_s - self._probed_s >= self._limits.recovery_s:
                 self._open("a probe did not end")
             else:
-                self._refuse(PROBES_BUSY_RETRY_S)
+                self.refuse(PROBES_BUSY_RETRY_S)
         if self.state == "open":
-            self._refuse(max(PROBES_BUSY_RETRY_S, self._until_s - now_s))
+            self.refuse(max(PROBES_BUSY_RETRY_S, self._until_s - now_s))
         return Ticket(self.generation, now_s)
 
     def finish(self, ticket: Ticket, outcome: Outcome) -> None:
@@ -250,7 +250,8 @@ class CircuitBreaker:
         if self._on_transition is not None:
             self._on_transition(Transition(self.key, before, state, reason))
 
-    def _refuse(self, retry_after_s: float) -> None:
+    def refuse(self, retry_after_s: float) -> NoReturn:
+        """Raise CircuitOpenError, and count it: for who knows otherwise that a call would be in vain."""
         self.refused += 1
         raise CircuitOpenError(f"`{self.key.dependency}` is left alone for a while", retry_after_s=retry_after_s)
 

@@ -28,10 +28,11 @@ def guarded(
 ) -> T:
     """Return `store` with its `async def` methods behind `resilience.call`; everything else is the store's own.
 
-    Operations are named `name.method`, so that one that is slow by nature opens no breaker of another. `only`: the
-    methods that are guarded; none = all but those of NOT_GUARDED. `reads`: those that may be repeated when they fail.
-    The store's law holds: what is refused here, or takes more than `limit_s`, is StoreUnavailable; a request whose own
-    time is over is DeadlineExceededError. Raises AttributeError for a name that the store does not have.
+    `name` is also the part under which the store's health may be watched. Operations are named `name.method`, so that
+    one that is slow by nature opens no breaker of another. `only`: the methods that are guarded; none = all but those
+    of NOT_GUARDED. `reads`: those that may be repeated when they fail. The store's law holds: what is refused here, or
+    takes more than `limit_s`, is StoreUnavailable; a request whose own time is over is DeadlineExceededError. Raises
+    AttributeError for a name that the store does not have.
     """
     for method in (*only, *reads):
         getattr(store, method)
@@ -40,7 +41,7 @@ def guarded(
     async def call(method: str, work: Callable[[], Awaitable[Any]]) -> Any:
         try:
             return await resilience.call(
-                dependency, f"{name}.{method}", work, limit_s=limit_s, idempotent=method in reads
+                dependency, f"{name}.{method}", work, limit_s=limit_s, part=name, idempotent=method in reads
             )
         except (CircuitOpenError, ResourceExhaustedError) as error:
             raise StoreUnavailable(f"`{name}` is not asked: {error}", retry_after_s=error.retry_after_s) from error

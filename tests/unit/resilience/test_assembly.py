@@ -341,7 +341,7 @@ def test_breakers_and_levels_are_told_as_events_and_a_listener_that_fails_harms_
         told: list[Event] = []
         resilience.subscribe(clumsy)
         resilience.subscribe(told.append)
-        resilience.watch("cache", down)
+        resilience.watch("cache", down, part="elsewhere")
         resilience.start()
         await asyncio.sleep(2.0)
         for _ in range(10):
@@ -351,6 +351,38 @@ def test_breakers_and_levels_are_told_as_events_and_a_listener_that_fails_harms_
             LevelChange(0, 2, ("cache down",)),
             Transition(BreakerKey("", "cache", "get"), "closed", "open", "10 of 10 calls failed"),
         ]
+        await resilience.stop()
+
+    run_virtual(main())
+
+
+def test_what_probes_found_gone_is_not_asked_and_is_again_when_it_is_back() -> None:
+    ill = {"sessions"}
+    asked: list[str] = []
+
+    async def probe() -> None:
+        if ill:
+            await asyncio.sleep(3600)
+
+    async def work() -> str:
+        asked.append("work")
+        return "fine"
+
+    async def main() -> None:
+        resilience = new_resilience()
+        resilience.start()
+        resilience.watch("cache", probe, part="sessions")
+        await asyncio.sleep(2.0)
+        began_s = CLOCK.monotonic_s()
+        with pytest.raises(CircuitOpenError) as caught:
+            await resilience.call("cache", "get", work, part="sessions", idempotent=True)
+        assert (CLOCK.monotonic_s(), asked, caught.value.retry_after_s) == (began_s, [], 0.5)
+        assert resilience.state().breakers[1].refused == 1
+        assert await resilience.call("cache", "get", work, part="decisions") == "fine"  # another server
+        assert await resilience.call("database", "get", work, part="sessions") == "fine"
+        ill.clear()
+        await asyncio.sleep(1.0)
+        assert await resilience.call("cache", "get", work, part="sessions") == "fine"
         await resilience.stop()
 
     run_virtual(main())
@@ -419,7 +451,7 @@ def test_a_reload_reaches_every_limit_and_leaves_every_state() -> None:
 
     async def main() -> None:
         resilience = new_resilience()
-        resilience.watch("cache", down)
+        resilience.watch("cache", down, part="elsewhere")
         resilience.start()
         await asyncio.sleep(2.0)
         for _ in range(10):
@@ -455,7 +487,7 @@ def test_a_reload_reaches_every_limit_and_leaves_every_state() -> None:
         assert len(resilience.breakers) == 2
         async with resilience.serving("user_auth"):
             assert remaining_s() == 7.0
-        resilience.watch("cache", fine_probe)
+        resilience.watch("cache", fine_probe, part="elsewhere")
         await asyncio.sleep(5.0)
         assert resilience.degradation.current.level == 0
         resilience.watch("database", down)
