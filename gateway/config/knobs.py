@@ -181,7 +181,7 @@ class OAuthConfig(Chapter, frozen=True):
     encryption_key: str = ""  # 32 bytes or more that seal the signing keys on disk, `env:NAME` or `file:PATH`
     keys_path: str = ""  # folder of the signing keys, shared by all gateways of the issuer; "" = in run_dir
     store_url: str = ""  # "" embedded | "memory:" | "sqlite:PATH" | "redis://…" | "postgresql://…"; `env:`, `file:`
-    algorithm: SigningAlgorithm = "ES256"  # of new keys; the former one signs until the next is announced
+    algorithm: SigningAlgorithm = "RS256"  # of new keys; OpenID and RFC 9068 ask for RS256, ES256 makes shorter tokens
     audience: str = ""  # `aud` of tokens that were asked for without `resource`; "" = the issuer
     key_rotation_s: Count = 2_592_000  # a new key is made after this
     key_announce_s: Count = 86_400  # it is published for so long before it signs

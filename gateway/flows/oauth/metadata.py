@@ -41,7 +41,11 @@ def server_metadata(issuer: str, parties: Parties, algorithm: str, offers: Offer
         "grant_types_supported": ["authorization_code", "client_credentials", "refresh_token"],
         "code_challenge_methods_supported": ["S256"],
         "token_endpoint_auth_methods_supported": [*methods, "none"],
-        "token_endpoint_auth_signing_alg_values_supported": list(ASSERTION_ALGORITHMS),
+        # RFC 8414 §2: each of the three "MUST be present" beside private_key_jwt.
+        **{
+            f"{endpoint}_endpoint_auth_signing_alg_values_supported": list(ASSERTION_ALGORITHMS)
+            for endpoint in ("token", "revocation", "introspection")
+        },
         "revocation_endpoint_auth_methods_supported": [*methods, "none"],
         "introspection_endpoint_auth_methods_supported": methods,
         "scopes_supported": parties.scopes_supported(OWN_SCOPES),

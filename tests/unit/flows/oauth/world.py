@@ -162,6 +162,7 @@ class World:
         config = OAuthConfig(
             issuer=ISSUER,
             encryption_key="file:secret",
+            algorithm="ES256",  # a key of RSA takes long to make
             clients=tuple(
                 msgspec.structs.replace(each, secret="file:secret") if each.secret else each for each in CLIENTS
             ),
