@@ -37,3 +37,13 @@ export async function failure(work) {
 }
 
 export const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
+
+// What is revoked at one worker is known to all within a second.
+export async function within(ms, condition, what) {
+  const end = Date.now() + ms;
+  while (!(await condition())) {
+    if (Date.now() > end) throw new Error(`not within ${ms} ms: ${what}`);
+    await sleep(20);
+  }
+  console.log(what);
+}
