@@ -156,8 +156,8 @@ class RecordStore(Protocol):
     async def bury_all(self, tag: str, barred_before_s: int, expires_s: int) -> int:
         """End every live record that has `tag`; return how many. Whatever begun before `barred_before_s` stays out.
 
-        A `create` with the tag that runs at the same time is either among them or begins after this. The bar holds
-        until `expires_s`, and never goes back.
+        A `create` with the tag that runs at the same time is either among them or begins after this. Tombstones are
+        kept for the records' own time, the bar until `expires_s`; it never goes back.
         """
 
     async def find(self, tag: str, limit: int = FOUND_MAX) -> Sequence[Record]:

@@ -50,9 +50,9 @@ class MemoryRecordStore:
         if self._barred(tags, begun_s):
             return False
         held = self._records.get(record.key)
-        if held is not None:
-            return same(held, record)
-        self._keep(record, tags)
+        if held is not None and not same(held, record):
+            return False
+        self._keep(held or record, tags)
         return True
 
     async def get(self, keys: Sequence[bytes]) -> Mapping[bytes, Record]:
@@ -63,8 +63,11 @@ class MemoryRecordStore:
         held = self._records.get(record.key)
         if held is None or held.buried:
             return False
+        if same(held, record):
+            self._keep(held, tags)
+            return True
         if held.version != version or record.version <= version:
-            return same(held, record)
+            return False
         self._keep(replace(record, seen_s=max(held.seen_s, record.seen_s)), tags)
         self._note(record)
         return True
@@ -98,7 +101,7 @@ class MemoryRecordStore:
         self._bars[tag] = max(before_s, barred_before_s), max(until_s, expires_s)
         count = 0
         for key in self._tagged.pop(tag, ()):
-            count += (await self.bury(key, expires_s)).found == "live"
+            count += (await self.bury(key, 1)).found == "live"
         return count
 
     async def find(self, tag: str, limit: int = FOUND_MAX) -> Sequence[Record]:
@@ -112,10 +115,9 @@ class MemoryRecordStore:
             return False
         held = self._records.get(record.key)
         outcome = merged(held, record)
-        if outcome != held:
-            self._keep(outcome, () if outcome.buried else tags)
-            if held is None or not same(held, outcome):
-                self._note(outcome)
+        self._keep(outcome, () if outcome.buried else tags)
+        if held is None or not same(held, outcome):
+            self._note(outcome)
         return same(outcome, record)
 
     async def read_after(self, revision: Revision, limit: int) -> RecordChanges:

@@ -81,14 +81,14 @@ if buried ~= 0 or seen >= tonumber(ARGV[1]) then return held end
 return keep(KEYS[1], buried, version, expires, tonumber(ARGV[1]), idle, string.sub(held, SIZE + 1))
 """
 )
-# ARGV: until when, the only version to bury or '', '1' to leave a tombstone where there is nothing.
+# ARGV: until when, the only version to bury or '', until when a tombstone is left where there is nothing or ''.
 _BURY: Final = (
     _LUA_KEEP
     + f"local VERSION_LAST = {(1 << 53) - 1}\n"
     + """
 local held = redis.call('GET', KEYS[1])
 if not held then
-  if ARGV[3] == '1' then keep(KEYS[1], 1, 1, tonumber(ARGV[1]), 0, 0, '') end
+  if ARGV[3] ~= '' then keep(KEYS[1], 1, 1, tonumber(ARGV[3]), 0, 0, '') end
   return {'absent', false}
 end
 local buried, version, expires, seen = struct.unpack(HEAD, held)
@@ -116,7 +116,11 @@ if stays then
   buried, version, idle, body = is_buried, is_version, is_idle, string.sub(held, SIZE + 1)
   if buried == 0 then expires = is_expires end
 end
-if buried == 1 then expires = math.max(expires, is_expires) else seen = math.max(seen, is_seen) end
+if buried == 0 then seen = math.max(seen, is_seen)
+else
+  expires = math.max(expires, is_expires)
+  if stays then seen = is_seen end
+end
 return {news, keep(KEYS[1], buried, version, expires, seen, idle, body)}
 """
 )
@@ -200,12 +204,11 @@ class RedisRecordStore:
         return found
 
     async def swap(self, record: Record, version: int, tags: Sequence[str] = ()) -> bool:
-        if record.version <= version:
-            return False
-        await self._index(record, tags, None)
+        check_tags(tags)
         held = await self._one(self._on(record.key, _SWAP, _value(record), version))
         if held is None or not same(_record(record.key, held), record):
             return False
+        await self._index(record, tags, None)
         await self._note(record)
         return True
 
@@ -221,7 +224,7 @@ class RedisRecordStore:
     async def bury(self, key: bytes, expires_s: int, *, version: int | None = None, absent: bool = False) -> Burial:
         only = "" if version is None else version
         # Not made twice by itself: the second would find its own tombstone and hide who buried it.
-        command = self._on(key, _BURY, expires_s, only, "1" if absent else "0", replicated=True)
+        command = self._on(key, _BURY, expires_s, only, expires_s if absent else "", replicated=True)
         (found, held), *_ = await self._nodes.ask((command,), attempts=1)
         burial = _burial(key, found, held)
         # A tombstone that is there already is told again: whoever made it may have failed before telling.
@@ -238,7 +241,7 @@ class RedisRecordStore:
         count = 0
         for start in range(0, len(keys), PAGE):
             page = keys[start : start + PAGE]
-            commands = [self._on(key, _BURY, expires_s, "", "1", replicated=True) for key in page]
+            commands = [self._on(key, _BURY, 1, "", expires_s, replicated=True) for key in page]
             burials = [
                 _burial(key, found, held)
                 for key, (found, held) in zip(page, await self._nodes.ask(commands), strict=True)

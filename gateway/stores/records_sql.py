@@ -174,7 +174,8 @@ class SQLRecordStore:
             return False
         if not (yield ask(_INSERT, **self._values(record))).count:
             held = yield from self._held(record.key)
-            return held is not None and same(held, record)
+            if held is None or not same(held, record):
+                return False
         yield from self._tag(record.key, tags)
         return True
 
@@ -196,8 +197,11 @@ class SQLRecordStore:
         held = yield from self._held(record.key, lock=True)
         if held is None or held.buried:
             return False
+        if same(held, record):
+            yield from self._tag(record.key, tags)
+            return True
         if held.version != version or record.version <= version:
-            return same(held, record)
+            return False
         seen_s = max(held.seen_s, record.seen_s)
         yield ask(_PUT, **self._values(_seen(record, seen_s)))
         yield from self._tag(record.key, tags)
@@ -241,7 +245,7 @@ class SQLRecordStore:
         found = yield ask(_TAGGED, kind=self.kind.name, tag=tag, most=FOUND_MAX)
         count = 0
         for key in sorted(_record(row).key for row in found.rows):  # in one order: no two wait for each other
-            burial = yield from self._bury(key, expires_s, None, False)
+            burial = yield from self._bury(key, 1, None, False)
             count += burial.found == "live"
         if len(found.rows) < FOUND_MAX:
             yield ask(_UNTAG, kind=self.kind.name, tag=tag)
@@ -262,9 +266,9 @@ class SQLRecordStore:
             return True
         held = yield from self._held(record.key, lock=True)
         outcome = merged(held, record)
+        yield from self._tag(record.key, () if outcome.buried else tags)
         if outcome != held:
             yield ask(_PUT, **self._values(outcome))
-            yield from self._tag(record.key, () if outcome.buried else tags)
             if held is None or not same(held, outcome):
                 yield from self._note(outcome)
         return same(outcome, record)

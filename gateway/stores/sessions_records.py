@@ -91,7 +91,7 @@ class RecordSessionStore:
         return self._live(await self._records.touch(id_hash, now_s, (_client_tag(tenant, client_id),))) is not None
 
     async def revoke(self, id_hash: bytes) -> Session | None:
-        burial = await self._records.bury(id_hash, self._far_s())
+        burial = await self._records.bury(id_hash, 1)
         return self._live(burial.record) if burial.found == "live" else None
 
     async def revoke_subject(self, subject: Subject, before_s: int) -> int:
