@@ -26,6 +26,8 @@ OWN_PATHS = (
     *("/.well-known/jwks.json", "/.well-known/oauth-protected-resource"),
 )
 
+# The `sub` of a client that acts for itself is its id: nobody may be taken for a user (RFC 9068 §5).
+_TAKEN_IDS = ("usr_", "dyn_", "https://", "http://")
 _SCOPE = re.compile(r"[!#-\[\]-~]+")  # RFC 6749 §3.3
 _CLIENT_ID = re.compile(r"[!-~]{1,128}")
 _HOST = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z0-9]([a-z0-9-]*[a-z0-9])?|localhost")
@@ -46,6 +48,13 @@ def oauth_complaints(config: Config, base_dir: FilePath, env: Mapping[str, str])
     )
     for index, client in enumerate(oauth.clients):
         yield from _client(client, oauth, ("oauth", "clients", index), base_dir, env)
+    if not config.sessions.url and any("authorization_code" in client.grant_types for client in oauth.clients):
+        yield Complaint(
+            ("oauth", "clients"),
+            "nobody can log in here, so no code is ever given",
+            "set `sessions.url`",
+            is_warning=True,
+        )
     ids = ((client.id, ("oauth", "clients", index, "id")) for index, client in enumerate(oauth.clients))
     yield from repeated(ids, "client")
     for index, resource in enumerate(oauth.resources):
@@ -100,8 +109,10 @@ def _keys(oauth: OAuthConfig, base_dir: FilePath, env: Mapping[str, str]) -> Ite
 def _client(
     client: OAuthClientConfig, oauth: OAuthConfig, path: Path, base_dir: FilePath, env: Mapping[str, str]
 ) -> Iterator[Complaint]:
-    if not _CLIENT_ID.fullmatch(client.id) or client.id.startswith(("dyn_", "https://", "http://")):
-        hint = "up to 128 plain characters; `dyn_` and addresses are for clients that register themselves"
+    if not _CLIENT_ID.fullmatch(client.id) or client.id.startswith(_TAKEN_IDS):
+        hint = (
+            "up to 128 plain characters; `usr_` is for users, `dyn_` and addresses for clients that register themselves"
+        )
         yield Complaint((*path, "id"), f"`{client.id}` is no id of a client", hint)
     yield from _client_proof(client, path, base_dir, env)
     for index, scope in enumerate(client.scopes):
