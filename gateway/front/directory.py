@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,8 @@ from gateway.types import Clock, Secret
 _log = logging.getLogger("portcullis.directory")
 
 KEY_FILE: Final = "directory.key"  # in run_dir, where the config names none
+PART: Final = "directory"  # as which its health is watched
+NOBODY: Final = "-"  # neither a tenant nor a key of throttles
 PURGE_S: Final = 3600.0  # between two times that what is over is forgotten
 READS: Final = (
     *("get_tenant", "list_tenants", "get_user", "find_user", "find_users", "find_linked", "identities_of"),
@@ -44,21 +45,45 @@ class OpenedDirectory:
     def __init__(self, wish: DirectoryWish, *, base_dir: Path, run_dir: Path) -> None:
         """Connects to nothing. Raises ValueError for an address or a key that cannot be used."""
         self._clock = wish.clock
+        self._resilience = wish.resilience
+        self._has_replicas = resolve_store_url(wish.config.url, base_dir).reveal().startswith(b"postgres")
         self._store = open_configured_directory(wish.config, base_dir=base_dir, run_dir=run_dir)
-        self.directory = guarded(self._store, wish.resilience, "database", name="directory", reads=READS)
-        self._purging: asyncio.Task[None] | None = None
+        self.directory = guarded(self._store, wish.resilience, "database", name=PART, reads=READS)
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Begin to forget what is over, from time to time."""
-        self._purging = asyncio.get_running_loop().create_task(self._purge_for_ever(), name="directory")
+        """Begin to watch its health, and to forget what is over, from time to time."""
+        loop = asyncio.get_running_loop()
+        self._tasks = [
+            loop.create_task(self._watch(), name="directory health"),
+            loop.create_task(self._purge_for_ever(), name="directory"),
+        ]
 
     async def stop(self) -> None:
         """Close it."""
-        if self._purging is not None:
-            self._purging.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._purging
+        self._resilience.unwatch("database", part=PART, probe=self._probe)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._store.close()
+
+    async def _watch(self) -> None:
+        """Have the health of the database followed, once it was opened: that takes longer than a probe may."""
+        try:
+            await self._store.get_tenant(NOBODY)
+        except GatewayError as error:
+            _log.warning("the directory cannot be opened: %s", error)
+        self._resilience.watch("database", self._probe, part=PART)
+
+    async def _probe(self) -> None:
+        """Look for what nobody has; with replicas also change nothing, in the way in which everything is changed.
+
+        A replica that answers is not enough. A file has one way only, and who writes to it for long is no outage.
+        """
+        if self._has_replicas:
+            await self._store.forget_failures(NOBODY)
+        else:
+            await self._store.get_tenant(NOBODY)
 
     async def _purge_for_ever(self) -> None:
         while True:

@@ -308,11 +308,12 @@ class OpenedSessions:
 
     async def start(self) -> None:
         """Begin to follow changes; wait for the first look, FIRST_LOOK_S at most."""
-        self._resilience.watch(self._dependency, self._probe, part=_PART)
         starting = asyncio.ensure_future(self.learner.start())
         _, pending = await asyncio.wait((starting,), timeout=FIRST_LOOK_S)
         for task in pending:
             task.cancel()  # the following goes on; only the waiting ends
+        # Not before: to load the driver takes longer than a probe may, and is no outage.
+        self._resilience.watch(self._dependency, self._probe, part=_PART)
 
     async def stop(self) -> None:
         """End the following, and close the store."""

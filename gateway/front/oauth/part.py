@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import urlencode
 
 from starlette.routing import Route
 
 from gateway.config import DirectoryConfig, IssuerConfig, OAuthConfig, SessionsConfig, resolve_store_url
+from gateway.errors import GatewayError
 from gateway.flows.oauth import (
     Auditor,
     Authenticator,
@@ -25,7 +28,7 @@ from gateway.flows.oauth import (
 from gateway.flows.oauth.people import DirectoryProfiles, NobodyLogsIn, SessionAuthenticator, SessionsOnly
 from gateway.flows.sessions import Sessions
 from gateway.front.oauth.endpoints import CallerOf, OAuthEndpoints, caller_of
-from gateway.resilience import BreakerName, Resilience, guarded
+from gateway.resilience import Resilience, guarded
 from gateway.stores import open_token_store
 from gateway.stores.directory import Directory
 from gateway.stores.fetch import Fetcher
@@ -34,6 +37,7 @@ from gateway.types import Clock
 
 DOCUMENT_BYTES_MAX: Final = 16 * 1024  # of a client's metadata
 DOCUMENT_TIMEOUT_S: Final = 3.0
+_PART: Final = "grants"  # as which its health is watched
 _READS: Final = ("get_client", "list_clients", "look", "get_family", "families_of")
 
 
@@ -77,10 +81,13 @@ class OpenedOAuth:
         address = resolve_store_url(config.store_url, base_dir).reveal().decode()
         opened = open_token_store("" if address == "embedded" else address, run_dir, around.clock)
         self._store = opened
+        self._resilience = around.resilience
+        self._watching: asyncio.Task[None] | None = None
         self._fetcher = Fetcher()
-        dependency: BreakerName = "cache" if address.startswith(("redis", "unix")) else "database"
+        dependency: Literal["cache", "database"] = "cache" if address.startswith(("redis", "unix")) else "database"
+        self._dependency = dependency
         surroundings = Surroundings(
-            store=guarded(opened, around.resilience, dependency, name="grants", reads=_READS),
+            store=guarded(opened, around.resilience, dependency, name=_PART, reads=_READS),
             authenticator=_authenticator(wish),
             profiles=_profiles(around),
             auditor=around.auditor,
@@ -104,14 +111,29 @@ class OpenedOAuth:
         return self.endpoints.routes()
 
     async def start(self) -> None:
-        """Begin to follow the folder of keys."""
+        """Begin to follow the folder of keys, and the health of the store."""
         self.service.start()
+        self._watching = asyncio.get_running_loop().create_task(self._watch(), name="grants health")
 
     async def stop(self) -> None:
         """End everything that was begun."""
+        self._resilience.unwatch(self._dependency, part=_PART, probe=self._probe)
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
         await self.service.stop()
         await self._store.close()
         await self._fetcher.aclose()
+
+    async def _watch(self) -> None:
+        """Have the health of the store followed, once it was opened: that takes longer than a probe may."""
+        with contextlib.suppress(GatewayError):  # it is told by the health that follows
+            await self._probe()
+        self._resilience.watch(self._dependency, self._probe, part=_PART)
+
+    async def _probe(self) -> None:
+        """Look for a grant that nobody has."""
+        await self._store.look("proof", bytes(32))
 
     def _algorithms(self) -> tuple[str, ...]:
         published = {str(key.get("alg", "")) for key in self._keys.published}
