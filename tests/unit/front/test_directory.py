@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import Config, DirectoryConfig
+from gateway.config import Config, DirectoryConfig, HealthConfig, ResilienceConfig
 from gateway.errors import StoreUnavailable
 from gateway.front.directory import DirectoryWish, OpenedDirectory
 from gateway.resilience import Resilience
@@ -15,7 +15,8 @@ from gateway.types import SystemClock
 
 
 async def test_its_health_is_followed_from_when_it_is_open_until_it_is_closed(tmp_path: Path) -> None:
-    resilience = Resilience(Config().resilience, clock=SystemClock())
+    patient = ResilienceConfig(health=HealthConfig(interval_s=60.0, probe_timeout_s=30.0))
+    resilience = Resilience(patient, clock=SystemClock())
     wish = DirectoryWish(DirectoryConfig(url="embedded"), resilience, SystemClock())
     opened = OpenedDirectory(wish, base_dir=tmp_path, run_dir=tmp_path)
     await opened.start()
