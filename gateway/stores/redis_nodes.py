@@ -232,6 +232,8 @@ class RedisNodes:
     async def _ask_node(self, address: Address, commands: Sequence[Command]) -> list[Any]:
         node = self._node(address)
         async with self._bounded(node, self._limits.call_timeout_s):
+            if len(commands) == 1 and not (self._clustered and commands[0].replicated):
+                return [await self._redirected(commands[0], await _run(node.client, commands[0]))]
             pipe = node.client.pipeline(transaction=False)
             for command in commands:
                 pipe.execute_command(*command.words)
@@ -385,6 +387,16 @@ def _epoch(info: bytes) -> int:
     """Return the epoch of a node's view. A view of a node that sees no majority is better than none, no more."""
     lines = dict(line.split(":", 1) for line in info.decode().split("\r\n") if ":" in line)
     return int(lines["cluster_current_epoch"]) if lines.get("cluster_state") == "ok" else -1
+
+
+async def _run(client: Redis, command: Command) -> Any:
+    """Run one command without the cost of a pipeline; return its answer, or the error that the server answered."""
+    from redis.exceptions import ResponseError
+
+    try:
+        return await client.execute_command(*command.words)  # type: ignore[no-untyped-call]
+    except ResponseError as error:
+        return error
 
 
 async def _close(node: _Node) -> None:
