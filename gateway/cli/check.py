@@ -37,7 +37,7 @@ def check(file: Path | None, online: bool, schema: bool, as_json: bool) -> None:
     except ConfigError as error:
         fail_config(error.faults, as_json)
     warnings = list(loaded.warnings)
-    if not loaded.config.issuers:
+    if not loaded.config.issuers and not loaded.config.oauth.issuer:
         warnings.append(
             ConfigFault(_shown(loaded), None, "issuers", "none, so every token is refused", "add `[[issuers]]`")
         )
@@ -61,7 +61,8 @@ def check(file: Path | None, online: bool, schema: bool, as_json: bool) -> None:
 
     def speak() -> None:
         count = len(loaded.config.issuers), len(loaded.config.routes)
-        click.echo(f"{mark(True)} {_shown(loaded)}: {_many(count[0], 'issuer')}, {_many(count[1], 'route')}")
+        own = " and its own" if loaded.config.oauth.issuer else ""
+        click.echo(f"{mark(True)} {_shown(loaded)}: {_many(count[0], 'issuer')}{own}, {_many(count[1], 'route')}")
         for issuer in issuers:
             usable = None if issuer["status"] == "not asked" else issuer["status"] == "ok"
             click.echo(f"{mark(usable)} {issuer['issuer']}: {issuer['text']}")

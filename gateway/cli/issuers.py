@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.config import IssuerConfig, resolve_secret
+from gateway.config import Config, IssuerConfig, resolve_secret
 from gateway.stores.fetch import Fetcher
 from gateway.tokens.jwks import IssuerState, JWKSCache, PublishedKeys
 from gateway.types import SystemClock
@@ -21,6 +22,22 @@ LoadedIssuers = list[tuple[PublishedKeys, IssuerState]]
 def is_local(issuer: IssuerConfig) -> bool:
     """Tell whether an issuer's keys lie on this machine."""
     return bool(issuer.jwks_file or issuer.secret)
+
+
+def trusted_issuers(config: Config, base_dir: Path) -> tuple[IssuerConfig, ...]:
+    """List the issuers that a gateway with this config trusts: those that it names, and its own once that has a key."""
+    if not config.oauth.issuer:
+        return config.issuers
+    from gateway.cli.folders import lasting_dir
+    from gateway.tokens.key_folder import KeyFolder
+    from gateway.tokens.own import keys_folder, own_issuer
+
+    run_dir = lasting_dir(config.server.run_dir, os.environ)
+    if run_dir is None:
+        return config.issuers
+    folder = KeyFolder(keys_folder(config.oauth, run_dir, base_dir))
+    published = [key.jwk for key in folder.published()]
+    return (*config.issuers, own_issuer(config.oauth, folder.jwks_path, published)) if published else config.issuers
 
 
 def load_issuers(issuers: Sequence[IssuerConfig], base_dir: Path) -> LoadedIssuers:

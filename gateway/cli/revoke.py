@@ -109,9 +109,10 @@ def _row_of_token(wish: Wish, now_s: int) -> RevocationRow:
 
 
 def _only_issuer(config: Config) -> str:
-    if len(config.issuers) != 1:
+    known = [issuer.issuer for issuer in config.issuers] + ([config.oauth.issuer] if config.oauth.issuer else [])
+    if len(known) != 1:
         raise ValueError("the config has not one issuer; say which with --iss")
-    return config.issuers[0].issuer
+    return known[0]
 
 
 async def _append(row: RevocationRow, config: Config, base_dir: Path) -> str:

@@ -261,7 +261,7 @@ def verify(token: str, file: Path | None, offline: bool, now_s: int | None, as_j
     Prints each check in the judge's order. Revocations are in the store of a running gateway, and are not looked at.
     """
     from gateway._native.token import TokenValidator
-    from gateway.cli.issuers import is_local, load_issuers, snapshot_of
+    from gateway.cli.issuers import is_local, load_issuers, snapshot_of, trusted_issuers
     from gateway.config import load_config
     from gateway.tokens.control import claimed_key
     from gateway.tokens.reasons import MEANINGS
@@ -274,10 +274,11 @@ def verify(token: str, file: Path | None, offline: bool, now_s: int | None, as_j
     config = loaded.config
     # Nobody but the issuer that the token names is asked for keys; it must be configured, or nobody is.
     claimed = claimed_key(text)
-    named = [one for one in config.issuers if claimed and one.issuer == claimed[0] and (is_local(one) or not offline)]
+    trusted = trusted_issuers(config, loaded.base_dir)
+    named = [one for one in trusted if claimed and one.issuer == claimed[0] and (is_local(one) or not offline)]
     issuers = load_issuers(named, loaded.base_dir)
     validator = TokenValidator(entries=0, token_bytes_max=config.cache.token_bytes_max)
-    validator.publish(snapshot_of(config.issuers, issuers))
+    validator.publish(snapshot_of(trusted, issuers))
     identity, reason = validator.judge_token(text, now_s)
     notes = [f"`{state.issuer}`: {state.error}" for _, state in issuers if state.error]
     document = {

@@ -7,20 +7,43 @@ same log as for the doors.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import orjson
 
 from gateway._native import base64url
 from gateway._native.token import IssuerRules, KeySnapshot, TokenValidator
+from gateway.config import IssuerConfig, OAuthConfig
 from gateway.tokens.issuer_keys import IssuerKeys
 from gateway.tokens.keys import load_jwks
 from gateway.types import Clock
+
+KEYS_FOLDER: Final = "oauth-keys"  # in run_dir
 
 _ALGORITHMS = (
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
 )  # fmt: skip
 _ALWAYS_S = 253_402_300_799  # 9999-12-31: keys of our own do not age
+
+
+def keys_folder(config: OAuthConfig, run_dir: Path, base_dir: Path) -> Path:
+    """Return the folder of our issuer's keys."""
+    return base_dir / Path(config.keys_path).expanduser() if config.keys_path else run_dir / KEYS_FOLDER
+
+
+def own_issuer(config: OAuthConfig, jwks_path: Path, published: Iterable[Mapping[str, Any]]) -> IssuerConfig:
+    """Return the settings by which the doors judge our own tokens: nobody has to write them down."""
+    algorithms = sorted({str(key.get("alg", "")) for key in published})
+    resources = (resource.id for resource in config.resources)
+    return IssuerConfig(
+        issuer=config.issuer,
+        audiences=tuple(dict.fromkeys((config.audience or config.issuer, *resources))),
+        algorithms=tuple(algorithms),  # type: ignore[arg-type]  # of keys that we made ourselves
+        jwks_file=str(jwks_path),
+        min_refresh_s=0.2,  # our own file is read at once when another worker made a key
+        types=("at+jwt",),  # RFC 9068 §4: an id token opens no door
+    )
 
 
 class OwnTokens:

@@ -5,7 +5,7 @@ from gateway.flows.oauth.client_auth import ClientProof
 from gateway.flows.oauth.context import Authenticator, LoginWish, Profiles, RevokeTokens
 from gateway.flows.oauth.dpop import DPoPChecker
 from gateway.flows.oauth.errors import OAuthRefused, RequestUnsafe
-from gateway.flows.oauth.service import OAuthService, Surroundings, audiences_of, open_keys
+from gateway.flows.oauth.service import OAuthService, Surroundings, open_keys
 from gateway.flows.oauth.tokens import TokenRequest
 from gateway.flows.trail import Auditor, Caller
 
@@ -25,6 +25,5 @@ __all__ = [
     "RevokeTokens",
     "Surroundings",
     "TokenRequest",
-    "audiences_of",
     "open_keys",
 ]

@@ -37,13 +37,12 @@ from gateway.flows.trail import Auditor, AuditTrail, Caller
 from gateway.resilience import Resilience
 from gateway.stores.grants import TokenStore
 from gateway.tokens.issuer_keys import IssuerKeys, KeySchedule
-from gateway.tokens.own import OwnTokens
+from gateway.tokens.own import OwnTokens, keys_folder
 from gateway.tokens.sealing import Sealer
 from gateway.types import Clock, Secret, Session, Subject
 
 _log = logging.getLogger("portcullis.oauth")
 
-KEYS_FOLDER: Final = "oauth-keys"  # in run_dir
 KEYS_WATCH_S: Final = 30.0  # how often the folder of keys is looked at
 OVERLAP_SLACK_S: Final = 3600  # a former key is published for longer than its longest token lives
 NONCE_S: Final = 60  # a nonce is good for one to two of these
@@ -296,19 +295,12 @@ def open_keys(config: OAuthConfig, run_dir: Path, base: Path, clock: Clock) -> t
         announce_s=config.key_announce_s,
         overlap_s=max(longest_access_token_s(config), config.id_token_s) + OVERLAP_SLACK_S,
     )
-    folder = base / Path(config.keys_path).expanduser() if config.keys_path else run_dir / KEYS_FOLDER
-    return IssuerKeys(folder, sealer, schedule, clock), sealer
+    return IssuerKeys(keys_folder(config, run_dir, base), sealer, schedule, clock), sealer
 
 
 def longest_access_token_s(config: OAuthConfig) -> int:
     """Return how long the longest access token lives."""
     return max(config.access_token_s, *(client.access_token_s for client in config.clients), 0)
-
-
-def audiences_of(config: OAuthConfig) -> tuple[str, ...]:
-    """Return everything that our tokens can be for."""
-    default = config.audience or config.issuer
-    return tuple(dict.fromkeys((default, *(resource.id for resource in config.resources))))
 
 
 def client_of_config(client: OAuthClientConfig, config: OAuthConfig, base: Path) -> Client:

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 from starlette.routing import Route
 
-from gateway.config import DirectoryConfig, IssuerConfig, OAuthConfig, SessionsConfig, resolve_store_url
+from gateway.config import DirectoryConfig, OAuthConfig, SessionsConfig, resolve_store_url
 from gateway.errors import GatewayError
 from gateway.flows.oauth import (
     Auditor,
@@ -22,7 +22,6 @@ from gateway.flows.oauth import (
     Profiles,
     RevokeTokens,
     Surroundings,
-    audiences_of,
     open_keys,
 )
 from gateway.flows.oauth.people import DirectoryProfiles, NobodyLogsIn, SessionAuthenticator, SessionsOnly
@@ -32,7 +31,7 @@ from gateway.resilience import Resilience, guarded
 from gateway.stores import open_token_store
 from gateway.stores.directory import Directory
 from gateway.stores.fetch import Fetcher
-from gateway.tokens.own import OwnTokens
+from gateway.tokens.own import OwnTokens, own_issuer
 from gateway.types import Clock
 
 DOCUMENT_BYTES_MAX: Final = 16 * 1024  # of a client's metadata
@@ -99,7 +98,7 @@ class OpenedOAuth:
         )
         self.service = OAuthService(config, self._keys, sealer, surroundings, base_dir)
         self.endpoints = OAuthEndpoints(self.service, body_timeout_s=wish.body_timeout_s, caller_of=around.caller_of)
-        self.issuer = own_issuer(config, self._keys.jwks_path, self._algorithms())
+        self.issuer = own_issuer(config, self._keys.jwks_path, self._keys.published)
 
     @property
     def own(self) -> OwnTokens:
@@ -135,24 +134,8 @@ class OpenedOAuth:
         """Look for a grant that nobody has."""
         await self._store.look("proof", bytes(32))
 
-    def _algorithms(self) -> tuple[str, ...]:
-        published = {str(key.get("alg", "")) for key in self._keys.published}
-        return tuple(sorted(published))
-
     async def _fetch(self, url: str) -> dict[str, object]:
         return await self._fetcher.get_json(url, timeout_s=DOCUMENT_TIMEOUT_S, bytes_max=DOCUMENT_BYTES_MAX)
-
-
-def own_issuer(config: OAuthConfig, jwks_path: Path, algorithms: Sequence[str]) -> IssuerConfig:
-    """Return the settings by which the doors judge our own tokens: nobody has to write them down."""
-    return IssuerConfig(
-        issuer=config.issuer,
-        audiences=audiences_of(config),
-        algorithms=tuple(algorithms),  # type: ignore[arg-type]  # of keys that we made ourselves
-        jwks_file=str(jwks_path),
-        min_refresh_s=0.2,  # a key file of our own is read at once when another worker made a key
-        types=("at+jwt",),  # RFC 9068 §4: an id token opens no door
-    )
 
 
 def _authenticator(wish: OAuthWish) -> Authenticator:
