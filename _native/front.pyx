@@ -303,7 +303,7 @@ cdef int cookie_value(const RequestView* view, Slice wanted, Slice* value) noexc
     cdef Py_ssize_t start, stop, equals
     cdef Slice text, name, given
     for i in range(view.header_count):
-        if not _named(view.headers[i].name, b"cookie"):
+        if view.headers[i].name.len != 6 or not _named(view.headers[i].name, b"cookie"):
             continue
         text = view.headers[i].value
         start = 0

@@ -93,6 +93,12 @@ def test_two_cookie_headers_are_read_as_one() -> None:
     assert door.reason(cookie(f"{NAME}={VALUE}"), cookie(f"{NAME}=other")) == "credentials_malformed"
 
 
+@pytest.mark.parametrize("name", ["C", "Coo", "Cooki", "Cookies", "Sec-Cookie", "X-A-Long-Name-Of-A-Header"])
+def test_a_header_of_another_name_has_no_session(name: str) -> None:
+    """Names that were shorter passed, and longer ones were read beyond what they were compared with."""
+    assert Door().reason((name, f"{NAME}={VALUE}")) == "no_credentials"
+
+
 def test_a_session_that_is_not_known_is_asked_for() -> None:
     door = Door()
     asked = door.door.judge_scope(door.scope("GET", "/app/x", [cookie(f"{NAME}=bbb")]))
