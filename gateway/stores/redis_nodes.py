@@ -307,7 +307,7 @@ class RedisNodes:
             raise StoreUnavailable(f"`{self._name}` is closed")
         node = self._nodes.get(address)
         if node is None:
-            client = self._new_client(address, self._limits.connections_max + REDIRECTS_MAX)
+            client = self._new_client(address, self._limits.connections_max)
             node = self._nodes[address] = _Node(address, client, self._limits)
         if node.warming is None and self._limits.connections_min > 1:
             node.warming = asyncio.create_task(self._warm(node))
@@ -316,14 +316,23 @@ class RedisNodes:
     async def _warm(self, node: _Node) -> None:
         """Open the connections that are kept at rest, so that a burst finds them."""
         pool = node.client.connection_pool
-        held = []
-        with suppress(Exception):
-            async with asyncio.timeout(self._limits.connect_timeout_s):
-                for _ in range(self._limits.connections_min - len(pool._available_connections) - node.busy):
-                    held.append(await pool.get_connection())  # type: ignore[no-untyped-call]
-        for connection in held:
+        places, held = 0, []
+        try:
             with suppress(Exception):
-                await pool.release(connection)
+                async with asyncio.timeout(self._limits.connect_timeout_s):
+                    # Calls come first: they take a place as this does, and leave connections behind as well.
+                    while node.busy < self._limits.connections_min and not node.places.locked():
+                        await node.places.acquire()
+                        node.busy += 1
+                        places += 1
+                        held.append(await pool.get_connection())  # type: ignore[no-untyped-call]
+        finally:
+            for connection in held:
+                with suppress(Exception):
+                    await pool.release(connection)
+            for _ in range(places):
+                node.busy -= 1
+                node.places.release()
 
     async def _load_driver(self) -> None:
         if self._loaded:
