@@ -30,7 +30,7 @@ def test_a_peer_answers_as_it_is_measured(peer: Peer, door: Door, tokens: Tokens
             pytest.skip(lacking)
     app_folder = tmp_path / "app"
     app_folder.mkdir()
-    setup = Setup(tmp_path, free_port(), door, tokens.issuer, free_port())
+    setup = Setup(tmp_path, free_port(), door, tokens.issuer, free_port(), tokens.good)
     app = Setup(app_folder, setup.upstream_port, door, tokens.issuer, 0)
     with (
         serving(UpstreamApp().command(app), app_folder, core=0) as upstream,
