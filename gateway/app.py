@@ -392,6 +392,8 @@ class App:
             stop=self._stop,
             open_sockets=self._metrics.gauge("websocket_connections"),
         )
+        oauth = self._plan_oauth(config)
+        metadata = "" if oauth is None else oauth.resource_metadata_url
         return FrontDoor(
             engine,
             app=public_app(self._vitals, introspection, self._lifespan, more),
@@ -400,8 +402,8 @@ class App:
             fault=FaultAnswers(self._count_fault),
             drop=drop,
             is_trusted=TrustedProxies(config.server.trusted_proxies),
-            answers=deny_answers(config.server.realm),
-            forward_answers=deny_answers(config.server.realm, forward=True),
+            answers=deny_answers(config.server.realm, resource_metadata=metadata),
+            forward_answers=deny_answers(config.server.realm, forward=True, resource_metadata=metadata),
             blank_identity=blank,
             metrics=self._block,
             decision_slot=self._decision_slot,

@@ -172,7 +172,7 @@ def _resource(resource: OAuthResourceConfig, path: Path) -> Iterator[Complaint]:
         parts = urlsplit(resource.id)
     except ValueError:
         parts = urlsplit("")
-    if not parts.scheme or not (parts.netloc or parts.path) or "#" in resource.id or not resource.id.isascii():
+    if not parts.scheme or not (parts.netloc or parts.path) or "#" in resource.id or not _SCOPE.fullmatch(resource.id):
         # RFC 8707 §2: "MUST be an absolute URI" and "MUST NOT include a fragment component".
         yield Complaint((*path, "id"), f"`{resource.id}` is no absolute URI", "as in `https://mcp.example.com/mcp`")
     elif parts.scheme in ("http", "https") and parts.path == "/" and not parts.query:

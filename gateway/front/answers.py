@@ -143,14 +143,21 @@ def nginx_status(status: int) -> int:
     return 401 if status == 401 else 403
 
 
-def challenge_of(realm: str, error: str, description: str = "", scope: str = "") -> bytes:
-    """Write a WWW-Authenticate value (RFC 6750 §3): without an error code where no credentials were sent (§3.1)."""
+def challenge_of(
+    realm: str, error: str, description: str = "", scope: str = "", *, resource_metadata: str = ""
+) -> bytes:
+    """Write a WWW-Authenticate value (RFC 6750 §3): without an error code where no credentials were sent (§3.1).
+
+    `resource_metadata`: where it says which issuer gives tokens for the resource (RFC 9728 §5.1).
+    """
     parts = [f'Bearer realm="{realm}"']
     if error not in {"", "-"}:
         parts.append(f'error="{error}"')
         parts.append(f'error_description="{description}"')
     if scope:
         parts.append(f'scope="{scope}"')
+    if resource_metadata:
+        parts.append(f'resource_metadata="{resource_metadata}"')
     return ", ".join(parts).encode("ascii")
 
 
@@ -190,10 +197,16 @@ def page_body(status: int, code: str, title: str, detail: str, request_id: str) 
     ).encode()
 
 
-def _answer(refusal: Refusal, realm: str) -> DenyAnswer:
+def _answer(refusal: Refusal, realm: str, resource_metadata: str) -> DenyAnswer:
     headers: list[Header] = [(b"cache-control", b"no-store")]
     if refusal.challenge:
-        headers.append((b"www-authenticate", challenge_of(realm, refusal.challenge, refusal.detail)))
+        value = challenge_of(
+            realm,
+            refusal.challenge,
+            refusal.detail,
+            resource_metadata=resource_metadata if refusal.status == 401 else "",
+        )
+        headers.append((b"www-authenticate", value))
     if refusal.retry_after_s:
         headers.append((b"retry-after", str(refusal.retry_after_s).encode()))
     problem = problem_body(refusal.status, refusal.code, refusal.title, refusal.detail, _ID_MARK)
@@ -211,8 +224,10 @@ def _answer(refusal: Refusal, realm: str) -> DenyAnswer:
     )
 
 
-def deny_answers(realm: str, *, forward: bool = False) -> list[DenyAnswer]:
+def deny_answers(realm: str, *, forward: bool = False, resource_metadata: str = "") -> list[DenyAnswer]:
     """Make the answers to all reasons, in the order of `REASONS`, for the proxy door or for the forward-auth ones.
+
+    `resource_metadata` goes into challenges; see `challenge_of`.
 
     A forward-auth answer is about somebody else's address: what has no route there is not permitted (403), not absent.
     """
@@ -221,5 +236,5 @@ def deny_answers(realm: str, *, forward: bool = False) -> list[DenyAnswer]:
         refusal = refusal_of(reason)
         if forward and refusal.status in {404, 405}:
             refusal = dataclasses.replace(refusal, status=403, title="Not permitted")
-        answers.append(_answer(refusal, realm))
+        answers.append(_answer(refusal, realm, resource_metadata))
     return answers

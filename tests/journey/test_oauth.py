@@ -78,6 +78,16 @@ def test_own_tokens_pass_own_doors_and_end_on_every_worker_within_a_second(tmp_p
         assert json.loads(answer.body) == {"active": False}
 
 
+def test_who_has_no_token_is_told_where_to_learn_who_gives_one(tmp_path: Path) -> None:
+    with gateway(tmp_path, CONFIG, env=ENV) as running:
+        challenge = running.ask("GET", "/orders/1").one("www-authenticate")
+        address = "https://orders.test/.well-known/oauth-protected-resource/api"
+        assert challenge == f'Bearer realm="portcullis", resource_metadata="{address}"'
+        answer = running.ask("GET", "/.well-known/oauth-protected-resource/api", host="orders.test")
+        assert answer.json["resource"] == "https://orders.test/api"
+        assert answer.json["authorization_servers"] == ["https://auth.test"]
+
+
 def test_the_first_key_is_made_once_for_all_workers_and_lies_sealed(tmp_path: Path) -> None:
     with gateway(tmp_path, CONFIG, workers=2, env=ENV) as running:
         sets = {running.ask("GET", "/.well-known/jwks.json").body for _ in range(10)}

@@ -83,6 +83,13 @@ def resource_metadata(resource: Resource, issuer: str) -> dict[str, Any]:
     return metadata
 
 
+def resource_metadata_url(resource: Resource) -> str:
+    """Return the address of a resource's metadata, "" where it has no host."""
+    parts = urlsplit(resource.id)
+    path = resource_metadata_path(resource)
+    return f"{parts.scheme}://{parts.netloc}{path}" if path else ""
+
+
 def resource_metadata_path(resource: Resource) -> str:
     """Return the path at which a resource's metadata lies on its host (RFC 9728 §3.1), "" where it has no host."""
     parts = urlsplit(resource.id)

@@ -24,6 +24,7 @@ from gateway.flows.oauth import (
     Surroundings,
     open_keys,
 )
+from gateway.flows.oauth.metadata import resource_metadata_url
 from gateway.flows.oauth.people import DirectoryProfiles, NobodyLogsIn, SessionAuthenticator, SessionsOnly
 from gateway.flows.sessions import Sessions
 from gateway.front.oauth.endpoints import CallerOf, OAuthEndpoints, caller_of
@@ -104,6 +105,12 @@ class OpenedOAuth:
     def own(self) -> OwnTokens:
         """What must hear of revocations, beside the validators of the doors."""
         return self.service.own
+
+    @property
+    def resource_metadata_url(self) -> str:
+        """Where the only resource is described; "" where there is none, or several: then each host says it itself."""
+        addresses = [resource_metadata_url(each) for each in self.service.parties.resources.values()]
+        return addresses[0] if len(addresses) == 1 else ""
 
     def routes(self) -> Sequence[Route]:
         """Return the routes of all endpoints, but introspection, which asks `endpoints`."""

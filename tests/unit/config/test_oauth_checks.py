@@ -71,6 +71,7 @@ def test_a_good_one_has_no_fault(tmp_path: Path) -> None:
         ('["openid", "read"]', '["open id"]', "oauth.clients[0].scopes[0]"),
         ('resources = ["https://mcp.example/mcp"]', 'resources = ["https://x"]', "oauth.clients[0].resources[0]"),
         ('id = "https://mcp', 'id = "mcp', "oauth.resources[0].id"),
+        ('id = "https://mcp.example/mcp', 'id = "https://mcp.example/m cp', "oauth.resources[0].id"),
         ('mcp"\nscopes = ["read"]\n', 'mcp"\nscopes = [""]\n', "oauth.resources[0].scopes[0]"),
         ("[[oauth.resources]]", "refresh_idle_s = 9000000\n[[oauth.resources]]", "oauth.clients[0].refresh_idle_s"),
         ("[[oauth.clients]]", "refresh_idle_s = 9000000\n[[oauth.clients]]", "oauth.refresh_idle_s"),
