@@ -22,6 +22,7 @@ from gateway.errors import ConfigError, ConfigFault, GatewayError, KeyInvalid
 from gateway.front.answers import deny_answers
 from gateway.front.asgi import App as ASGIApp
 from gateway.front.asking import Asking
+from gateway.front.callers import Callers
 from gateway.front.endpoints import admin_app, public_app, reserved_paths
 from gateway.front.faults import FaultAnswers
 from gateway.front.granian_inline import install as install_inline
@@ -303,6 +304,7 @@ class App:
             sessions=None if sessions is None else (sessions.sessions, sessions.cookie),
             directory=None if directory is None else directory.directory,
             level=lambda: self._vitals.degradation_level,
+            caller_of=Callers(TrustedProxies(config.server.trusted_proxies)),
         )
         wish = OAuthWish(
             config.oauth,

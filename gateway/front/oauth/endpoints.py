@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -42,16 +41,10 @@ QUERY_BYTES_MAX: Final = 16 * 1024
 CallerOf = Callable[[Request], Caller]
 
 
-def caller_of(request: Request) -> Caller:
-    """Return where a request comes from, as far as its connection tells."""
-    host = request.client.host if request.client is not None else ""
-    return Caller(address=host, request_id=secrets.token_hex(16))
-
-
 class OAuthEndpoints:
     """All endpoints of one OAuthService."""
 
-    def __init__(self, service: OAuthService, *, body_timeout_s: float, caller_of: CallerOf = caller_of) -> None:
+    def __init__(self, service: OAuthService, *, body_timeout_s: float, caller_of: CallerOf) -> None:
         self._service = service
         self._body_timeout_s = body_timeout_s
         self._caller_of = caller_of

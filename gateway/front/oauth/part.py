@@ -27,7 +27,7 @@ from gateway.flows.oauth import (
 from gateway.flows.oauth.metadata import resource_metadata_url
 from gateway.flows.oauth.people import DirectoryProfiles, NobodyLogsIn, SessionAuthenticator, SessionsOnly
 from gateway.flows.sessions import Sessions
-from gateway.front.oauth.endpoints import CallerOf, OAuthEndpoints, caller_of
+from gateway.front.oauth.endpoints import CallerOf, OAuthEndpoints
 from gateway.resilience import Resilience, guarded
 from gateway.stores import open_token_store
 from gateway.stores.directory import Directory
@@ -49,6 +49,7 @@ class OAuthWish:
     body_timeout_s: float
     login_url: str  # "" = `/login` of our own
     login_parameter: str  # that carries where to come back to
+    trusted_proxies: tuple[str, ...]  # who tells where a request comes from
     sessions: SessionsConfig  # whoever is logged in by other sessions is another
     directory: DirectoryConfig  # what is known of users
     around: OAuthNeighbours = field(compare=False)
@@ -65,7 +66,7 @@ class OAuthNeighbours:
     sessions: tuple[Sessions, str] | None = None  # and the name of their cookie
     directory: Directory | None = None
     level: Callable[[], int] = lambda: 0
-    caller_of: CallerOf = caller_of
+    caller_of: CallerOf
 
 
 class OpenedOAuth:

@@ -26,9 +26,11 @@ from gateway.config import (
 from gateway.errors import GatewayError
 from gateway.flows.oauth import LoginWish, OAuthService, Surroundings, open_keys
 from gateway.flows.sessions import origin_of
+from gateway.front.callers import Callers
 from gateway.front.introspect import Introspection
 from gateway.front.oauth import OAuthEndpoints
 from gateway.front.refusals import gateway_error
+from gateway.front.trust import TrustedProxies
 from gateway.resilience import Resilience
 from gateway.stores.fetch import FetchFailed
 from gateway.stores.grants import TokenStore
@@ -194,7 +196,7 @@ class World:
         return OAuthService(self.config, self.keys, self.sealer, around, folder)
 
     def new_app(self, service: OAuthService) -> Starlette:
-        endpoints = OAuthEndpoints(service, body_timeout_s=5.0)
+        endpoints = OAuthEndpoints(service, body_timeout_s=5.0, caller_of=Callers(TrustedProxies([])))
         introspection = Introspection(
             NoTokens(),
             {"rs": Secret("rs-secret")},
