@@ -23,11 +23,8 @@ from gateway.errors import ConfigError, ConfigFault
 
 CONFIG_BYTES_MAX = 1 * MIB
 ENV_PREFIX = "PORTCULLIS_"
-_SINGLE = (
-    *("server", "cache", "store", "forward_auth", "identity", "introspection", "sessions", "oauth", "policy"),
-    *("authzen", "resilience", "log"),
-)
 _ARRAYS = ("issuers", "routes")
+_SINGLE = tuple(name for name in Config.__struct_fields__ if name not in _ARRAYS)  # none can be forgotten here
 _TOML_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 

@@ -908,3 +908,11 @@ def test_a_route_behind_the_decision_api_is_a_warning(load: Load, tmp_path: Path
     assert warnings_of(load(text + "[authzen]\nopen_on_loopback = true\n")) == [
         ("routes[0].path", "the gateway answers there itself, so the route is not reached")
     ]
+
+
+def test_every_section_is_read(load: Load) -> None:
+    """One that is not known here would load as if it were not there."""
+    loaded = load('[directory]\nurl = "embedded"\n[resilience]\nwait_s = 0.5\n').config
+    assert (loaded.directory.url, loaded.resilience.wait_s) == ("embedded", 0.5)
+    environment = {"PORTCULLIS_DIRECTORY__URL": "embedded"}
+    assert load("", env=environment).config.directory.url == "embedded"
