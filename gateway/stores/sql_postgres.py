@@ -269,7 +269,15 @@ class PostgresDatabase:
 
     async def _prepare(self) -> None:
         """See to it that the tables are those that this code works with."""
-        version = await self._on_primary(_version)
+        try:
+            version = await self._on_primary(_version)
+        except StoreUnavailable:
+            # Started while the primary is away: what replicas show is served, where the tables are there already.
+            for server in list(self._replicas.values()):
+                with suppress(StoreUnavailable):
+                    if not is_old(await server.call(_version, REPLICA_TIMEOUT_S)):
+                        return
+            raise
         if not is_old(version):
             return
         if not self._migrate:

@@ -13,7 +13,7 @@ import pytest
 from gateway.errors import AlreadyExists, GatewayError, StoreUnavailable
 from gateway.stores import open_directory
 from gateway.stores.directory import Directory, Tenant, User
-from gateway.stores.pools import POSTGRES_PRIMARY
+from gateway.stores.pools import POSTGRES_PRIMARY, PoolLimits
 from gateway.stores.postgres_server import PostgresServer
 from gateway.stores.sql_postgres import LAG_S_MAX, PostgresDatabase, _commit, _nothing
 from tests.contract.test_directory import Rot
@@ -224,6 +224,42 @@ async def test_reads_go_on_while_the_primary_is_away(pair: RealPostgresPair, dir
     deadline_s = time.monotonic() + 20
     while not await took_place(directory, "new"):
         assert time.monotonic() < deadline_s, "the same primary came back"
+
+
+async def test_a_gateway_that_starts_while_the_primary_is_away_reads(
+    pair: RealPostgresPair, directory: Directory, tmp_path: Path
+) -> None:
+    await directory.add_user(user("known"))
+    await asyncio.to_thread(pair.replica.catch_up)
+    await asyncio.to_thread(pair.primary.kill)
+    fresh = open_directory(pair.url, tmp_path, Rot(), pools=SMALL)
+    try:
+        assert await fresh.find_user("acme", "known") is not None
+        with pytest.raises(StoreUnavailable):
+            await fresh.add_user(user("new"))
+    finally:
+        await fresh.close()
+
+
+async def test_idle_connections_beyond_the_minimum_are_closed(pair: RealPostgresPair) -> None:
+    server = PostgresServer(pair.primary.url, _nothing, PoolLimits(2, 10, 0.2, 2.0, 2.0))
+
+    async def work(db: Any) -> None:
+        await db.execute("SELECT pg_sleep(0.1)")
+
+    try:
+        await asyncio.gather(*(server.call(work) for _ in range(30)))
+        assert server.pool("postgres_primary").open == 10
+        deadline_s = time.monotonic() + 5
+        while server.pool("postgres_primary").open > 2:
+            assert time.monotonic() < deadline_s
+            await asyncio.sleep(0.02)
+        counted = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'portcullis'"
+        await asyncio.to_thread(wait_until, lambda: pair.primary.query(counted) == [(2,)], "two connections at rest")
+        await server.call(work)
+        assert server.pool("postgres_primary").open == 2
+    finally:
+        await server.close()
 
 
 async def test_a_replica_that_is_behind_is_not_asked(pair: RealPostgresPair, tmp_path: Path) -> None:
