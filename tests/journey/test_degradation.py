@@ -1,4 +1,4 @@
-"""A real gateway whose Redis dies, or freezes: the right level in time, known sessions go on, nobody new is let in."""
+"""A real gateway whose Redis or PostgreSQL dies, or freezes: the right level in time, and known sessions go on."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from gateway.types import AuditEvent, Secret, Subject, SystemClock
 from tests.real.gateway import Gateway, bearer, gateway, issuer_toml
 from tests.real.http import Answer
 from tests.real.lines import metric
+from tests.real.postgres import RealPostgres
 from tests.real.process import wait_until
 from tests.real.redis import RealRedis
 
@@ -127,3 +128,44 @@ def test_redis_that_is_gone_is_level_2_and_known_sessions_go_on(
     wait_until(lambda: by_session(running, unknown).status == 200, "sessions to be looked up again", 15)
     wait_until(lambda: level_of(running) == 0, "level 0", 15)
     assert by_session(running, known).status == 200
+
+
+@pytest.fixture
+def postgres(tmp_path: Path) -> Iterator[RealPostgres]:
+    server = RealPostgres(tmp_path, options=("max_connections=120",))
+    yield server
+    server.stop()
+
+
+@pytest.mark.parametrize("fault", ["kill", "freeze"])
+def test_a_database_that_is_gone_is_level_2_and_with_redis_level_3(
+    redis: RealRedis, postgres: RealPostgres, tmp_path: Path, fault: str
+) -> None:
+    directory = '[directory]\nurl = "env:DATABASE"\nencryption_key = "env:SESSION_KEY"\n'
+    config = issuer_toml(tmp_path) + CONFIG.replace("REDIS", redis.url) + directory
+    with gateway(tmp_path, config, env={"SESSION_KEY": KEY, "DATABASE": postgres.url}) as running:
+        known, unknown, late = (begin(redis, tmp_path / "run") for _ in range(3))
+        wait_until(lambda: "database" in running.admin("/readyz").json["dependencies"], "the directory", 20)
+        wait_until(lambda: level_of(running) == 0, "level 0", 20)
+        assert by_session(running, known).status == 200
+
+        postgres.kill() if fault == "kill" else postgres.freeze()
+        gone_s = time.monotonic()
+        wait_until(lambda: level_of(running) == 2, "level 2", 10)
+        assert time.monotonic() - gone_s < LEVEL_WITHIN_S + SLACK_S
+        assert running.admin("/readyz").json["degradation"]["reasons"] == ["database down"]
+        assert by_session(running, unknown).status == 200  # sessions are elsewhere
+
+        redis.kill() if fault == "kill" else redis.freeze()
+        gone_s = time.monotonic()
+        wait_until(lambda: level_of(running) == 3, "level 3", 10)
+        assert time.monotonic() - gone_s < LEVEL_WITHIN_S + SLACK_S
+        time.sleep(1.1)
+        assert by_session(running, known).status == 200
+        assert by_session(running, late).status == 503
+        assert running.ask("GET", "/auth/envoy/api/x", bearer()).status == 200
+
+        for server in (postgres, redis):
+            server.start() if fault == "kill" else server.thaw()
+        wait_until(lambda: level_of(running) == 0, "level 0", 30)
+        assert by_session(running, late).status == 200
