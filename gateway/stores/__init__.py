@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.stores.base import ORIGIN, Revision, RevocationBatch, RevocationRow, RevocationStore
-from gateway.stores.pools import DEFAULT, Pools
+from gateway.stores.connections import Connections
 
 if TYPE_CHECKING:
     from gateway.stores.attributes import AttributeSource
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from gateway.stores.relations import RelationStore
     from gateway.stores.rows import RowLayout, RowStore
     from gateway.stores.sessions import SessionStore
-    from gateway.stores.sql import SQLDatabase
     from gateway.types import Clock, Secret
 
 __all__ = [
     "ORIGIN",
+    "Connections",
     "Revision",
     "RevocationBatch",
     "RevocationRow",
@@ -147,7 +147,7 @@ def _open_rows(layout: RowLayout, url: str, file: Path, poll_ms: int) -> RowStor
 
 
 def open_session_store(
-    url: str, run_dir: Path, clock: Clock, *, poll_ms: int = 50, pools: Pools = DEFAULT
+    url: str, run_dir: Path, clock: Clock, *, poll_ms: int = 50, connections: Connections | None = None
 ) -> SessionStore:
     """Return the store of sessions that `url` names; nothing is connected yet. Belongs to one event loop.
 
@@ -157,21 +157,23 @@ def open_session_store(
     """
     from gateway.stores.sessions_records import KIND, RecordSessionStore
 
-    return RecordSessionStore(_open_records(KIND, url, run_dir / SESSIONS_FILE, poll_ms, pools), clock)
+    return RecordSessionStore(_open_records(KIND, url, run_dir / SESSIONS_FILE, poll_ms, connections), clock)
 
 
-def open_token_store(url: str, run_dir: Path, clock: Clock, *, poll_ms: int = 50, pools: Pools = DEFAULT) -> TokenStore:
+def open_token_store(
+    url: str, run_dir: Path, clock: Clock, *, poll_ms: int = 50, connections: Connections | None = None
+) -> TokenStore:
     """Return the store of clients, grants and refresh tokens that `url` names, as `open_session_store` does.
 
     Also "postgresql://" and "postgres://".
     """
     from gateway.stores.grants_records import KIND, RecordTokenStore
 
-    return RecordTokenStore(_open_records(KIND, url, run_dir / GRANTS_FILE, poll_ms, pools), clock)
+    return RecordTokenStore(_open_records(KIND, url, run_dir / GRANTS_FILE, poll_ms, connections), clock)
 
 
 def open_audit_log(
-    url: str, run_dir: Path, chain: str, key: Secret | None = None, *, pools: Pools = DEFAULT
+    url: str, run_dir: Path, chain: str, key: Secret | None = None, *, connections: Connections | None = None
 ) -> AuditLog:
     """Return the audit log that `url` names, to write its chain `chain` and to read all; nothing is opened yet.
 
@@ -186,11 +188,13 @@ def open_audit_log(
     if url.startswith(("redis://", "rediss://", "unix://")):
         from gateway.stores.audit_log_redis import RedisAuditLog
 
-        return RedisAuditLog(url, chain, key, pools.redis_node)
+        return RedisAuditLog((connections or Connections()).redis(url), chain, key)
     raise ValueError(f"unknown kind of store `{scheme}`")
 
 
-def open_deferred_work(url: str, run_dir: Path, clock: Clock, *, pools: Pools = DEFAULT) -> DeferredWork:
+def open_deferred_work(
+    url: str, run_dir: Path, clock: Clock, *, connections: Connections | None = None
+) -> DeferredWork:
     """Return the store of deferred work that `url` names; nothing is connected yet. Belongs to one event loop.
 
     "" is the embedded default, a SQLite file in `run_dir`; "sqlite:PATH" another, relative to it. "redis://",
@@ -204,11 +208,13 @@ def open_deferred_work(url: str, run_dir: Path, clock: Clock, *, pools: Pools = 
     if url.startswith(("redis://", "rediss://", "unix://")):
         from gateway.stores.deferred_redis import RedisDeferredWork
 
-        return RedisDeferredWork(url, clock, pools.redis_node)
+        return RedisDeferredWork((connections or Connections()).redis(url), clock)
     raise ValueError(f"unknown kind of store `{scheme}`")
 
 
-def open_directory(url: str, run_dir: Path, encrypter: Encrypter, *, pools: Pools = DEFAULT) -> Directory:
+def open_directory(
+    url: str, run_dir: Path, encrypter: Encrypter, *, connections: Connections | None = None
+) -> Directory:
     """Return the directory that `url` names; nothing is connected yet. Belongs to one event loop.
 
     "" is the embedded default, a SQLite file in `run_dir`; "sqlite:PATH" another, relative to it. "postgresql://" and
@@ -216,36 +222,20 @@ def open_directory(url: str, run_dir: Path, encrypter: Encrypter, *, pools: Pool
     """
     from gateway.stores.directory_sql import SQLDirectory
 
-    return SQLDirectory(_open_database(url, run_dir / DIRECTORY_FILE, pools), encrypter)
+    return SQLDirectory((connections or Connections()).database(url, run_dir / DIRECTORY_FILE), encrypter)
 
 
-def _open_database(url: str, file: Path, pools: Pools) -> SQLDatabase:
-    """Return the database that `url` names; `file` is the embedded default, and other files are relative to its folder.
-
-    Raises ValueError for anything else.
-    """
-    scheme, _, rest = url.partition(":")
-    if url == "" or (scheme == "sqlite" and rest):
-        from gateway.stores.sql_sqlite import SQLiteDatabase
-
-        return SQLiteDatabase(file.parent / rest if rest else file)
-    if url.startswith(("postgresql://", "postgres://")):
-        from gateway.stores.sql_postgres import PostgresDatabase
-
-        return PostgresDatabase(url, pools.postgres_primary, pools.postgres_replica)
-    raise ValueError(f"unknown kind of store `{scheme}`")
-
-
-def _open_records(kind: RecordKind, url: str, file: Path, poll_ms: int, pools: Pools) -> RecordStore:
+def _open_records(kind: RecordKind, url: str, file: Path, poll_ms: int, connections: Connections | None) -> RecordStore:
     """Return the records that `url` names, in a database or elsewhere. Raises ValueError for anything else."""
     if url == "memory:":
         from gateway.stores.records_memory import MemoryRecordStore
 
         return MemoryRecordStore(kind)
+    connections = connections or Connections()
     if url.startswith(("redis://", "rediss://", "unix://")):
         from gateway.stores.records_redis import RedisRecordStore
 
-        return RedisRecordStore(kind, url, pools.redis_node)
+        return RedisRecordStore(kind, connections.redis(url))
     from gateway.stores.records_sql import SQLRecordStore
 
-    return SQLRecordStore(kind, _open_database(url, file, pools), poll_ms=poll_ms)
+    return SQLRecordStore(kind, connections.database(url, file), poll_ms=poll_ms)

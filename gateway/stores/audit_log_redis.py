@@ -18,7 +18,7 @@ from gateway.stores.audit_log import (
     Verifier,
     check_chain,
 )
-from gateway.stores.pools import REDIS_NODE, PoolLimits, PoolState
+from gateway.stores.pools import PoolState
 from gateway.stores.redis_nodes import Command, RedisNodes, Word, script
 from gateway.types import AuditEvent, Secret
 
@@ -57,11 +57,11 @@ class RedisAuditLog:
 
     shared = "network"
 
-    def __init__(self, url: str, chain: str, key: Secret | None = None, limits: PoolLimits = REDIS_NODE) -> None:
+    def __init__(self, nodes: RedisNodes, chain: str, key: Secret | None = None) -> None:
         check_chain(chain)
         self._name = chain
         self._chain = Chain(key)
-        self._nodes = RedisNodes(url, limits)
+        self._nodes = nodes
 
     def pools(self) -> list[PoolState]:
         return self._nodes.pools()

@@ -25,7 +25,7 @@ from gateway.stores.deferred import (
     check_job,
     spelled,
 )
-from gateway.stores.pools import REDIS_NODE, PoolLimits, PoolState
+from gateway.stores.pools import PoolState
 from gateway.stores.redis_nodes import Command, RedisNodes, Word, script
 from gateway.types import Clock
 
@@ -111,8 +111,8 @@ class RedisDeferredWork:
 
     shared = "network"
 
-    def __init__(self, url: str, clock: Clock, limits: PoolLimits = REDIS_NODE) -> None:
-        self._nodes = RedisNodes(url, limits)
+    def __init__(self, nodes: RedisNodes, clock: Clock) -> None:
+        self._nodes = nodes
         self._clock = clock
 
     def pools(self) -> list[PoolState]:

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from gateway.errors import StoreUnavailable
 from gateway.stores.base import ORIGIN, Revision
-from gateway.stores.pools import REDIS_NODE, PoolLimits, PoolState
+from gateway.stores.pools import PoolState
 from gateway.stores.records import (
     FOUND_MAX,
     LOG_KEPT_S,
@@ -175,9 +175,9 @@ class RedisRecordStore:
 
     shared = "network"
 
-    def __init__(self, kind: RecordKind, url: str, limits: PoolLimits = REDIS_NODE) -> None:
+    def __init__(self, kind: RecordKind, nodes: RedisNodes) -> None:
         self.kind = kind
-        self._nodes = RedisNodes(url, limits)
+        self._nodes = nodes
         self._prefix = f"portcullis:{kind.name}:"
         log = f"{self._prefix}{{changes}}"  # one slot for the log and its name
         self._log = (f"{log}:log", f"{log}:name")

@@ -83,7 +83,15 @@ class RedisNodes:
         self._map_at_s = float("-inf")
         self._mapping: asyncio.Task[None] | None = None
         self._closed = False
+        self._users = 1
         self.unreplicated = 0  # commands that no replica confirmed in time
+
+    def use(self) -> bool:
+        """Count one more store that uses it, and closes it once; False where it is closed already."""
+        if self._closed:
+            return False
+        self._users += 1
+        return True
 
     async def ask(self, commands: Sequence[Command], *, attempts: int = ATTEMPTS) -> list[Any]:
         """Run commands, those of one node in one go, and return their answers. Raises StoreUnavailable."""
@@ -133,7 +141,10 @@ class RedisNodes:
         return states
 
     async def close(self) -> None:
-        """Close all connections; never raises."""
+        """Close all connections, with the last of those who use them; never raises."""
+        self._users -= 1
+        if self._users:
+            return
         self._closed = True
         tasks = [task for task in (self._mapping, *(node.warming for node in self._nodes.values())) if task]
         for task in tasks:

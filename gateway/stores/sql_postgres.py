@@ -94,7 +94,15 @@ class PostgresDatabase:
         self._doubted = True
         self._turn = itertools.count()
         self._closed = False
+        self._users = 1
         self._retired: set[asyncio.Task[None]] = set()
+
+    def use(self) -> bool:
+        """Count one more store that uses it, and closes it once; False where it is closed already."""
+        if self._closed:
+            return False
+        self._users += 1
+        return True
 
     @property
     def revision(self) -> Revision:
@@ -132,6 +140,10 @@ class PostgresDatabase:
         return states
 
     async def close(self) -> None:
+        """Close all connections, with the last of those who use them; never raises."""
+        self._users -= 1
+        if self._users:
+            return
         self._closed = True
         if self._looking is not None:
             self._looking.cancel()

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import StoreUnavailable
-from gateway.stores import open_audit_log
+from gateway.stores import Connections, open_audit_log
 from gateway.stores.audit_log import ORIGIN_HASH, AuditEntry, AuditHead, AuditLog
 from gateway.stores.audit_log_files import FileAuditLog
 from gateway.types import AuditEvent, Secret
@@ -57,7 +57,7 @@ async def opener(url: str, tmp_path: Path) -> AsyncIterator[Opener]:
     opened: list[AuditLog] = []
 
     def open_one(chain: str = "w0", key: Secret | None = KEY) -> AuditLog:
-        opened.append(open_audit_log(url, tmp_path, chain, key, pools=SMALL))
+        opened.append(open_audit_log(url, tmp_path, chain, key, connections=Connections(SMALL)))
         return opened[-1]
 
     yield open_one

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.stores import open_deferred_work
+from gateway.stores import Connections, open_deferred_work
 from gateway.stores.deferred import ATTEMPTS_MAX, CLAIMED_MAX, DONE_KEPT_S, Backlog, DeferredWork, Job
 from tests.contract.test_session_store import NOW_S, ManualClock
 from tests.real.pools import SMALL
@@ -61,7 +61,7 @@ async def open_another(url: str, tmp_path: Path, clock: ManualClock) -> AsyncIte
     opened: list[DeferredWork] = []
 
     def opener() -> DeferredWork:
-        opened.append(open_deferred_work(url, tmp_path, clock, pools=SMALL))
+        opened.append(open_deferred_work(url, tmp_path, clock, connections=Connections(SMALL)))
         return opened[-1]
 
     yield opener
@@ -214,13 +214,13 @@ WORKER = """
 import asyncio, os, sqlite3, sys
 from pathlib import Path
 from gateway.errors import StoreUnavailable
-from gateway.stores import open_deferred_work
+from gateway.stores import Connections, open_deferred_work
 from gateway.types import SystemClock
 from tests.real.pools import SMALL
 
 async def main():
     url, folder, name = sys.argv[1:]
-    work = open_deferred_work(url, Path(folder), SystemClock(), pools=SMALL)
+    work = open_deferred_work(url, Path(folder), SystemClock(), connections=Connections(SMALL))
     effects = sqlite3.connect(Path(folder) / "effects.sqlite3", timeout=10, isolation_level=None)
     while True:
         for job in await work.claim(3, 0.5):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import AlreadyExists, VersionConflict
-from gateway.stores import open_directory
+from gateway.stores import Connections, open_directory
 from gateway.stores.directory import (
     CREDENTIALS_MAX,
     Condition,
@@ -68,7 +68,7 @@ async def open_another(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncI
 
     def opener() -> Directory:
         url = "" if request.param == "sqlite" else request.getfixturevalue(request.param).url
-        opened.append(open_directory(url, tmp_path, Rot(), pools=SMALL))
+        opened.append(open_directory(url, tmp_path, Rot(), connections=Connections(SMALL)))
         return opened[-1]
 
     if request.param != "sqlite":

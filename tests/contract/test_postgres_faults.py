@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import AlreadyExists, GatewayError, StoreUnavailable
-from gateway.stores import open_directory
+from gateway.stores import Connections, open_directory
 from gateway.stores.directory import Directory, Tenant, User
 from gateway.stores.pools import POSTGRES_PRIMARY, PoolLimits
 from gateway.stores.postgres_server import PostgresServer
@@ -35,7 +35,7 @@ def pair(tmp_path: Path) -> Iterator[RealPostgresPair]:
 
 @pytest.fixture
 async def directory(pair: RealPostgresPair, tmp_path: Path) -> AsyncIterator[Directory]:
-    opened = open_directory(pair.url, tmp_path, Rot(), pools=SMALL)
+    opened = open_directory(pair.url, tmp_path, Rot(), connections=Connections(SMALL))
     await opened.put_tenant(Tenant("acme", "Acme"))
     yield opened
     await opened.close()
@@ -147,9 +147,9 @@ async def test_a_primary_that_is_cut_off_and_deposed_acknowledges_nothing(
     check(pair, ledger, resumed_s)
     # Both are primaries now, by their own word. Who sees both takes the one that took over.
     assert pair.primary.query("SELECT pg_is_in_recovery()") == pair.replica.query("SELECT pg_is_in_recovery()")
-    fresh = open_directory(pair.url, tmp_path, Rot(), pools=SMALL)
+    fresh = open_directory(pair.url, tmp_path, Rot(), connections=Connections(SMALL))
     # Who sees the deposed one alone gets no acknowledgement: its replica is gone, and it waits for it.
-    behind = open_directory(pair.primary.url, tmp_path, Rot(), pools=SMALL)
+    behind = open_directory(pair.primary.url, tmp_path, Rot(), connections=Connections(SMALL))
     try:
         await fresh.add_user(user("fresh"))
         with pytest.raises(StoreUnavailable):
@@ -232,7 +232,7 @@ async def test_a_gateway_that_starts_while_the_primary_is_away_reads(
     await directory.add_user(user("known"))
     await asyncio.to_thread(pair.replica.catch_up)
     await asyncio.to_thread(pair.primary.kill)
-    fresh = open_directory(pair.url, tmp_path, Rot(), pools=SMALL)
+    fresh = open_directory(pair.url, tmp_path, Rot(), connections=Connections(SMALL))
     try:
         assert await fresh.find_user("acme", "known") is not None
         with pytest.raises(StoreUnavailable):
@@ -266,7 +266,7 @@ async def test_a_replica_that_is_behind_is_not_asked(pair: RealPostgresPair, tmp
     """Own writes are seen at once, those of others when they are older than LAG_S_MAX, whatever the replica does."""
     pair.primary.query("ALTER SYSTEM RESET synchronous_standby_names")
     pair.primary.query("SELECT pg_reload_conf()")
-    writer, reader = (open_directory(pair.url, tmp_path, Rot(), pools=SMALL) for _ in range(2))
+    writer, reader = (open_directory(pair.url, tmp_path, Rot(), connections=Connections(SMALL)) for _ in range(2))
     try:
         await writer.put_tenant(Tenant("acme", "Acme"))
         assert await reader.after(writer.revision).get_tenant("acme") is not None

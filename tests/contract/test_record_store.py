@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.stores import _open_records
+from gateway.stores import Connections, _open_records
 from gateway.stores.base import ORIGIN
 from gateway.stores.records import (
     BODY_BYTES_MAX,
@@ -104,7 +104,7 @@ async def act(store: RecordStore, step: tuple[Any, ...]) -> Any:
 
 
 async def compare(open_store: Callable[[], RecordStore], plan: list[tuple[Any, ...]]) -> None:
-    model, store = _open_records(KIND, "memory:", Path(), 50, SMALL), open_store()
+    model, store = _open_records(KIND, "memory:", Path(), 50, Connections(SMALL)), open_store()
     all_keys = [b"\x00one", b"two", b"three", b"never"]
     try:
         place = (await store.read_after(ORIGIN, 10)).revision
@@ -126,21 +126,21 @@ async def compare(open_store: Callable[[], RecordStore], plan: list[tuple[Any, .
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_sqlite_answers_as_memory_does(tmp_path_factory: pytest.TempPathFactory, plan: list[tuple[Any, ...]]) -> None:
     file = tmp_path_factory.mktemp("records") / "records.sqlite3"
-    asyncio.run(compare(lambda: _open_records(KIND, "", file, 50, SMALL), plan))
+    asyncio.run(compare(lambda: _open_records(KIND, "", file, 50, Connections(SMALL)), plan))
 
 
 @given(st.lists(steps, min_size=1, max_size=12))
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_redis_answers_as_memory_does(redis: RealRedis, plan: list[tuple[Any, ...]]) -> None:
     redis.forget()
-    asyncio.run(compare(lambda: _open_records(KIND, redis.url, Path(), 50, SMALL), plan))
+    asyncio.run(compare(lambda: _open_records(KIND, redis.url, Path(), 50, Connections(SMALL)), plan))
 
 
 @given(st.lists(steps, min_size=1, max_size=12))
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_postgres_answers_as_memory_does(postgres: RealPostgres, plan: list[tuple[Any, ...]]) -> None:
     postgres.empty()
-    asyncio.run(compare(lambda: _open_records(KIND, postgres.url, Path(), 50, SMALL), plan))
+    asyncio.run(compare(lambda: _open_records(KIND, postgres.url, Path(), 50, Connections(SMALL)), plan))
 
 
 @given(st.lists(st.one_of(records, records.map(buried)), min_size=1, max_size=5), st.randoms())

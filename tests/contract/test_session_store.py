@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import AlreadyExists
-from gateway.stores import ORIGIN, open_session_store
+from gateway.stores import ORIGIN, Connections, open_session_store
 from gateway.stores.sessions import LIFETIME_S_MAX, SessionStore
 from gateway.types import Session, Subject
 from tests.real.pools import SMALL
@@ -102,7 +102,7 @@ async def open_another(request: pytest.FixtureRequest, tmp_path: Path, clock: Ma
         if request.param == "memory" and opened:
             return opened[0]
         url = urls[request.param] if request.param in urls else request.getfixturevalue(request.param).url
-        opened.append(open_session_store(url, tmp_path, clock, pools=SMALL))
+        opened.append(open_session_store(url, tmp_path, clock, connections=Connections(SMALL)))
         return opened[-1]
 
     if request.param == "postgres":

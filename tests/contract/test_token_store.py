@@ -12,7 +12,7 @@ from typing import Any, get_args
 import pytest
 
 from gateway.errors import AlreadyExists, VersionConflict
-from gateway.stores import open_token_store
+from gateway.stores import Connections, open_token_store
 from gateway.stores.grants import LIFETIME_S_MAX, Client, Grant, GrantKind, RefreshFamily, TokenStore
 from gateway.types import Subject
 from tests.contract.test_session_store import NOW_S, ManualClock
@@ -67,7 +67,7 @@ async def open_another(request: pytest.FixtureRequest, tmp_path: Path, clock: Ma
         if request.param == "memory" and opened:
             return opened[0]
         url = urls[request.param] if request.param in urls else request.getfixturevalue(request.param).url
-        opened.append(open_token_store(url, tmp_path, clock, pools=SMALL))
+        opened.append(open_token_store(url, tmp_path, clock, connections=Connections(SMALL)))
         return opened[-1]
 
     if request.param == "postgres":
