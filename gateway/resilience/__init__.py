@@ -28,7 +28,7 @@ from gateway.resilience.health import DEPENDENCIES, DependencyHealth, Dependency
 from gateway.resilience.limiter import WaitLimits
 from gateway.resilience.permits import ResourceGuard, ResourceName, ResourceSemaphores
 from gateway.resilience.pools import BACKGROUND, POOLS, PoolName, ShareName, current_pool
-from gateway.resilience.retry import Retry, RetryBudget, RetryLimits
+from gateway.resilience.retry import Retry, RetryBudget, RetryLimits, backoff_s
 from gateway.resilience.shedding import LoadShedder, SheddingLimits
 from gateway.resilience.threads import WorkThreads
 
@@ -78,6 +78,7 @@ __all__ = [
     "Transition",
     "WaitLimits",
     "WorkThreads",
+    "backoff_s",
     "check_deadline",
     "current_deadline",
     "current_pool",

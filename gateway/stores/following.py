@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, Literal
 
 from gateway.errors import StoreUnavailable
+from gateway.resilience import backoff_s
 from gateway.types import Clock
 
 logger = logging.getLogger(__name__)
@@ -157,8 +158,7 @@ class Following:
                 await self._attempt(self._wait(self._heartbeat_s))
                 self.tell()
             if self.error:
-                backoff_s = min(BACKOFF_MIN_S * 2 ** min(self._failures, 16), BACKOFF_MAX_S)
-                await asyncio.sleep(self._uniform(0.5, 1.0) * backoff_s)
+                await asyncio.sleep(backoff_s(self._failures, BACKOFF_MIN_S, BACKOFF_MAX_S, self._uniform))
 
     async def _watch_lease(self) -> None:
         """Tell that the lease is lost when it is: a store that is frozen takes longer to fail."""

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gateway.config import IssuerConfig
-from gateway.resilience import detached
+from gateway.resilience import backoff_s, detached
 from gateway.stores.fetch import Fetcher, FetchFailed
 from gateway.tokens.issuer_calls import IssuerCalls
 from gateway.tokens.keys import JWKS_KEYS_MAX, LoadedKeys, load_jwks
@@ -410,8 +410,9 @@ class JWKSCache:
         if entry.source.lasting:
             pause_s = entry.source.refresh_s  # looking at a file costs nobody anything
         else:
-            backoff_s = min(config.min_refresh_s * 2 ** min(entry.failures, 16), BACKOFF_MAX_S, config.jwks_refresh_s)
-            pause_s = max(self._uniform(0.5, 1.0) * backoff_s, config.min_refresh_s)
+            most_s = min(BACKOFF_MAX_S, config.jwks_refresh_s)
+            pause_s = backoff_s(entry.failures, config.min_refresh_s, most_s, self._uniform)
+            pause_s = max(pause_s, config.min_refresh_s)
         entry.due_s = self._clock.monotonic_s() + pause_s
         if is_news or not entry.source.lasting:
             logger.warning("keys of `%s`: %s; next attempt in %.0f s", config.issuer, error or problem, pause_s)
