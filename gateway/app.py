@@ -22,6 +22,7 @@ from gateway.errors import ConfigError, ConfigFault, GatewayError, KeyInvalid
 from gateway.front.answers import deny_answers
 from gateway.front.asgi import App as ASGIApp
 from gateway.front.asking import Asking
+from gateway.front.audit_vitals import AuditCounters
 from gateway.front.callers import Callers
 from gateway.front.endpoints import admin_app, public_app, reserved_paths
 from gateway.front.faults import FaultAnswers
@@ -57,6 +58,7 @@ from gateway.types import AuditEvent, Clock, Secret, SystemClock, WorkerContext
 
 if TYPE_CHECKING:
     from gateway._native.route_policy import Decided
+    from gateway.front.audit import AuditWish, OpenedAudit
     from gateway.front.deciding import Deciding
     from gateway.front.decisions import DecisionRecorder
     from gateway.front.directory import DirectoryWish, OpenedDirectory
@@ -133,6 +135,7 @@ class _Generation:
     sessions: OpenedSessions | None  # the same
     directory: OpenedDirectory | None  # the same
     oauth: OpenedOAuth | None  # the same
+    audit: OpenedAudit | None  # None where nothing that it tells of is there, or it is off
     logs: RequestLogs
 
 
@@ -161,6 +164,7 @@ class App:
         self._sessions: InForce[SessionWish, OpenedSessions] = InForce(self._open_sessions)
         self._directory: InForce[DirectoryWish, OpenedDirectory] = InForce(self._open_directory)
         self._oauth: InForce[OAuthWish, OpenedOAuth] = InForce(self._open_oauth)
+        self._audit: InForce[AuditWish, OpenedAudit] = InForce(self._open_audit)
         self._is_started = False
         config = self._trusting(config)
         validator = _new_validator(config)
@@ -169,6 +173,7 @@ class App:
         self._sessions.take(self._now.sessions)
         self._directory.take(self._now.directory)
         self._oauth.take(self._now.oauth)
+        self._audit.take(self._now.audit)
         self.asgi: FrontDoor = self._now.door
         self.admin_asgi: ASGIApp = admin_app(self._vitals)
         figures = Figures(
@@ -177,6 +182,7 @@ class App:
         self._metrics.add_sampler(figures)
         self._metrics.add_sampler(ResilienceFigures(self._metrics, self._resilience))
         self._metrics.add_sampler(SourceFigures(self._metrics, self._deciding))
+        self._metrics.add_sampler(AuditCounters(self._metrics, lambda: self._audit.now))
         if config.server.inline:
             install_inline(self.asgi)
 
@@ -213,6 +219,7 @@ class App:
         sessions = self._plan_sessions(config)
         directory = self._plan_directory(config)
         oauth = self._plan_oauth(config)
+        audit = self._plan_audit(config)
         if oauth is not None:
             more = [*more, *oauth.routes()]
         introspects = bool(config.introspection.clients) or oauth is not None
@@ -243,7 +250,7 @@ class App:
         decisions = None if recorder is None else recorder.route
         asking = Asking(self._learner, fetcher, None if sessions is None else sessions.learner)
         door = self._new_door(config, engine, introspection, more, asking=asking, logs=logs, decisions=decisions)
-        return _Generation(config, validator, control, door, pools, policies, sessions, directory, oauth, logs)
+        return _Generation(config, validator, control, door, pools, policies, sessions, directory, oauth, audit, logs)
 
     def _plan_sessions(self, config: Config) -> OpenedSessions | None:
         """Give the sessions of a config, where it has any. Raises ConfigError."""
@@ -329,14 +336,31 @@ class App:
         opened.own.is_trusted = lambda: self._now.control.trusted
         return opened
 
+    def _plan_audit(self, config: Config) -> OpenedAudit | None:
+        """Give the audit log of a config, where there is anything that it tells of. Raises ConfigError."""
+        told = config.sessions.url or config.directory.url or config.oauth.issuer
+        if config.audit.url == "off" or not (told or config.admin.tokens or config.admin.roles):
+            return None
+        from gateway.front.audit import AuditWish  # a gateway without flows does without its code
+
+        with _faults_at("audit"):
+            return self._audit.of(AuditWish(config.audit, self._worker.index, self._clock))
+
+    def _open_audit(self, wish: AuditWish) -> OpenedAudit:
+        from gateway.front.audit import OpenedAudit
+
+        return OpenedAudit(wish, base_dir=Path.cwd(), run_dir=self._worker.run_dir)
+
     async def _revoke(self, kind: RevocationKind, issuer: str, value: str, *, until_s: int) -> None:
         await self._now.control.revoke(kind, issuer, value, until_s=until_s)
 
     def tell(self, event: AuditEvent) -> None:
-        """Note what matters for security in the audit log of the config in force."""
-        audit = self._now.logs.audit
-        if audit is not None:
-            audit.tell(event)
+        """Note what matters for security in the audit log of the config in force, and in its lines."""
+        lines, log = self._now.logs.audit, self._audit.now
+        if lines is not None:
+            lines.tell(event)
+        if log is not None:
+            log.tell(event)
 
     def _own_policies(self) -> Policies:
         from gateway.front.policies import Policies  # a gateway without policies does without their code
@@ -446,6 +470,7 @@ class App:
         starts.append(self._sessions.start())
         starts.append(self._directory.start())
         starts.append(self._oauth.start())
+        starts.append(self._audit.start())
         if self._policies is not None:
             starts.append(self._policies.start())
         await asyncio.gather(*starts)
@@ -464,6 +489,7 @@ class App:
             await self._oauth.stop()
             await self._sessions.stop()
             await self._directory.stop()
+            await self._audit.stop()  # after everything that has something to tell
             await self._upstreams.aclose()
             await self._now.control.stop()
             await self._resilience.stop()
@@ -534,6 +560,7 @@ class App:
         self._sessions.take(generation.sessions)
         self._directory.take(generation.directory)
         self._oauth.take(generation.oauth)
+        self._audit.take(generation.audit)
         self._now = generation
         self.asgi.publish(generation.door)
 

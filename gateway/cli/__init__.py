@@ -18,6 +18,7 @@ VERBS = {
     "token": ("gateway.cli.token", "Make, decode and judge tokens."),
     "policy": ("gateway.cli.policy", "Check, test, explain, format and compile policies."),
     "relation": ("gateway.cli.relation", "Add, remove, list and check relations."),
+    "audit": ("gateway.cli.audit", "Read and check the audit log."),
     "render": ("gateway.cli.render", "Print the snippet for the proxy in front."),
     "bench": ("gateway.cli.bench", "Measure it on this machine."),
 }

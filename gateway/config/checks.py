@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
 from urllib.parse import urlsplit
 
+from gateway.config.audit_checks import audit_complaints
 from gateway.config.check_parts import (
     SHARED_STORES,
     is_loopback,
@@ -86,6 +87,7 @@ def find_complaints(config: Config, base_dir: FilePath, env: Mapping[str, str]) 
     found += sessions_complaints(config, base_dir, env)
     found += directory_complaints(config, base_dir, env)
     found += oauth_complaints(config, base_dir, env)
+    found += audit_complaints(config, base_dir, env)
     found += resilience_complaints(config.resilience)
     found += _logs(config, base_dir)
     return found

@@ -174,6 +174,76 @@ class DirectoryConfig(Chapter, frozen=True):
     encryption_key: str = ""  # 32 bytes or more that seal TOTP secrets, `env:NAME` or `file:PATH`; "" = one in run_dir
 
 
+class AuditConfig(Chapter, frozen=True):
+    """The audit log: one entry a security-relevant act, in chains of hashes. `portcullis audit verify` checks them."""
+
+    url: str = "embedded"  # "embedded" (in run_dir) | "folder:PATH" | "redis://…" | "off"; `env:NAME`, `file:PATH`
+    key: str = ""  # 32 bytes or more: entries then hold an HMAC; `env:NAME` or `file:PATH`; "" = plain SHA-256
+    name: str = ""  # of this machine's chains; "" = its host name
+    queue_max: Count = 10_000  # events that wait in a worker while the log is away; more are lost, and counted
+    flush_s: Seconds = 5.0  # a worker that stops waits so long for the log
+
+
+class ScimClientConfig(Chapter, frozen=True):
+    """A provisioning service that calls SCIM with a token of its own."""
+
+    id: str  # the name it has in the audit log
+    token: str  # what it sends as `Authorization: Bearer …`, 16 bytes or more: `env:NAME` or `file:PATH`
+    tenant: str = ""  # whose users and groups it provisions; "" = scim.tenant
+    read_only: bool = False  # it may only look
+
+
+class ScimConfig(Chapter, frozen=True):
+    """SCIM 2.0 at `/scim/v2` (RFC 7643, 7644): users and groups of the directory, kept up to date by somebody else."""
+
+    base_url: str = ""  # as clients see this gateway, as in `https://auth.example.com`; "" = no SCIM
+    tenant: str = ""  # whose users and groups these are; made where it does not exist
+    clients: tuple[ScimClientConfig, ...] = ()  # see below
+    issuers: tuple[str, ...] = ()  # whose access tokens may call, with the scope; they act for scim.tenant
+    scope: str = "scim"  # that such a token needs
+    read_scope: str = "scim:read"  # with which it may only look
+    body_bytes_max: Count = 1 * MIB  # of one request, also of a bulk one
+    bulk_max: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100  # operations of one bulk request
+    page_max: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 200  # resources of one answer
+    filter_bytes_max: Annotated[int, msgspec.Meta(ge=1, le=65_536)] = 2048  # of a filter or a path
+    filter_terms_max: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 50  # comparisons in one filter
+    filter_depth_max: Annotated[int, msgspec.Meta(ge=1, le=100)] = 10  # parentheses within each other
+    scan_max: Count = 10_000  # resources looked through where an index cannot answer; more: `tooMany`
+
+
+class AdminTokenConfig(Chapter, frozen=True):
+    """A program that administers with a token of its own."""
+
+    id: str  # the name it has in the audit log
+    token: str  # what it sends as `Authorization: Bearer …`, 32 bytes or more: `env:NAME` or `file:PATH`
+    roles: tuple[str, ...]  # what it may do: `reader`, `helpdesk`, `auditor`, `operator`, `owner`, or the policies' own
+
+
+class AdminRoleConfig(Chapter, frozen=True):
+    """Who of the people that log in has a role."""
+
+    role: str  # `reader`, `helpdesk`, `auditor`, `operator`, `owner`, or one of the policies' own
+    groups: tuple[str, ...] = ()  # ids of groups in the directory, whose direct members have it
+    users: tuple[str, ...] = ()  # ids of users
+    clients: tuple[str, ...] = ()  # OAuth clients that act for themselves
+
+
+class AdminConfig(Chapter, frozen=True):
+    """The admin API at `/admin/v1` on `server.admin_listen`: users, sessions, clients, grants, audit. Off without who
+    may use it.
+    """
+
+    tokens: tuple[AdminTokenConfig, ...] = ()  # see below
+    roles: tuple[AdminRoleConfig, ...] = ()  # see below
+    tenant: str = ""  # whose users are administered
+    issuers: tuple[str, ...] = ()  # whose access tokens count, with the scope
+    scope: str = "admin"  # that such a token needs
+    policies: str = ""  # a file of Cedar policies instead of the built-in ones
+    step_up_s: Annotated[int, msgspec.Meta(ge=0)] = 900  # people change things so long after they proved who they are
+    acr_values: tuple[str, ...] = ()  # of which a proof has one; none = any
+    body_bytes_max: Count = 64 * KIB  # of one request
+
+
 class OAuthConfig(Chapter, frozen=True):
     """The token service: OAuth 2 and OpenID Connect, by which applications get tokens of this gateway's own."""
 
@@ -476,6 +546,9 @@ class Config(Chapter, frozen=True):
     sessions: SessionsConfig = SessionsConfig()
     directory: DirectoryConfig = DirectoryConfig()
     oauth: OAuthConfig = OAuthConfig()
+    scim: ScimConfig = ScimConfig()
+    admin: AdminConfig = AdminConfig()
+    audit: AuditConfig = AuditConfig()
     policy: PolicyConfig = PolicyConfig()
     authzen: AuthzenConfig = AuthzenConfig()
     routes: tuple[RouteConfig, ...] = ()

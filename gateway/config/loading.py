@@ -334,6 +334,24 @@ def _absolute(config: Config, base_dir: Path) -> Config:
         sessions=replace(
             config.sessions, url=store_url(config.sessions.url), key=reference(config.sessions.key, "file:")
         ),
+        directory=replace(
+            config.directory,
+            url=store_url(config.directory.url),
+            encryption_key=reference(config.directory.encryption_key, "file:"),
+        ),
+        audit=replace(
+            config.audit,
+            url=reference(store_url(config.audit.url), "folder:"),
+            key=reference(config.audit.key, "file:"),
+        ),
+        scim=replace(
+            config.scim, clients=tuple(replace(one, token=reference(one.token, "file:")) for one in config.scim.clients)
+        ),
+        admin=replace(
+            config.admin,
+            tokens=tuple(replace(one, token=reference(one.token, "file:")) for one in config.admin.tokens),
+            policies=path_of(config.admin.policies) if config.admin.policies else "",
+        ),
         oauth=replace(
             config.oauth,
             encryption_key=reference(config.oauth.encryption_key, "file:"),

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
 
@@ -88,8 +88,11 @@ class AuditLog(Protocol):
         Entries that cannot be read are left out: `verify` tells of them.
         """
 
-    async def verify(self, known: Sequence[AuditHead] = ()) -> AuditVerdict:
-        """Look at every entry of every chain. `known`: ends that were kept elsewhere and must be in the chains."""
+    async def verify(self, known: Sequence[AuditHead] = (), told: Callable[[int], None] | None = None) -> AuditVerdict:
+        """Look at every entry of every chain. `known`: ends that were kept elsewhere and must be in the chains.
+
+        `told` is called now and then with the number of entries that were looked at.
+        """
 
     async def close(self) -> None:
         """Release everything. Never raises."""
@@ -158,6 +161,11 @@ class Verifier:
         if known is not None and known != entry.hash:
             self.fault(chain, entry.number, "another entry was here when its hash was kept")
         self._heads[chain] = AuditHead(chain, entry.number, entry.hash)
+
+    @property
+    def entries(self) -> int:
+        """How many were looked at."""
+        return self._entries
 
     def begins(self, chain: str, number: int) -> None:
         """Take note that, by its name, a part of the chain begins with this entry."""

@@ -76,7 +76,7 @@ class FileAuditLog:
                     if entry.number > after:
                         yield entry
 
-    async def verify(self, known: Sequence[AuditHead] = ()) -> AuditVerdict:
+    async def verify(self, known: Sequence[AuditHead] = (), told: Callable[[int], None] | None = None) -> AuditVerdict:
         verifier = Verifier(self._chain, known)
         lines = self._lines("", verifier.begins)
 
@@ -88,7 +88,8 @@ class FileAuditLog:
             return more
 
         while await self._call(self._reader, look):
-            pass
+            if told is not None:
+                told(verifier.entries)
         return verifier.verdict()
 
     async def close(self) -> None:

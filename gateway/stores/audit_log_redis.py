@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -98,10 +98,12 @@ class RedisAuditLog:
             with suppress(ValueError, KeyError, TypeError):
                 yield self._chain.read(line)
 
-    async def verify(self, known: Sequence[AuditHead] = ()) -> AuditVerdict:
+    async def verify(self, known: Sequence[AuditHead] = (), told: Callable[[int], None] | None = None) -> AuditVerdict:
         verifier = Verifier(self._chain, known)
         async for chain, line in self._lines("", 0):
             verifier.look(chain, line)
+            if told is not None and verifier.entries % PAGE == 0:
+                told(verifier.entries)
         verdict = verifier.verdict()
         ends = {head.chain: head for head in verdict.heads}
         for chain in await self._chains():

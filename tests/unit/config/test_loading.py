@@ -233,7 +233,7 @@ upstream = "http://127.0.0.1:1"
     [
         ("[server]\nlistn = 1", "unknown key", "did you mean `listen`?"),
         ("[servers]", "unknown section", "did you mean `server`?"),
-        ("[xyz]", "unknown section", "known: `authzen`, `cache`, `directory`, `forward_auth`"),
+        ("[xyz]", "unknown section", "known: `admin`, `audit`, `authzen`, `cache`"),
         ("[server]\nworkers = true", "expected a whole number ≥ 0, got `true`", ""),
         ("[server]\nworkers = 1.0", "expected a whole number ≥ 0, got `1.0`", ""),
         ("[server]\nworkers = -1", "expected a whole number ≥ 0, got `-1`", ""),
