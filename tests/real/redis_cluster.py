@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
 import subprocess
@@ -28,14 +29,18 @@ class ClusterNode:
         self.process = ServerProcess(
             [
                 *(self.binary, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)),
-                *("--cluster-port", str(self.port + 10_000 if self.port < 55_000 else self.port - 10_000)),
+                *("--cluster-port", str(_bus_port(self.port))),
                 *("--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT_MS)),
                 *("--save", "", "--appendonly", "yes", "--appendfsync", "everysec"),
                 *("--maxmemory-policy", "noeviction", "--repl-diskless-sync-delay", "0"),
             ],
             self.folder / "redis.log",
         )
-        self.process.wait_for(lambda: self.command("PING") == b"+PONG\r\n", "redis-server")
+        try:
+            self.process.wait_for(lambda: self.command("PING") == b"+PONG\r\n", "redis-server")
+        except BaseException:
+            self.process.stop()
+            raise
 
     def command(self, *words: str) -> bytes:
         """Send one command on a connection of its own; return what comes at first, b"" for nothing."""
@@ -80,7 +85,7 @@ class RealRedisCluster:
             for number in range(NODES):
                 place = folder / f"node{number}"
                 place.mkdir()
-                self.nodes.append(ClusterNode(place, free_port()))
+                self.nodes.append(ClusterNode(place, _two_free_ports()))
             addresses = [f"127.0.0.1:{node.port}" for node in self.nodes]
             command = [find_binary("redis-cli"), "--cluster", "create", *addresses]
             command += ["--cluster-replicas", "1", "--cluster-yes"]
@@ -125,3 +130,16 @@ class RealRedisCluster:
         for node in self.nodes:
             if node.process is not None:
                 node.process.stop()
+
+
+def _bus_port(port: int) -> int:
+    """Give the port on which a node talks with the others."""
+    return port + 10_000 if port < 55_000 else port - 10_000
+
+
+def _two_free_ports() -> int:
+    """Give a port that is free, as is the one for the bus that goes with it."""
+    while True:
+        port = free_port()
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", _bus_port(port))):
+            return port
