@@ -31,6 +31,9 @@ SECRET = "w" * 40
 COOKIE_KEY = "k" * 40
 ENV = {"SEALING": "s" * 40, "WEB_SECRET": SECRET, "COOKIE_KEY": COOKIE_KEY}
 CONFIG = f"""
+[log]
+access = "-"
+
 [sessions]
 url = "sqlite:sessions.sqlite3"
 key = "env:COOKIE_KEY"
@@ -101,7 +104,7 @@ class Clients:
 
     def __init__(self, running: Gateway, packages: Path, environment: dict[str, str]) -> None:
         self._packages = packages
-        self._environment = environment
+        self.environment = environment
         self.running = running
 
     def run(self, script: str) -> list[str]:
@@ -115,7 +118,7 @@ class Clients:
         done = subprocess.run(
             [find_binary("node"), script],
             cwd=self._packages,
-            env={**os.environ, **self._environment},
+            env={**os.environ, **self.environment},
             capture_output=True,
             text=True,
             timeout=SCRIPT_TIMEOUT_S,
@@ -158,6 +161,15 @@ def test_oauth4webapi_finds_every_answer_right_to_the_letter(clients: Clients) -
     steps = clients.run("oauth4webapi.mjs")
     assert steps[-1] == "an access token by RFC 9068, bound to its key"
     assert "a nonce is asked for" in steps
+
+
+def test_no_token_code_secret_or_cookie_is_written_down(clients: Clients) -> None:
+    clients.run("oauth4webapi.mjs")
+    output = clients.running.server.output
+    assert "oauth.token" in output
+    for secret in ("pcr_", "pcc_", "eyJ", "request_uri:", "code=", "code_verifier", SECRET, COOKIE_KEY, ENV["SEALING"]):
+        assert secret not in output, secret
+    assert clients.environment["COOKIE"].partition("=")[2] not in output
 
 
 def test_the_mcp_sdk_calls_a_tool_behind_the_gateway_that_it_knew_nothing_of(clients: Clients) -> None:

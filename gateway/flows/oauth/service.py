@@ -43,7 +43,7 @@ from gateway.types import Clock, Secret, Session, Subject
 
 _log = logging.getLogger("portcullis.oauth")
 
-KEYS_WATCH_S: Final = 30.0  # how often the folder of keys is looked at
+KEYS_WATCH_S: Final = 30.0  # how often the folder of keys is looked at, and four times while a key is announced
 OVERLAP_SLACK_S: Final = 3600  # a former key is published for longer than its longest token lives
 NONCE_S: Final = 60  # a nonce is good for one to two of these
 
@@ -184,7 +184,7 @@ class OAuthService:
 
     async def _follow_keys(self) -> None:
         while True:
-            await asyncio.sleep(KEYS_WATCH_S)
+            await asyncio.sleep(min(KEYS_WATCH_S, self._config.key_announce_s / 4))
             try:
                 await asyncio.to_thread(self.keys.refresh)
             except (KeyInvalid, OSError) as error:
