@@ -35,6 +35,7 @@ from gateway.config.knobs import (
     OAuthConfig,
     OAuthResourceConfig,
     OAuthStrangersConfig,
+    PasskeysConfig,
     PolicyConfig,
     PoolsConfig,
     RedisConnectionsConfig,
@@ -49,6 +50,7 @@ from gateway.config.knobs import (
     SessionsConfig,
     SheddingConfig,
     SourceConfig,
+    SSOConfig,
     StoreConfig,
 )
 from gateway.config.loading import LoadedConfig, Origin, load_config
@@ -88,6 +90,7 @@ __all__ = [
     "OAuthResourceConfig",
     "OAuthStrangersConfig",
     "Origin",
+    "PasskeysConfig",
     "PolicyConfig",
     "PoolsConfig",
     "RedisConnectionsConfig",
@@ -96,6 +99,7 @@ __all__ = [
     "RetryConfig",
     "RouteConfig",
     "RunningConfig",
+    "SSOConfig",
     "ScimClientConfig",
     "ScimConfig",
     "ServerConfig",

@@ -27,8 +27,10 @@ from gateway.config.complaints import Complaint
 from gateway.config.directory_checks import directory_complaints
 from gateway.config.knobs import Config, IssuerConfig, RouteConfig, ServerConfig
 from gateway.config.oauth_checks import oauth_complaints
+from gateway.config.passkeys_checks import passkeys_complaints
 from gateway.config.resilience_checks import resilience_complaints
 from gateway.config.sessions_checks import sessions_complaints
+from gateway.config.sso_checks import sso_complaints
 from gateway.config.toml_lines import Path
 
 SCOPES_MAX = 64  # distinct scopes over all routes: a verdict compares them as one word of bits
@@ -88,6 +90,8 @@ def find_complaints(config: Config, base_dir: FilePath, env: Mapping[str, str]) 
     found += directory_complaints(config, base_dir, env)
     found += oauth_complaints(config, base_dir, env)
     found += audit_complaints(config, base_dir, env)
+    found += passkeys_complaints(config)
+    found += sso_complaints(config, base_dir, env)
     found += resilience_complaints(config.resilience)
     found += _logs(config, base_dir)
     return found

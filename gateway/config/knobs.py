@@ -244,6 +244,43 @@ class AdminConfig(Chapter, frozen=True):
     body_bytes_max: Count = 64 * KIB  # of one request
 
 
+class PasskeysConfig(Chapter, frozen=True):
+    """Logging in with passkeys (WebAuthn). Needs `[sessions]` and `[directory]`."""
+
+    rp_id: str = ""  # the domain that passkeys are bound to for good, as in `example.com`; "" = no passkeys
+    name: str = ""  # by which browsers show it; "" = rp_id
+    origins: tuple[str, ...] = ()  # of the pages that may ask for one; none = `https://` and rp_id
+    user_verification: Literal["required", "preferred", "discouraged"] = "required"  # PIN or finger, at log-in
+    challenge_s: Annotated[int, msgspec.Meta(ge=30, le=600)] = 300  # how long a browser may take to answer
+    fresh_s: Annotated[int, msgspec.Meta(ge=30, le=86_400)] = 900  # a log-in is new enough to add or remove one
+    count_max: Annotated[int, msgspec.Meta(ge=1, le=64)] = 20  # of one user
+
+
+class SSOConfig(Chapter, frozen=True):
+    """An identity provider whose users log in here, by OpenID Connect. Needs `[sessions]` and `[directory]`."""
+
+    id: str  # its name in addresses: `/login/sso/{id}`, and `/login/sso/{id}/callback` to register there
+    issuer: str  # the exact `iss`; everything else is discovered from it
+    client_id: str  # as whom we ask there
+    name: str = ""  # on the button; "" = the id
+    client_secret: str = ""  # `env:NAME` or `file:PATH`
+    client_auth: Literal["client_secret_basic", "client_secret_post", "none"] = "client_secret_basic"  # "none": PKCE
+    redirect_uri: str = ""  # the exact one; "" = the origin of oauth.issuer, and `/login/sso/{id}/callback`
+    scopes: tuple[str, ...] = ("openid", "profile", "email")  # that are asked for
+    algorithms: tuple[SigningAlgorithm, ...] = ("RS256", "ES256", "PS256", "EdDSA")  # of id tokens
+    pushed_requests: Literal["auto", "always", "never"] = "auto"  # RFC 9126; "auto": where it is offered
+    tenant: str = ""  # whose users log in there
+    link_email: bool = False  # its verified e-mail addresses make its users ours, at their first log-in
+    email_domains: tuple[str, ...] = ()  # for which it may do so; none = none
+    provision: bool = False  # make a user of whoever it knows and we do not
+    trust_mfa: bool = False  # its `amr` `mfa` counts as a second factor
+    acr_values: tuple[str, ...] = ()  # that are asked for, and one of which its answer must have
+    auth_age_max_s: CountOrOff = 0  # how long ago it saw the user's credential; 0 = it decides
+    timeout_s: Annotated[float, msgspec.Meta(ge=0.1, le=30)] = 5.0  # for everything that one step asks of it
+    leeway_s: Annotated[int, msgspec.Meta(ge=0, le=300)] = 30  # for its clock
+    logout_uri: str = ""  # where it sends browsers after a log-out; registered there; "" = it shows its own page
+
+
 class OAuthConfig(Chapter, frozen=True):
     """The token service: OAuth 2 and OpenID Connect, by which applications get tokens of this gateway's own."""
 
@@ -545,6 +582,8 @@ class Config(Chapter, frozen=True):
     introspection: IntrospectionConfig = IntrospectionConfig()
     sessions: SessionsConfig = SessionsConfig()
     directory: DirectoryConfig = DirectoryConfig()
+    passkeys: PasskeysConfig = PasskeysConfig()
+    sso: tuple[SSOConfig, ...] = ()
     oauth: OAuthConfig = OAuthConfig()
     scim: ScimConfig = ScimConfig()
     admin: AdminConfig = AdminConfig()

@@ -30,7 +30,7 @@ from webauthn.helpers.structs import (
 )
 
 from gateway.errors import AlreadyExists, GatewayError
-from gateway.flows.sessions import Proof, origin_of
+from gateway.flows.sessions import origin_of
 from gateway.flows.trail import NOBODY, AuditTrail, Caller
 from gateway.stores.directory import Directory, Passkey, User
 from gateway.stores.grants import Grant, TokenStore
@@ -78,11 +78,11 @@ class PasskeyParty:
 
 @dataclass(frozen=True, slots=True)
 class PasskeyLogin:
-    """Who has just proved to hold a passkey, and what that is worth."""
+    """Who has just proved to hold a passkey. `methods`: how, by the names of RFC 8176."""
 
     user: User
     passkey: Passkey
-    proof: Proof
+    methods: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +219,6 @@ class Passkeys:
 
     async def _authenticated(self, ceremony: _Ceremony, answer: Answer, caller: Caller) -> PasskeyLogin:
         user, tenant = ceremony.user, ceremony.tenant
-        action = "login.passkey" if user is None else "mfa.passkey"
         held: Passkey | None = None
         try:
             challenge = await self._take(answer, ceremony)
@@ -230,11 +229,13 @@ class Passkeys:
             is_verified = await self._verify(held, owner, answer, challenge, ceremony.purpose)
         except PasskeyRefused as refused:
             known = user.id if user is not None else "" if held is None else held.user_id
-            self._trail.tell(action, "refused", caller=caller, tenant=tenant, actor=known, reason=refused.reason)
+            self._trail.tell(
+                "login.passkey", "refused", caller=caller, tenant=tenant, actor=known, reason=refused.reason
+            )
             raise
-        self._tell(action, "success", owner, caller, credential=_shown(held), verified=is_verified)
+        self._tell("passkey.use", "success", owner, caller, credential=_shown(held), verified=is_verified)
         # RFC 8176: "pop" a key was used, "user" somebody was there; a PIN or a finger beside it is a second factor.
-        return PasskeyLogin(owner, held, Proof(amr=("pop", "user", "mfa") if is_verified else ("pop", "user")))
+        return PasskeyLogin(owner, held, ("pop", "user", "mfa") if is_verified else ("pop", "user"))
 
     async def _held(self, answer: Answer, user: User | None) -> Passkey:
         """Return the passkey that an answer names, if the answer also names its owner."""

@@ -11,7 +11,7 @@ import importlib
 import ipaddress
 import ssl
 import zlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import SplitResult, urljoin, urlsplit
@@ -117,16 +117,30 @@ class Fetcher:
         self._opening = asyncio.Lock()
 
     async def get_json(
-        self, url: str, *, timeout_s: float, bytes_max: int, same_origin_redirects: bool = False
+        self,
+        url: str,
+        *,
+        timeout_s: float,
+        bytes_max: int,
+        same_origin_redirects: bool = False,
+        bearer: Secret | None = None,
     ) -> dict[str, Any]:
-        """Return the JSON object at `url`. Raises FetchFailed.
+        """Return the JSON object at `url`, asked for with `bearer` as the credential. Raises FetchFailed.
 
         Redirects are refused, or with `same_origin_redirects` followed where scheme, host and port stay the same.
         """
         redirects = REDIRECTS_MAX if same_origin_redirects else 0
         client = await self.open()
         async with self._bounded(url, timeout_s):
-            body = await self._send(client, "GET", url, timeout_s=timeout_s, bytes_max=bytes_max, redirects=redirects)
+            body = await self._send(
+                client,
+                "GET",
+                url,
+                timeout_s=timeout_s,
+                bytes_max=bytes_max,
+                redirects=redirects,
+                headers=_authorization(bearer),
+            )
             return _json_object(body, url)
 
     async def post_form(
@@ -137,12 +151,24 @@ class Fetcher:
         basic: tuple[str, str] | None,
         timeout_s: float,
         bytes_max: int,
+        created: bool = False,
     ) -> dict[str, Any]:
-        """Return the JSON object that answers a posted form, with `basic` as name and password. Raises FetchFailed."""
+        """Return the JSON object that answers a posted form, with `basic` as name and password. Raises FetchFailed.
+
+        `created`: 201 is a good answer, too (RFC 9126 §2.2).
+        """
         client = await self.open()
         async with self._bounded(url, timeout_s):
             body = await self._send(
-                client, "POST", url, timeout_s=timeout_s, bytes_max=bytes_max, redirects=0, form=form, basic=basic
+                client,
+                "POST",
+                url,
+                timeout_s=timeout_s,
+                bytes_max=bytes_max,
+                redirects=0,
+                form=form,
+                basic=basic,
+                statuses=(200, 201) if created else (200,),
             )
             return _json_object(body, url)
 
@@ -150,9 +176,7 @@ class Fetcher:
         self, url: str, body: bytes, *, bearer: Secret | None, timeout_s: float, bytes_max: int
     ) -> bytes:
         """Return what answers a posted JSON text, as it came, with `bearer` as the credential. Raises FetchFailed."""
-        headers = {"content-type": "application/json"}
-        if bearer:
-            headers["authorization"] = f"Bearer {bearer.reveal().decode('ascii')}"
+        headers = {"content-type": "application/json", **_authorization(bearer)}
         client = await self.open()
         async with self._bounded(url, timeout_s):
             return await self._send(
@@ -229,6 +253,7 @@ class Fetcher:
         basic: tuple[str, str] | None = None,
         content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
+        statuses: Collection[int] = (200,),
     ) -> bytes:
         first = origin(check_address(url))
         # `_bounded` holds the deadline that counts. Only connecting has one of the driver's as well: httpcore2 2.16
@@ -239,7 +264,7 @@ class Fetcher:
             async with client.stream(
                 method, url, data=form, auth=basic, content=content, headers=headers, timeout=waits
             ) as response:
-                if response.status_code == 200:
+                if response.status_code in statuses:
                     return await _read(response, url, bytes_max)
                 if not response.has_redirect_location:
                     problem = f"`{_place(url)}` answered {response.status_code}"
@@ -277,6 +302,10 @@ def _json_object(body: bytes, url: str) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise FetchFailed("not_json", f"`{_place(url)}` does not answer with a JSON object")
     return document
+
+
+def _authorization(bearer: Secret | None) -> dict[str, str]:
+    return {"authorization": f"Bearer {bearer.reveal().decode('ascii')}"} if bearer else {}
 
 
 def _place(url: str) -> str:

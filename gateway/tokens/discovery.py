@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 from gateway.stores.fetch import Fetcher, FetchFailed, check_address, is_loopback, origin
@@ -34,7 +35,16 @@ def metadata_addresses(issuer: str) -> tuple[str, str]:
 
 
 async def discover(fetcher: Fetcher, issuer: str, *, timeout_s: float) -> IssuerMetadata:
-    """Fetch the issuer's metadata, the OpenID form first. Raises FetchFailed.
+    """Fetch what of the issuer's metadata tells of its keys. Raises FetchFailed."""
+    document = await fetch_metadata(fetcher, issuer, timeout_s=timeout_s)
+    jwks_uri = document.get("jwks_uri")
+    if not isinstance(jwks_uri, str):
+        raise FetchFailed("no_jwks_uri", f"the metadata of `{issuer}` names no jwks_uri")
+    return IssuerMetadata(issuer, check_named_address(jwks_uri, issuer))
+
+
+async def fetch_metadata(fetcher: Fetcher, issuer: str, *, timeout_s: float) -> dict[str, Any]:
+    """Fetch the issuer's metadata, the OpenID form first; it is for this issuer. Raises FetchFailed.
 
     The second address is asked only where the first answers that it has nothing: whatever else is wrong with the
     first is wrong with the host.
@@ -55,10 +65,7 @@ async def discover(fetcher: Fetcher, issuer: str, *, timeout_s: float) -> Issuer
     # another.
     if document.get("issuer") != issuer:
         raise FetchFailed("issuer_mismatch", f"the metadata of `{issuer}` names another issuer")
-    jwks_uri = document.get("jwks_uri")
-    if not isinstance(jwks_uri, str):
-        raise FetchFailed("no_jwks_uri", f"the metadata of `{issuer}` names no jwks_uri")
-    return IssuerMetadata(issuer, check_named_address(jwks_uri, issuer))
+    return document
 
 
 def check_issuer(issuer: str) -> str:

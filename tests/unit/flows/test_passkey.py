@@ -31,8 +31,8 @@ async def test_who_registered_a_passkey_logs_in_with_it_and_nothing_else(world: 
     assert (kept.name, kept.transports, kept.user_id) == ("My phone", ("hybrid", "internal"), world.user.id)
     login = await world.log_in()
     assert login.user.id == world.user.id
-    assert login.proof.amr == ("pop", "user", "mfa")
-    assert [event.action for event in world.events] == ["passkey.register", "login.passkey"]
+    assert login.methods == ("pop", "user", "mfa")
+    assert [event.action for event in world.events] == ["passkey.register", "passkey.use"]
 
 
 async def test_a_browser_is_asked_for_what_the_config_says(world: PasskeyWorld) -> None:
@@ -178,7 +178,7 @@ async def test_a_second_factor_needs_nobody_verified_and_takes_the_users_own_pas
     device = world.device
     device.verifies = False
     done = await world.passkeys.verify_second(world.user, b"login", device.get(options))
-    assert done.proof.amr == ("pop", "user")
+    assert done.methods == ("pop", "user")
     other = await world.directory.add_user(replace(world.user, id="usr_" + "b" * 26, user_name="bob"))
     options = await world.passkeys.offer_second(world.user, b"login")
     assert options is not None

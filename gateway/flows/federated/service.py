@@ -1,0 +1,493 @@
+"""Logging in at identity providers: where the browser is sent, and what it brings back.
+
+What must come back as it was sent is bound to the browser: `state` is kept by its hash, for one use; the nonce and the
+verifier of PKCE are made of it and of a secret that only the browser has, so that no store holds what could be used.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import secrets
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import orjson
+
+from gateway._native import base64url
+from gateway.errors import (
+    AlreadyExists,
+    BulkheadFullError,
+    DeadlineExceededError,
+    OverloadedError,
+    ResourceExhaustedError,
+)
+from gateway.flows.federated.accounts import Accounts, Found, subject_of
+from gateway.flows.federated.errors import SSORefused, SSOUnavailable
+from gateway.flows.federated.provider import Endpoints, Provider
+from gateway.flows.sessions import Sessions
+from gateway.flows.trail import NOBODY, AuditTrail, Caller
+from gateway.resilience import Resilience
+from gateway.stores.directory import User
+from gateway.stores.grants import Grant, TokenStore
+from gateway.types import Clock, Session, Subject
+
+STATE_S: Final = 600  # how long somebody may take at the provider
+FEDERATED: Final = "fed"  # authentication method of a session: somebody else vouches
+PROVIDER: Final = "idp"  # attribute of a session: the id of the provider
+PROVIDER_SESSION: Final = "idp_sid"  # and what stands for its session there
+LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
+LOGOUT_AGE_S_MAX: Final = 300  # of a logout token
+PARAMETERS_MAX: Final = 32
+
+# What the provider may say instead of a code (RFC 6749 §4.1.2.1, OIDC Core §3.1.2.6); everything else is "other".
+_ERRORS: Final = frozenset(
+    {
+        *("access_denied", "login_required", "consent_required", "interaction_required", "account_selection_required"),
+        *("invalid_request", "unauthorized_client", "unsupported_response_type", "invalid_scope", "server_error"),
+        "temporarily_unavailable",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SSOStart:
+    """What a log-in at a provider begins with. `browser`: the secret by which the browser is known."""
+
+    browser: str
+    return_to: str = ""
+    login_hint: str = ""
+    reauthenticate: bool = False
+    links: Session | None = None  # who is logged in, and wants to be known by that provider too
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SSOLogin:
+    """Who logged in at a provider. `attributes` are for the session; `how` says how its user was found."""
+
+    user: User
+    methods: tuple[str, ...]  # RFC 8176, and FEDERATED
+    attributes: Mapping[str, str]
+    return_to: str
+    provider: str
+    found: Found
+
+    @property
+    def links_only(self) -> bool:
+        """Whether somebody who is logged in has linked an account, and no session is to begin."""
+        return self.found.how == "link"
+
+
+class Federation:
+    """All identity providers of one gateway. Every step runs in the pool `external_idp`, and within its time."""
+
+    def __init__(
+        self,
+        providers: Iterable[Provider],
+        *,
+        origin: str,
+        accounts: Accounts,
+        sessions: Sessions,
+        grants: TokenStore,
+        resilience: Resilience,
+        clock: Clock,
+        trail: AuditTrail,
+        session_s: int,
+    ) -> None:
+        """`origin`: ours, as providers know it. `session_s`: how long our sessions last at most."""
+        self.providers: Mapping[str, Provider] = {each.id: each for each in providers}
+        self._origin = origin
+        self._accounts = accounts
+        self._sessions = sessions
+        self._grants = grants
+        self._resilience = resilience
+        self._clock = clock
+        self._trail = trail
+        self._session_s = session_s
+
+    def redirect_uri(self, provider: Provider) -> str:
+        """Return the one address at which a provider's answers are taken."""
+        return provider.config.redirect_uri or f"{self._origin}/login/sso/{provider.id}/callback"
+
+    # -- there --------------------------------------------------------------------------------------------------------
+
+    async def begin(self, provider_id: str, start: SSOStart, *, caller: Caller = NOBODY) -> str:
+        """Return where to send the browser. Raises SSOUnavailable at once where the provider is left alone."""
+        provider = self.providers[provider_id]
+        try:
+            async with self._step(provider):
+                provider.check()
+                return await self._sent(provider, start)
+        except (SSOUnavailable, SSORefused) as error:
+            reason = error.reason if isinstance(error, SSORefused) else error.code
+            self._tell(provider, "login.sso", "refused", caller, reason=reason, step="begin")
+            raise
+
+    async def _sent(self, provider: Provider, start: SSOStart) -> str:
+        endpoints = await provider.endpoints()
+        config = provider.config
+        state = _text(secrets.token_bytes(32))
+        request = {
+            "response_type": "code",
+            "client_id": config.client_id,
+            "redirect_uri": self.redirect_uri(provider),
+            "scope": " ".join(dict.fromkeys(("openid", *config.scopes))),
+            "state": state,
+            "nonce": _derived(start.browser, state, "nonce"),
+            "code_challenge": _text(hashlib.sha256(_derived(start.browser, state, "verifier").encode()).digest()),
+            "code_challenge_method": "S256",
+        }
+        if config.acr_values:
+            request["acr_values"] = " ".join(config.acr_values)
+        if config.auth_age_max_s:
+            request["max_age"] = str(config.auth_age_max_s)
+        if start.reauthenticate:
+            request["prompt"], request["max_age"] = "login", "0"
+        if start.login_hint:
+            request["login_hint"] = start.login_hint
+        await self._keep_state(provider, start, state)
+        if provider.config.pushed_requests == "always" and not endpoints.pushed_requests:
+            raise SSORefused("idp_no_par")
+        if endpoints.pushed_requests and config.pushed_requests != "never":
+            uri = await provider.push(endpoints, request)
+            request = {"client_id": config.client_id, "request_uri": uri}
+        joint = "&" if "?" in endpoints.authorization else "?"
+        return f"{endpoints.authorization}{joint}{urlencode(request)}"
+
+    async def _keep_state(self, provider: Provider, start: SSOStart, state: str) -> None:
+        now_s = int(self._clock.wall_s())
+        await self._grants.keep(
+            Grant(
+                kind="sso_state",
+                key=_hash(state),
+                tenant=provider.config.tenant,
+                expires_s=now_s + STATE_S,
+                subject=None if start.links is None else start.links.subject,
+                body={
+                    "provider": provider.id,
+                    "issuer": provider.issuer,
+                    "browser": _hash(start.browser).hex(),
+                    "return_to": start.return_to,
+                    "began_s": now_s,
+                    "reauthenticate": start.reauthenticate,
+                },
+            )
+        )
+
+    # -- and back -----------------------------------------------------------------------------------------------------
+
+    async def complete(
+        self, provider_id: str, parameters: Sequence[tuple[str, str]], browser: str, *, caller: Caller = NOBODY
+    ) -> SSOLogin:
+        """Return who logged in, by what the browser brought to the redirect URI. Raises SSORefused, SSOUnavailable."""
+        provider = self.providers[provider_id]
+        try:
+            async with self._step(provider):
+                login = await self._completed(provider, parameters, browser)
+        except (SSOUnavailable, SSORefused) as error:
+            reason = error.reason if isinstance(error, SSORefused) else error.code
+            self._tell(provider, "login.sso", "refused", caller, reason=reason, step="complete")
+            raise
+        if login.found.how != "linked":
+            self._tell(provider, "sso.link", "success", caller, user=login.user, how=login.found.how)
+        self._tell(provider, "sso.verify", "success", caller, user=login.user)
+        return login
+
+    async def _completed(self, provider: Provider, parameters: Sequence[tuple[str, str]], browser: str) -> SSOLogin:
+        answer = dict(parameters)
+        if len(answer) != len(parameters) or len(parameters) > PARAMETERS_MAX:
+            raise SSORefused("answer_repeats")
+        grant = await self._taken(provider, answer.get("state", ""), browser)
+        endpoints = await provider.endpoints()
+        self._check_issuer(provider, endpoints, answer)
+        if "error" in answer:
+            error = answer["error"] if answer["error"] in _ERRORS else "other"
+            if error in ("server_error", "temporarily_unavailable"):
+                raise SSOUnavailable(f"`{provider.issuer}` cannot answer now")
+            raise SSORefused(f"idp_{error}")
+        code, state = answer.get("code", ""), answer["state"]
+        if not code:
+            raise SSORefused("answer_without_code")
+        verifier = _derived(browser, state, "verifier")
+        id_token, access_token = await provider.redeem(endpoints, code, verifier, self.redirect_uri(provider))
+        claims = await provider.validate(id_token)
+        self._check_id_token(provider, grant, claims, _derived(browser, state, "nonce"))
+        _check_access_token(id_token, claims, access_token)
+        claims = await self._with_userinfo(provider, endpoints, claims, access_token)
+        found = await self._found(provider, grant, claims)
+        await self._remember_session(provider, claims, found.user)
+        return SSOLogin(
+            user=found.user,
+            methods=_methods(provider, claims),
+            attributes=_attributes(provider, claims),
+            return_to=str(grant.body.get("return_to", "")),
+            provider=provider.id,
+            found=found,
+        )
+
+    async def _taken(self, provider: Provider, state: str, browser: str) -> Grant:
+        """Use up what was kept with `state`. Raises SSORefused where that was of another browser or provider."""
+        if not state or not browser:
+            raise SSORefused("state_missing")
+        taken = await self._grants.take("sso_state", _hash(state))
+        if taken.grant is None:
+            raise SSORefused(f"state_{taken.found}")
+        body = taken.grant.body
+        if not hmac.compare_digest(str(body.get("browser")), _hash(browser).hex()):
+            raise SSORefused("state_of_another_browser")
+        # The answer of one provider at the address of another: the mix-up attack (RFC 9700 §4.4).
+        if body.get("provider") != provider.id or body.get("issuer") != provider.issuer:
+            raise SSORefused("state_of_another_provider")
+        return taken.grant
+
+    @staticmethod
+    def _check_issuer(provider: Provider, endpoints: Endpoints, answer: Mapping[str, str]) -> None:
+        """RFC 9207 §2.4: compared wherever it is there, and it must be there where the provider says that it is."""
+        issuer = answer.get("iss")
+        if issuer is None:
+            if endpoints.names_itself:
+                raise SSORefused("answer_without_issuer")
+        elif issuer != provider.issuer:
+            raise SSORefused("answer_of_another_issuer")
+
+    def _check_id_token(self, provider: Provider, grant: Grant, claims: Mapping[str, Any], nonce: str) -> None:
+        """OIDC Core §3.1.3.7, as far as the judge of tokens does not do it: it knows nothing of this log-in."""
+        subject_of(claims)
+        held = claims.get("nonce")
+        if not isinstance(held, str) or not hmac.compare_digest(held.encode(), nonce.encode()):
+            raise SSORefused("token_nonce")
+        if "events" in claims:
+            raise SSORefused("token_kind")  # a logout token is no log-in
+        config = provider.config
+        audience = claims.get("aud")
+        party = claims.get("azp")
+        if (isinstance(audience, list) and len(audience) > 1 and party is None) or party not in (
+            None,
+            config.client_id,
+        ):
+            raise SSORefused("token_party")
+        issued_s = claims.get("iat")
+        if not isinstance(issued_s, int | float) or issued_s < int(grant.body["began_s"]) - config.leeway_s:
+            raise SSORefused("token_age")
+        self._check_authentication(provider, grant, claims)
+
+    def _check_authentication(self, provider: Provider, grant: Grant, claims: Mapping[str, Any]) -> None:
+        """What was asked for about how the user proved to be it has to be so, and not only to have been asked for."""
+        config = provider.config
+        age_s_max = 0 if grant.body.get("reauthenticate") else config.auth_age_max_s
+        if age_s_max or grant.body.get("reauthenticate"):
+            proved_s = claims.get("auth_time")
+            since_s = int(grant.body["began_s"]) - age_s_max - config.leeway_s
+            if not isinstance(proved_s, int | float) or proved_s < since_s:
+                raise SSORefused("token_auth_time")
+        if config.acr_values and claims.get("acr") not in config.acr_values:
+            raise SSORefused("token_acr")
+
+    async def _with_userinfo(
+        self, provider: Provider, endpoints: Endpoints, claims: dict[str, Any], access_token: str
+    ) -> dict[str, Any]:
+        """Add what the provider tells elsewhere, where a rule needs it. What the id token says goes before."""
+        config = provider.config
+        needs = (config.link_email or config.provision) and "email" not in claims
+        if not needs or not endpoints.userinfo or not access_token:
+            return claims
+        more = await provider.userinfo(endpoints, access_token)
+        # OIDC Core §5.3.2: "the sub Claim in the UserInfo Response MUST be verified to exactly match".
+        if more.get("sub") != claims["sub"]:
+            raise SSORefused("userinfo_of_another")
+        return {**more, **claims}
+
+    async def _found(self, provider: Provider, grant: Grant, claims: Mapping[str, Any]) -> Found:
+        if grant.subject is None:
+            return await self._accounts.find(provider.config, claims)
+        user = await self._accounts.user(grant.subject)
+        return await self._accounts.link(provider.config, claims, user)
+
+    # -- logging out --------------------------------------------------------------------------------------------------
+
+    def logout_url(self, session: Session) -> str | None:
+        """Return where to send a browser whose session began at a provider, so that it is logged out there, too."""
+        provider = self.providers.get(session.attributes.get(PROVIDER, ""))
+        endpoints = None if provider is None else provider.known_endpoints
+        if provider is None or endpoints is None or not endpoints.end_session:
+            return None
+        request = {"client_id": provider.config.client_id}
+        if provider.config.logout_uri:
+            request["post_logout_redirect_uri"] = provider.config.logout_uri
+        joint = "&" if "?" in endpoints.end_session else "?"
+        return f"{endpoints.end_session}{joint}{urlencode(request)}"
+
+    async def back_channel_logout(self, provider_id: str, token: str, *, caller: Caller = NOBODY) -> int:
+        """End the sessions that a provider says are over (Back-Channel Logout 1.0 §2.5–2.7); return how many.
+
+        Raises SSORefused for a logout token that is none, or was here before.
+        """
+        provider = self.providers[provider_id]
+        try:
+            async with self._step(provider):
+                claims = await provider.validate(token)
+                await self._check_logout_token(provider, claims)
+                ended = await self._end(provider, claims, caller)
+        except SSORefused as refused:
+            self._tell(provider, "sso.logout", "refused", caller, reason=refused.reason)
+            raise
+        self._tell(provider, "sso.logout", "success", caller, sessions=ended)
+        return ended
+
+    async def _check_logout_token(self, provider: Provider, claims: Mapping[str, Any]) -> None:
+        events, now_s = claims.get("events"), self._clock.wall_s()
+        if not isinstance(events, dict) or not isinstance(events.get(LOGOUT_EVENT), dict) or "nonce" in claims:
+            raise SSORefused("token_kind")
+        if not isinstance(claims.get("sub", ""), str) or not isinstance(claims.get("sid", ""), str):
+            raise SSORefused("token_subject")
+        if not claims.get("sub") and not claims.get("sid"):
+            raise SSORefused("token_subject")
+        issued_s, token_id = claims.get("iat"), claims.get("jti")
+        leeway_s = provider.config.leeway_s
+        if not isinstance(issued_s, int | float) or abs(now_s - issued_s) > LOGOUT_AGE_S_MAX + leeway_s:
+            raise SSORefused("token_age")
+        if not isinstance(token_id, str) or not token_id:
+            raise SSORefused("token_id")
+        used = Grant(
+            kind="assertion",
+            key=_hash(f"logout\0{provider.id}\0{provider.issuer}\0{token_id}"),
+            tenant=provider.config.tenant,
+            expires_s=int(now_s) + 2 * (LOGOUT_AGE_S_MAX + leeway_s),
+            body={"by": secrets.token_bytes(8)},  # a store takes the very same grant twice, for a call that is repeated
+        )
+        try:
+            await self._grants.keep(used)
+        except AlreadyExists:
+            raise SSORefused("token_replayed") from None
+
+    async def _end(self, provider: Provider, claims: Mapping[str, Any], caller: Caller) -> int:
+        sid, subject = claims.get("sid", ""), await self._subject_of(provider, claims)
+        if subject is None:
+            return 0
+        wanted = _short(sid) if sid else ""
+        ended = 0
+        for session in await self._sessions.list_of(subject):
+            attributes = session.attributes
+            if attributes.get(PROVIDER) == provider.id and wanted in ("", attributes.get(PROVIDER_SESSION)):
+                gone = await self._sessions.end_hash(
+                    session.id_hash, reason="back_channel_logout", actor=provider.issuer, caller=caller
+                )
+                ended += gone is not None
+        return ended
+
+    async def _subject_of(self, provider: Provider, claims: Mapping[str, Any]) -> Subject | None:
+        if claims.get("sub"):
+            user = await self._accounts.linked(provider.config, claims["sub"])
+            return None if user is None else Subject(user.tenant, user.id)
+        grant = await self._grants.look("sso_state", _session_key(provider, claims["sid"]))
+        return None if grant is None else grant.subject
+
+    async def _remember_session(self, provider: Provider, claims: Mapping[str, Any], user: User) -> None:
+        """Keep whose the provider's session is: a logout token may name the session alone."""
+        sid = claims.get("sid")
+        if not isinstance(sid, str) or not sid:
+            return
+        key = _session_key(provider, sid)
+        grant = Grant(
+            kind="sso_state",
+            key=key,
+            tenant=provider.config.tenant,
+            expires_s=int(self._clock.wall_s()) + self._session_s,
+            subject=Subject(user.tenant, user.id),
+        )
+        try:
+            await self._grants.keep(grant)
+        except AlreadyExists:  # the same session there, another log-in here
+            former = await self._grants.look("sso_state", key)
+            if former is not None and former.subject == grant.subject:
+                await self._grants.change(replace(grant, version=former.version + 1), former.version)
+
+    # -- both ---------------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _step(self, provider: Provider) -> AsyncIterator[None]:
+        """Hold one step in its pool and in its time: what there is no place or time for is not available."""
+        try:
+            async with self._resilience.serving("external_idp", limit_s=provider.config.timeout_s):
+                yield
+        except (BulkheadFullError, OverloadedError, ResourceExhaustedError) as error:
+            raise SSOUnavailable("too many log-ins wait for it", retry_after_s=error.retry_after_s) from error
+        except DeadlineExceededError as error:
+            raise SSOUnavailable(f"`{provider.issuer}` did not answer in time") from error
+
+    def _tell(
+        self,
+        provider: Provider,
+        action: str,
+        outcome: Any,
+        caller: Caller,
+        *,
+        user: User | None = None,
+        reason: str = "",
+        **details: str | int,
+    ) -> None:
+        known = "" if user is None else user.id
+        self._trail.tell(
+            action,
+            outcome,
+            caller=caller,
+            tenant=provider.config.tenant,
+            actor=known,
+            target=known,
+            reason=reason,
+            provider=provider.id,
+            **details,
+        )
+
+
+def _check_access_token(id_token: str, claims: Mapping[str, Any], access_token: str) -> None:
+    """OIDC Core §3.1.3.8: where the id token says which access token came with it, it is this one."""
+    said = claims.get("at_hash")
+    if said is None or not access_token:
+        return
+    header = orjson.loads(base64url.decode(id_token.partition(".")[0].encode()))  # verified, so it can be read
+    digest = hashlib.new(_hash_name(header["alg"]), access_token.encode()).digest()
+    if not isinstance(said, str) or not hmac.compare_digest(said.encode(), _text(digest[: len(digest) // 2]).encode()):
+        raise SSORefused("token_at_hash")
+
+
+def _hash_name(algorithm: str) -> str:
+    """Return the hash that goes with an algorithm; with EdDSA that is SHA-512, its curve's own."""
+    return "sha512" if algorithm == "EdDSA" else f"sha{algorithm[2:]}"
+
+
+def _methods(provider: Provider, claims: Mapping[str, Any]) -> tuple[str, ...]:
+    said = claims.get("amr")
+    is_several = provider.config.trust_mfa and isinstance(said, list) and "mfa" in said
+    return (FEDERATED, "mfa") if is_several else (FEDERATED,)
+
+
+def _attributes(provider: Provider, claims: Mapping[str, Any]) -> dict[str, str]:
+    sid = claims.get("sid")
+    known = {PROVIDER: provider.id}
+    return {**known, PROVIDER_SESSION: _short(sid)} if isinstance(sid, str) and sid else known
+
+
+def _session_key(provider: Provider, sid: str) -> bytes:
+    return _hash(f"sid\0{provider.id}\0{provider.issuer}\0{sid}")
+
+
+def _short(sid: str) -> str:
+    """Return what stands for a session there in a session here, which has little room."""
+    return _text(_hash(sid)[:16])
+
+
+def _derived(browser: str, state: str, use: str) -> str:
+    return _text(hmac.digest(browser.encode(), f"{use}\0{state}".encode(), "sha256"))
+
+
+def _hash(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
+
+
+def _text(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
