@@ -23,6 +23,8 @@ _PUBLIC = {
     "store_unavailable": ("Dependency unavailable", "something that is needed for this cannot be asked now"),
     "deadline_exceeded": ("Gateway timeout", "this took longer than it may; whether it took place is not known"),
 }
+# Counted by metrics; in a flood a line for each would be work that nobody has time for.
+_COUNTED = frozenset({"pool_full", "resource_exhausted", "overloaded", "circuit_open"})
 _INTERNAL = ("Internal error", "the gateway could not answer this")
 
 
@@ -41,7 +43,10 @@ async def gateway_error(request: Request, error: Exception) -> Response:
     """Answer what an endpoint raised; Starlette's handler for GatewayError."""
     assert isinstance(error, GatewayError)
     response = refusal_of(error)
-    level = logging.WARNING if error.status >= 500 else logging.INFO
+    if error.code in _COUNTED:
+        level = logging.DEBUG
+    else:
+        level = logging.WARNING if error.status >= 500 else logging.INFO
     request_id = response.headers["x-request-id"]
     text = "%s was refused: %s: %s"
     _log.log(level, text, request.scope["path"], error.code, error, extra={"request_id": request_id})

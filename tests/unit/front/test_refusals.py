@@ -49,6 +49,24 @@ def test_an_error_has_its_status_and_code(error: GatewayError, status: int, code
         assert body["detail"] == str(error)
 
 
+@pytest.mark.parametrize(
+    ("error", "level"),
+    [
+        (BulkheadFullError(), "DEBUG"),
+        (OverloadedError(), "DEBUG"),
+        (CircuitOpenError(), "DEBUG"),
+        (StoreUnavailable(), "WARNING"),
+        (TokenRejected(), "INFO"),
+    ],
+)
+async def test_a_flood_of_refusals_is_no_flood_of_lines(
+    error: GatewayError, level: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", "portcullis.endpoints")
+    await gateway_error(Request({"type": "http", "path": "/x", "headers": []}), error)
+    assert [record.levelname for record in caplog.records] == [level]
+
+
 async def test_starlette_hands_errors_over() -> None:
     async def endpoint(_request: Request) -> Response:
         raise BulkheadFullError
