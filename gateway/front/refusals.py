@@ -43,10 +43,9 @@ async def gateway_error(request: Request, error: Exception) -> Response:
     """Answer what an endpoint raised; Starlette's handler for GatewayError."""
     assert isinstance(error, GatewayError)
     response = refusal_of(error)
+    level = logging.WARNING if error.status >= 500 else logging.INFO
     if error.code in _COUNTED:
         level = logging.DEBUG
-    else:
-        level = logging.WARNING if error.status >= 500 else logging.INFO
     request_id = response.headers["x-request-id"]
     text = "%s was refused: %s: %s"
     _log.log(level, text, request.scope["path"], error.code, error, extra={"request_id": request_id})
