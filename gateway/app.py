@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,7 @@ from gateway.front.in_force import InForce
 from gateway.front.introspect import Introspection
 from gateway.front.judging import EngineJudge
 from gateway.front.learning import ControlLearner
-from gateway.front.login import login_redirect
+from gateway.front.login_redirect import login_redirect
 from gateway.front.request_logs import Logs, RequestLogs
 from gateway.front.resilience_vitals import ResilienceFigures, probe_policies
 from gateway.front.routing import (
@@ -54,7 +54,7 @@ from gateway.resilience import Resilience
 from gateway.stores import RevocationStore
 from gateway.stores.base import RevocationKind
 from gateway.tokens.control import ControlState, TokenControl
-from gateway.types import AuditEvent, Clock, Secret, SystemClock, WorkerContext
+from gateway.types import AuditEvent, Clock, Secret, Session, SystemClock, WorkerContext
 
 if TYPE_CHECKING:
     from gateway._native.route_policy import Decided
@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from gateway.front.deciding import Deciding
     from gateway.front.decisions import DecisionRecorder
     from gateway.front.directory import DirectoryWish, OpenedDirectory
+    from gateway.front.login.part import LoginWish, OpenedLogin
     from gateway.front.oauth.part import OAuthWish, OpenedOAuth
     from gateway.front.policies import Policies, PoliciesRead, PolicyPlan
     from gateway.front.sessions import OpenedSessions, SessionWish
@@ -136,6 +137,7 @@ class _Generation:
     directory: OpenedDirectory | None  # the same
     oauth: OpenedOAuth | None  # the same
     audit: OpenedAudit | None  # None where nothing that it tells of is there, or it is off
+    login: OpenedLogin | None  # the same
     logs: RequestLogs
 
 
@@ -165,6 +167,7 @@ class App:
         self._directory: InForce[DirectoryWish, OpenedDirectory] = InForce(self._open_directory)
         self._oauth: InForce[OAuthWish, OpenedOAuth] = InForce(self._open_oauth)
         self._audit: InForce[AuditWish, OpenedAudit] = InForce(self._open_audit)
+        self._login: InForce[LoginWish, OpenedLogin] = InForce(self._open_login)
         self._is_started = False
         config = self._trusting(config)
         validator = _new_validator(config)
@@ -174,6 +177,7 @@ class App:
         self._directory.take(self._now.directory)
         self._oauth.take(self._now.oauth)
         self._audit.take(self._now.audit)
+        self._login.take(self._now.login)
         self.asgi: FrontDoor = self._now.door
         self.admin_asgi: ASGIApp = admin_app(self._vitals)
         figures = Figures(
@@ -222,6 +226,9 @@ class App:
         audit = self._plan_audit(config)
         if oauth is not None:
             more = [*more, *oauth.routes()]
+        login = self._plan_login(config)
+        if login is not None:
+            more = [*more, *login.routes()]
         introspects = bool(config.introspection.clients) or oauth is not None
         engine = Engine(
             validator,
@@ -250,7 +257,9 @@ class App:
         decisions = None if recorder is None else recorder.route
         asking = Asking(self._learner, fetcher, None if sessions is None else sessions.learner)
         door = self._new_door(config, engine, introspection, more, asking=asking, logs=logs, decisions=decisions)
-        return _Generation(config, validator, control, door, pools, policies, sessions, directory, oauth, audit, logs)
+        return _Generation(
+            config, validator, control, door, pools, policies, sessions, directory, oauth, audit, login, logs
+        )
 
     def _plan_sessions(self, config: Config) -> OpenedSessions | None:
         """Give the sessions of a config, where it has any. Raises ConfigError."""
@@ -289,6 +298,47 @@ class App:
         from gateway.front.directory import OpenedDirectory
 
         return OpenedDirectory(wish, base_dir=Path.cwd(), run_dir=self._worker.run_dir)
+
+    def _plan_login(self, config: Config) -> OpenedLogin | None:
+        """Give the pages of log-in of a config, where it has them. Raises ConfigError."""
+        sessions, directory = self._plan_sessions(config), self._plan_directory(config)
+        if not config.login.enabled or sessions is None or directory is None:
+            return None
+        from gateway.front.login.part import LoginNeighbours, LoginWish
+
+        around = LoginNeighbours(
+            resilience=self._resilience,
+            clock=self._clock,
+            auditor=self,
+            sessions=sessions.sessions,
+            directory=directory.directory,
+            ended=self._sessions_ended,
+            count=lambda method, outcome: self._metrics.counter("logins_total", method=method, outcome=outcome).add(),
+        )
+        wish = LoginWish(
+            config=config.login,
+            sessions=config.sessions,
+            directory=config.directory,
+            hosts=config.forward_auth.login_hosts,
+            parameter=config.forward_auth.login_parameter,
+            trusted_proxies=config.server.trusted_proxies,
+            body_timeout_s=config.server.body_timeout_s,
+            around=around,
+        )
+        with _faults_at("login"):
+            return self._login.of(wish)
+
+    def _open_login(self, wish: LoginWish) -> OpenedLogin:
+        from gateway.front.login.part import OpenedLogin
+
+        return OpenedLogin(wish, base_dir=Path.cwd(), run_dir=self._worker.run_dir)
+
+    async def _sessions_ended(self, sessions: Sequence[Session], _reason: str) -> None:
+        """End what was granted within sessions that are over; what was meant to outlive them stays."""
+        oauth = self._now.oauth
+        if oauth is not None:
+            for session in sessions:
+                await oauth.service.ended_session(session)
 
     def _trusting(self, config: Config) -> Config:
         """Give a config as it is served: our own tokens are trusted without anybody writing that down."""
@@ -438,7 +488,7 @@ class App:
             access=logs.access,
             audit=logs.audit,
             decisions=decisions,
-            login=login_redirect(config.forward_auth),
+            login=login_redirect(config.forward_auth, own_pages=config.login.enabled),
             sync_send=sync_send_type(),
             decision_id=config.identity.decision_id,
         )
@@ -471,6 +521,7 @@ class App:
         starts.append(self._directory.start())
         starts.append(self._oauth.start())
         starts.append(self._audit.start())
+        starts.append(self._login.start())
         if self._policies is not None:
             starts.append(self._policies.start())
         await asyncio.gather(*starts)
@@ -486,6 +537,7 @@ class App:
             await asyncio.gather(*own, *self._tasks, return_exceptions=True)
             if self._policies is not None:
                 await self._policies.stop()
+            await self._login.stop()
             await self._oauth.stop()
             await self._sessions.stop()
             await self._directory.stop()
@@ -561,6 +613,7 @@ class App:
         self._directory.take(generation.directory)
         self._oauth.take(generation.oauth)
         self._audit.take(generation.audit)
+        self._login.take(generation.login)
         self._now = generation
         self.asgi.publish(generation.door)
 

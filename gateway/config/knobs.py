@@ -281,6 +281,31 @@ class SSOConfig(Chapter, frozen=True):
     logout_uri: str = ""  # where it sends browsers after a log-out; registered there; "" = it shows its own page
 
 
+class LoginConfig(Chapter, frozen=True):
+    """The pages `/login`, `/mfa`, `/account` and `/logout`. They need `[sessions]` and `[directory]`."""
+
+    enabled: bool = False  # whether they are served
+    url: str = ""  # as browsers see this gateway, as in `https://auth.example.com`; for links that a command prints
+    tenant: str = ""  # whose users log in where nothing else is said
+    home: str = "/account"  # where a browser goes that has nowhere to go back to
+    name: str = "Portcullis"  # by which authenticator apps show whose codes they make
+    store_url: str = ""  # what is under way between two pages; as oauth.store_url, and mostly the same
+    password_characters: Annotated[int, msgspec.Meta(ge=8, le=64)] = 12  # that a new password has at least
+    leaked_passwords: str = ""  # a file made by `portcullis user leaked`: none of them is taken; "" = not looked at
+    argon2_memory_kib: Annotated[int, msgspec.Meta(ge=8192, le=4_194_304)] = 19_456  # of one password hash (OWASP)
+    argon2_passes: Annotated[int, msgspec.Meta(ge=1, le=100)] = 2  # over that memory
+    argon2_lanes: Annotated[int, msgspec.Meta(ge=1, le=16)] = 1  # at once
+    mfa: Literal["optional", "required"] = "optional"  # "required": who has no second factor sets one up at log-in
+    remember_s: CountOrOff = 2_592_000  # how long a device need not show a second factor; 0 = never
+    throttle_account_from: Count = 5  # failures at an account in a window, from which on each costs a pause
+    throttle_address_from: Count = 20  # the same of one address, over all accounts
+    throttle_pause_s: Seconds = 1.0  # doubled with each further failure, up to the window
+    throttle_window_s: Seconds = 900.0  # in which failures add up
+    risk_code: CountOrOff = 30  # points from which on a code is asked for in any case; see docs/login.md
+    risk_refused: CountOrOff = 90  # points from which on nobody gets in
+    addresses: str = ""  # a map of addresses (`GeoLite2-City.mmdb`), for journeys that nobody makes; "" = not looked at
+
+
 class OAuthConfig(Chapter, frozen=True):
     """The token service: OAuth 2 and OpenID Connect, by which applications get tokens of this gateway's own."""
 
@@ -584,6 +609,7 @@ class Config(Chapter, frozen=True):
     directory: DirectoryConfig = DirectoryConfig()
     passkeys: PasskeysConfig = PasskeysConfig()
     sso: tuple[SSOConfig, ...] = ()
+    login: LoginConfig = LoginConfig()
     oauth: OAuthConfig = OAuthConfig()
     scim: ScimConfig = ScimConfig()
     admin: AdminConfig = AdminConfig()

@@ -69,6 +69,8 @@ BREAKER_STATES = ("closed", "half_open", "open")
 DEPENDENCIES = ("database", "cache", "external_idp", "policy_engine")
 LOGS = ("access", "audit", "decisions")
 OUTCOMES = ("ok", "error")
+LOGIN_METHODS = ("password", "totp", "recovery", "passkey", "sso", "change")
+LOGIN_OUTCOMES = ("success", "more", "failure", "throttled")
 STORE_SERVERS = ("redis", "postgres_primary", "postgres_replica")  # what connections of stores lead to
 CONNECTION_STATES = ("open", "busy", "waiting")
 
@@ -179,6 +181,13 @@ def catalogue(doors: Sequence[str], reasons: Sequence[str]) -> tuple[Metric, ...
         *_attributes(),
         *_resilience(),
         *_stores(),
+        Metric(
+            "logins_total",
+            "Proofs that users gave, and what came of them.",
+            "counter",
+            ("method", "outcome"),
+            _each(LOGIN_METHODS, LOGIN_OUTCOMES),
+        ),
         Metric("upstream_requests_total", "Requests sent upstream.", "counter"),
         Metric(
             "upstream_faults_total",

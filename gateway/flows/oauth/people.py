@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from gateway.flows.oauth.context import LoginWish
 from gateway.flows.sessions import Sessions
+from gateway.flows.strength import meets
 from gateway.stores.directory import Directory
 from gateway.types import Session, Subject
 
@@ -27,7 +28,7 @@ class SessionAuthenticator:
         return self._login_url(wish)
 
     def meets(self, session: Session, acr_values: tuple[str, ...]) -> bool:
-        return session.acr in acr_values
+        return meets(session.acr, acr_values)
 
     async def join(self, session: Session, client_id: str) -> bool:
         return await self._sessions.join(session, client_id)

@@ -43,7 +43,9 @@ GROUPS = {
     "bench": ["micro"],
     "keys": ["new", "list", "rotate"],
     "policy": ["check", "test", "explain", "fmt", "compile"],
+    "relation": ["add", "remove", "list", "check"],
     "token": ["mint", "inspect", "verify", "revoke"],
+    "user": ["add", "list", "disable", "enable", "passwd", "reset", "leaked"],
 }
 WAYS = [[verb, *([below] if below else [])] for verb in VERBS for below in GROUPS.get(verb, [""])]
 

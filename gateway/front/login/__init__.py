@@ -1,0 +1,1 @@
+"""The pages on which people log in, and look after their account. They work without scripts."""
