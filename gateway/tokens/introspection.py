@@ -148,7 +148,9 @@ class OpaqueIntrospector:
                 active = read_answer(answer, endpoint.config, self._clock.wall_s())
             except FetchFailed as error:
                 self.asked[issuer, "error"] += 1
-                logger.warning("introspection at `%s` failed: %s", issuer, error)
+                # What was not even asked is counted elsewhere; in a flood there is a line for each that was.
+                level = logging.DEBUG if error.problem in ("circuit_open", "no_room") else logging.WARNING
+                logger.log(level, "introspection at `%s` failed: %s", issuer, error)
                 refusal = "introspection_unavailable"
             except AnswerRefused as refused:
                 self.asked[issuer, "active"] += 1

@@ -288,13 +288,16 @@ async def test_one_token_more_than_the_limit_is_refused_at_once() -> None:
     assert set(await asyncio.gather(*asks)) == {None}
 
 
-async def test_an_issuer_that_is_down_is_left_alone_and_the_next_one_still_asked() -> None:
+async def test_an_issuer_that_is_down_is_left_alone_and_the_next_one_still_asked(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     world = World(issuer("a"), issuer("b"))
     world.endpoints.answers = {"a": FetchFailed("unreachable", "down"), "b": {"active": True, "aud": "api"}}
     for number in range(20):
         assert await world.introspector.introspect(b"t%d" % number) is None
     asked = [name for name, _ in world.endpoints.asked]
     assert (asked.count("a"), asked.count("b")) == (10, 20)
+    assert sum("introspection at" in record.getMessage() for record in caplog.records) == 10
 
 
 async def test_the_whole_asking_has_a_deadline(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
