@@ -18,7 +18,7 @@ def test_types_may_have_namespaces_and_ids_may_be_empty() -> None:
 
 
 def test_every_kind_of_hole() -> None:
-    text = 'Thing::"{id}/{request.method}/{header.X-Tenant}/{query.page}"'
+    text = 'Thing::"{id}/{request.method}/{header.X-Tenant}/{query.page}/{claim.org.unit}"'
     slash = Piece("text", "/")
     assert parse_entity_template(text, {"id"}).pieces == (
         Piece("parameter", "id"),
@@ -28,6 +28,8 @@ def test_every_kind_of_hole() -> None:
         Piece("header", "x-tenant"),
         slash,
         Piece("query", "page"),
+        slash,
+        Piece("claim", "org.unit"),
     )
     assert parse_entity_template(text, {"id"}).constant_id is None
 
@@ -49,7 +51,7 @@ def test_escapes_are_those_of_cedar() -> None:
         ('Order::"{request.body}"', "nothing fills `{request.body}`"),
         ('Order::"{header.bad name}"', "nothing fills"),
         ('Order::"{cookie.a}"', "nothing fills"),
-        ('Order::"{claim.sub}"', "nothing fills"),
+        ('Order::"{claim.}"', "nothing fills"),
         ('Order::"{query.}"', "nothing fills"),
         ('Order::"a{b"', "brace without its partner"),
         ('Order::"a}b"', "brace without its partner"),
