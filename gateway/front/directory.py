@@ -20,7 +20,8 @@ from gateway.types import Clock, Secret
 _log = logging.getLogger("portcullis.directory")
 
 KEY_FILE: Final = "directory.key"  # in run_dir, where the config names none
-PART: Final = "directory"  # as which its health is watched
+PART: Final = "directory"  # as which its health is watched; while that is gone nobody asks it
+CHANGES: Final = "changes of the directory"  # likewise, but what replicas can tell is asked of them
 NOBODY: Final = "-"  # neither a tenant nor a key of throttles
 PURGE_S: Final = 3600.0  # between two times that what is over is forgotten
 READS: Final = (
@@ -62,6 +63,7 @@ class OpenedDirectory:
     async def stop(self) -> None:
         """Close it."""
         self._resilience.unwatch("database", part=PART, probe=self._probe)
+        self._resilience.unwatch("database", part=CHANGES, probe=self._probe_changes)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -74,16 +76,16 @@ class OpenedDirectory:
         except GatewayError as error:
             _log.warning("the directory cannot be opened: %s", error)
         self._resilience.watch("database", self._probe, part=PART)
+        if self._has_replicas:
+            self._resilience.watch("database", self._probe_changes, part=CHANGES)
 
     async def _probe(self) -> None:
-        """Look for what nobody has; with replicas also change nothing, in the way in which everything is changed.
+        """Look for what nobody has."""
+        await self._store.get_tenant(NOBODY)
 
-        A replica that answers is not enough. A file has one way only, and who writes to it for long is no outage.
-        """
-        if self._has_replicas:
-            await self._store.forget_failures(NOBODY)
-        else:
-            await self._store.get_tenant(NOBODY)
+    async def _probe_changes(self) -> None:
+        """Change nothing, in the way in which everything is changed: a replica that answers is not enough."""
+        await self._store.forget_failures(NOBODY)
 
     async def _purge_for_ever(self) -> None:
         while True:

@@ -92,11 +92,12 @@ class deadline:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _current.reset(self._token)
         try:
             await self._timer.__aexit__(kind, error, trace)
         except TimeoutError as over:  # the timer's own; a timeout of somebody inside goes its way without this
             raise _exceeded() from over
+        finally:
+            _current.reset(self._token)
 
 
 async def within(limit_s: float, operation: Callable[[], Awaitable[T]], *, clock: Clock = _SYSTEM) -> T:
