@@ -149,8 +149,15 @@ CLIENTS = (
 class World:
     """One gateway's token service, and what is around it."""
 
-    def __init__(self, folder: Path, store: Callable[[MovedClock], TokenStore] | None = None, **changes: Any) -> None:
-        self.clock = MovedClock()
+    def __init__(
+        self,
+        folder: Path,
+        store: Callable[[MovedClock], TokenStore] | None = None,
+        *,
+        clock: MovedClock | None = None,
+        **changes: Any,
+    ) -> None:
+        self.clock = clock or MovedClock()
         self.browser = Browser(self.clock)
         self.people = People()
         self.events = Events()
