@@ -19,7 +19,7 @@ def audit_complaints(config: Config, base_dir: FilePath, env: Mapping[str, str])
     """Give everything in `[audit]` that is wrong or odd."""
     audit = config.audit
     path = ("audit", "url")
-    address = yield from store_address(audit.url, path, base_dir, env)
+    address = yield from store_address(audit.url, path, base_dir, env, several=True)
     hint = "write `embedded`, `folder:PATH`, `redis://…` or `off`"
     if address is not None and address.startswith("folder:"):
         folder = address.removeprefix("folder:")

@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from pathlib import Path as FilePath
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
+from gateway.config.addresses import each_server
 from gateway.config.complaints import Complaint
 from gateway.config.secrets import SecretUnresolved, resolve_secret, resolve_store_url, secret_file_mode
 from gateway.config.toml_lines import Path
@@ -71,10 +72,17 @@ def secret_remedy(reference: str) -> str:
 
 
 def logged_store(
-    url: str, path: Path, base_dir: FilePath, env: Mapping[str, str], *, workers: int, what: str
+    url: str,
+    path: Path,
+    base_dir: FilePath,
+    env: Mapping[str, str],
+    *,
+    workers: int,
+    what: str,
+    several: bool = False,
 ) -> Iterator[Complaint]:
     """Complain of the address of a store whose changes all workers follow."""
-    address = yield from store_address(url, path, base_dir, env)
+    address = yield from store_address(url, path, base_dir, env, several=several)
     if address is None or address in {"", "embedded"}:
         return
     if address == "memory:":
@@ -88,22 +96,26 @@ def logged_store(
 
 
 def store_address(
-    url: str, path: Path, base_dir: FilePath, env: Mapping[str, str]
+    url: str, path: Path, base_dir: FilePath, env: Mapping[str, str], *, several: bool = False
 ) -> Generator[Complaint, None, str | None]:
-    """Return the address that `url` stands for, None where it stands for none; complain of what all stores share."""
+    """Return the address that `url` stands for, None where it stands for none; complain of what all stores share.
+
+    `several`: it may name the nodes of a Redis Cluster, or a PostgreSQL primary and its replicas.
+    """
     try:
         address = resolve_store_url(url, base_dir, env).reveal().decode()
     except (SecretUnresolved, UnicodeDecodeError) as error:
         yield Complaint(path, str(error) if isinstance(error, SecretUnresolved) else "not UTF-8")
         return None
-    parts = split_url(address)
-    if address.startswith(("redis://", "rediss://")):
-        if parts is None or not parts.hostname:
-            yield Complaint(path, "no address of a Redis server", "write `redis://host:6379/0`")
-        elif parts.password is not None and address == url:
-            yield Complaint(path, "a password stands in the config", _WHOLE_ADDRESS_HINT)
-        elif parts.scheme == "redis" and not is_loopback(parts.hostname):
-            yield Complaint(path, "an unencrypted connection to another machine", "use `rediss://`")
+    servers = each_server(address) if "://" in address else [address]
+    if len(servers) > 1 and not several:
+        yield Complaint(path, "more than one server", "this store takes one server; write one `host:port`")
+    elif address.startswith(("redis://", "rediss://")):
+        for server in servers:
+            complaints = list(_redis_address(server, path, is_plain=address == url))
+            if complaints:
+                yield from complaints
+                break  # the same complaint for each of them says no more
     elif address.startswith("unix://"):
         if not address.removeprefix("unix://").startswith("/"):
             yield Complaint(path, "no path of a Redis server's socket", "write `unix:///run/redis/redis.sock`")
@@ -114,14 +126,36 @@ def store_address(
     return address
 
 
+def _redis_address(address: str, path: Path, *, is_plain: bool) -> Iterator[Complaint]:
+    """Complain of the address of one Redis server; `is_plain`: it stands in the config as it is."""
+    parts = split_url(address)
+    if parts is None or not parts.hostname:
+        yield Complaint(path, "no address of a Redis server", "write `redis://host:6379/0`")
+    elif parts.password is not None and is_plain:
+        yield Complaint(path, "a password stands in the config", _WHOLE_ADDRESS_HINT)
+    elif parts.scheme == "redis" and not is_loopback(parts.hostname):
+        yield Complaint(path, "an unencrypted connection to another machine", "use `rediss://`")
+
+
 def postgres_address(address: str, url: str, path: Path) -> Iterator[Complaint]:
+    """Complain of the address of a PostgreSQL server, or of a primary and its replicas."""
+    servers = each_server(address)
+    is_plain = address == url
+    for server in servers:
+        complaints = list(_postgres_address(server, path, is_plain=is_plain))
+        if complaints:
+            yield from complaints
+            break
+
+
+def _postgres_address(address: str, path: Path, *, is_plain: bool) -> Iterator[Complaint]:
     """Without `sslmode` libpq would also go on in plain text, where the server asks for that."""
     parts = split_url(address)
     if parts is None:
         yield Complaint(path, "no address of a PostgreSQL server", "write `postgresql://user@host:5432/database`")
         return
     options = parse_qs(parts.query)
-    if (parts.password is not None or "password" in options) and address == url:
+    if (parts.password is not None or "password" in options) and is_plain:
         yield Complaint(path, "a password stands in the config", _WHOLE_ADDRESS_HINT)
     host = options.get("host", [parts.hostname or ""])[-1]
     is_local = not host or host.startswith("/") or is_loopback(host)

@@ -15,7 +15,7 @@ KEY_BYTES_MIN = 32
 def directory_complaints(config: Config, base_dir: FilePath, env: Mapping[str, str]) -> Iterator[Complaint]:
     """Give everything in `[directory]` that is wrong or odd."""
     directory = config.directory
-    address = yield from store_address(directory.url, ("directory", "url"), base_dir, env)
+    address = yield from store_address(directory.url, ("directory", "url"), base_dir, env, several=True)
     is_shared = address is not None and address.startswith(("postgresql://", "postgres://"))
     if address is not None and is_shared:
         yield from postgres_address(address, directory.url, ("directory", "url"))

@@ -44,7 +44,13 @@ def oauth_complaints(config: Config, base_dir: FilePath, env: Mapping[str, str])
     yield from _issuer(config)
     yield from _keys(oauth, base_dir, env)
     yield from logged_store(
-        oauth.store_url, ("oauth", "store_url"), base_dir, env, workers=config.server.workers, what="grants"
+        oauth.store_url,
+        ("oauth", "store_url"),
+        base_dir,
+        env,
+        workers=config.server.workers,
+        what="grants",
+        several=True,
     )
     for index, client in enumerate(oauth.clients):
         yield from _client(client, oauth, ("oauth", "clients", index), base_dir, env)

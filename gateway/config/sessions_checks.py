@@ -21,7 +21,7 @@ def sessions_complaints(config: Config, base_dir: FilePath, env: Mapping[str, st
     """Give everything in `[sessions]` that is wrong or odd, and the routes that need it in vain."""
     sessions = config.sessions
     yield from logged_store(
-        sessions.url, ("sessions", "url"), base_dir, env, workers=config.server.workers, what="sessions"
+        sessions.url, ("sessions", "url"), base_dir, env, workers=config.server.workers, what="sessions", several=True
     )
     if not _COOKIE.fullmatch(sessions.cookie):
         hint = "up to 64 letters, digits, `-` and `_`"

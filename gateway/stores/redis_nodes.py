@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import SplitResult, urlsplit
 
+from gateway.config.addresses import each_server
 from gateway.errors import StoreUnavailable
 from gateway.stores.pools import REDIS_NODE, PoolLimits, PoolState
 
@@ -393,11 +394,8 @@ def _addresses(url: str) -> tuple[list[Address], SplitResult]:
         raise ValueError(f"unknown kind of store `{parts.scheme}`")
     if parts.scheme == "unix":
         return [(parts.path, 0)], parts
-    places = parts.netloc.rpartition("@")[2].split(",")
-    found = []
-    for place in places:
-        one = urlsplit(f"//{place}")
-        found.append((one.hostname or "localhost", one.port or 6379))
+    servers = [urlsplit(server) for server in each_server(url)]
+    found = [(server.hostname or "localhost", server.port or 6379) for server in servers]
     if len(found) > 1 and parts.path not in ("", "/", "/0"):
         raise ValueError("a cluster of Redis has only the database 0")
     return found, parts

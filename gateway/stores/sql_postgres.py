@@ -17,8 +17,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
+from gateway.config.addresses import each_server
 from gateway.errors import GatewayError, StoreUnavailable
 from gateway.stores.base import ORIGIN, Revision
 from gateway.stores.migrations import VERSION_TABLE, is_old, upgrade
@@ -434,8 +435,7 @@ def _each(url: str) -> list[str]:
     parts = urlsplit(url)
     if parts.scheme not in ("postgresql", "postgres"):
         raise ValueError(f"unknown kind of store `{parts.scheme}`")
-    user, at, places = parts.netloc.rpartition("@")
-    return [urlunsplit(parts._replace(netloc=f"{user}{at}{place}")) for place in places.split(",")]
+    return each_server(url)
 
 
 def _place(url: str) -> str:

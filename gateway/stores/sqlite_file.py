@@ -47,8 +47,9 @@ class SQLiteFile:
         self._connection: sqlite3.Connection | None = None  # used and closed by the thread only
         self._inode = (0, 0)  # which file is open
 
-    async def call(self, work: Callable[[sqlite3.Connection], T], timeout_s: float = CALL_TIMEOUT_S) -> T:
+    async def call(self, work: Callable[[sqlite3.Connection], T], timeout_s: float | None = None) -> T:
         """Run `work` in the thread. One that hangs in the disk costs callers their deadline, no more."""
+        timeout_s = CALL_TIMEOUT_S if timeout_s is None else timeout_s
         try:
             async with asyncio.timeout(timeout_s):
                 return await asyncio.get_running_loop().run_in_executor(self.thread, self._work, work)
