@@ -14,7 +14,7 @@ Whoever is refused learns one thing, in one text, for one amount of work: that t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
@@ -181,10 +181,11 @@ class Logins:
         *,
         method: Method,
         attempt: Attempt | None = None,
+        attributes: Mapping[str, str] | None = None,
     ) -> Outcome:
         """Go on after somebody proved to be `user`, by a password, a passkey or at an identity provider.
 
-        `methods`: how, by the names of RFC 8176.
+        `methods`: how, by the names of RFC 8176. `attributes`: that the session will have beside its own.
         """
         subject = Subject(user.tenant, user.id)
         if not user.active:
@@ -194,7 +195,14 @@ class Logins:
         if risk.points >= self.rules.risk_refused:
             self._refused(method, "risk", user.tenant, user.id, browser.caller, risk=str(risk))
             return Refused("credentials")
-        pending = Pending(step="code", subject=subject, goal=goal, methods=tuple(methods), risk=risk.points)
+        pending = Pending(
+            step="code",
+            subject=subject,
+            goal=goal,
+            methods=tuple(methods),
+            risk=risk.points,
+            attributes=attributes or {},
+        )
         step = await self._missing(pending, browser)
         if step is not None:
             self._count(method, "more")
@@ -429,7 +437,7 @@ class Logins:
             return None  # the session that was to be stepped up is over
         if old is not None and old.subject == pending.subject:
             return await self._sessions.step_up(browser.session, proof, caller=browser.caller)
-        attributes = {AGENT: agent_name(browser.agent), ADDRESS: browser.caller.address[:64]}
+        attributes = {**pending.attributes, AGENT: agent_name(browser.agent), ADDRESS: browser.caller.address[:64]}
         place = self._addresses.find(browser.caller.address)
         if place is not None:
             attributes[PLACE] = f"{round(place.latitude, _DECIMALS)},{round(place.longitude, _DECIMALS)}"

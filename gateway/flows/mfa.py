@@ -35,13 +35,13 @@ class Factors:
     """Which second factors a user has."""
 
     totp: tuple[TOTPDevice, ...] = ()  # confirmed ones
-    passkeys: int = 0
+    passkeys: int = 0  # that can be asked for as one
     recovery_codes: int = 0
 
     @property
     def any(self) -> bool:
         """Whether there is one to ask for. Recovery codes stand in for one, and are none themselves."""
-        return bool(self.totp)
+        return bool(self.totp) or self.passkeys > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,11 @@ class Enrolment:
 class SecondFactors:
     """Sets up, verifies and removes second factors. Every method raises StoreUnavailable."""
 
-    def __init__(self, directory: Directory, clock: Clock, trail: AuditTrail, *, issuer: str) -> None:
-        """`issuer`: by which an app shows whose code it is."""
+    def __init__(
+        self, directory: Directory, clock: Clock, trail: AuditTrail, *, issuer: str, passkeys: bool = False
+    ) -> None:
+        """`issuer`: by which an app shows whose code it is. `passkeys`: they are second factors, too."""
+        self._passkeys = passkeys
         self._directory = directory
         self._clock = clock
         self._trail = trail
@@ -66,7 +69,7 @@ class SecondFactors:
     async def of(self, user_id: str) -> Factors:
         """Give what a user has."""
         devices = await self._directory.totps_of(user_id)
-        passkeys = await self._directory.passkeys_of(user_id)
+        passkeys = await self._directory.passkeys_of(user_id) if self._passkeys else ()
         codes = await self._directory.count_recovery_codes(user_id)
         return Factors(tuple(each for each in devices if each.confirmed), len(passkeys), codes)
 

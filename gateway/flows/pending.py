@@ -6,7 +6,7 @@ import base64
 import hashlib
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from gateway.flows.trail import NOBODY, AuditTrail, Caller
@@ -41,6 +41,7 @@ class Pending:
     goal: Goal
     methods: tuple[str, ...]
     session: str = ""  # the hash of the session that is stepped up, in hexadecimal
+    attributes: Mapping[str, str] = field(default_factory=dict, hash=False)  # that the session will have
     risk: int = 0
 
 
@@ -63,6 +64,7 @@ class PendingLogins:
             "remember": goal.remember,
             "methods": list(pending.methods),
             "session": pending.session,
+            "attributes": dict(pending.attributes),
             "risk": pending.risk,
         }
         await self._grants.keep(
@@ -125,5 +127,6 @@ def _read(grant: Grant) -> Pending | None:
         ),
         methods=tuple(body["methods"]),
         session=str(body["session"]),
+        attributes={str(name): str(value) for name, value in body["attributes"].items()},
         risk=int(body["risk"]),
     )

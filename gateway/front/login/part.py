@@ -98,7 +98,9 @@ class OpenedLogin:
                     window_s=config.throttle_window_s,
                 ),
             ),
-            factors=SecondFactors(around.directory, clock, trail, issuer=config.name),
+            factors=SecondFactors(
+                around.directory, clock, trail, issuer=config.name, passkeys=bool(around.second_ways)
+            ),
             devices=RememberedDevices(around.directory, clock, trail, lifetime_s=config.remember_s),
             browsers=KnownBrowsers(sealer.derive(b"known browsers")),
             addresses=_address_map(config, base_dir),
