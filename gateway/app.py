@@ -51,8 +51,9 @@ from gateway.front.vitals import Figures, WorkerVitals
 from gateway.observability.catalogue import Layout, catalogue, decision_of
 from gateway.observability.metrics import Metrics
 from gateway.resilience import Resilience
-from gateway.stores import RevocationStore
+from gateway.stores import Connections, RevocationStore
 from gateway.stores.base import RevocationKind
+from gateway.stores.figures import StoreFigures
 from gateway.tokens.control import ControlState, TokenControl
 from gateway.types import AuditEvent, Clock, Secret, Session, SystemClock, WorkerContext
 
@@ -163,6 +164,7 @@ class App:
         self._wanted = 0  # number of the newest reload; an older one that still waits for keys is given up
         self._tasks: set[asyncio.Task[None]] = set()
         self._policies: Policies | None = None
+        self._connections = Connections()  # that stores of one server share
         self._sessions: InForce[SessionWish, OpenedSessions] = InForce(self._open_sessions)
         self._directory: InForce[DirectoryWish, OpenedDirectory] = InForce(self._open_directory)
         self._oauth: InForce[OAuthWish, OpenedOAuth] = InForce(self._open_oauth)
@@ -186,6 +188,7 @@ class App:
         self._metrics.add_sampler(figures)
         self._metrics.add_sampler(ResilienceFigures(self._metrics, self._resilience))
         self._metrics.add_sampler(SourceFigures(self._metrics, self._deciding))
+        self._metrics.add_sampler(StoreFigures(self._metrics, [self._connections]))
         self._metrics.add_sampler(AuditCounters(self._metrics, lambda: self._audit.now))
         if config.server.inline:
             install_inline(self.asgi)
@@ -283,6 +286,7 @@ class App:
             clock=self._clock,
             auditor=self,
             resilience=self._resilience,
+            connections=self._connections,
         )
 
     def _plan_directory(self, config: Config) -> OpenedDirectory | None:
@@ -297,7 +301,8 @@ class App:
     def _open_directory(self, wish: DirectoryWish) -> OpenedDirectory:
         from gateway.front.directory import OpenedDirectory
 
-        return OpenedDirectory(wish, base_dir=Path.cwd(), run_dir=self._worker.run_dir)
+        places = {"base_dir": Path.cwd(), "run_dir": self._worker.run_dir}
+        return OpenedDirectory(wish, **places, connections=self._connections)
 
     def _plan_login(self, config: Config) -> OpenedLogin | None:
         """Give the pages of log-in of a config, where it has them. Raises ConfigError."""
@@ -380,7 +385,8 @@ class App:
         from gateway.front.oauth.part import OpenedOAuth
 
         try:
-            opened = OpenedOAuth(wish, base_dir=Path.cwd(), run_dir=self._worker.run_dir)
+            places = {"base_dir": Path.cwd(), "run_dir": self._worker.run_dir}
+            opened = OpenedOAuth(wish, **places, connections=self._connections)
         except (KeyInvalid, OSError) as error:
             raise ValueError(str(error)) from error
         opened.own.is_trusted = lambda: self._now.control.trusted
@@ -399,7 +405,8 @@ class App:
     def _open_audit(self, wish: AuditWish) -> OpenedAudit:
         from gateway.front.audit import OpenedAudit
 
-        return OpenedAudit(wish, base_dir=Path.cwd(), run_dir=self._worker.run_dir)
+        places = {"base_dir": Path.cwd(), "run_dir": self._worker.run_dir}
+        return OpenedAudit(wish, **places, connections=self._connections)
 
     async def _revoke(self, kind: RevocationKind, issuer: str, value: str, *, until_s: int) -> None:
         await self._now.control.revoke(kind, issuer, value, until_s=until_s)

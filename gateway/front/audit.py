@@ -10,7 +10,7 @@ from typing import Final
 
 from gateway.config import AuditConfig, resolve_secret, resolve_store_url
 from gateway.flows.audit import AuditFigures, AuditQueue
-from gateway.stores import open_audit_log
+from gateway.stores import Connections, open_audit_log
 from gateway.stores.audit_log import AuditLog
 from gateway.types import AuditEvent, Clock
 
@@ -30,10 +30,13 @@ class AuditWish:
 class OpenedAudit:
     """The audit log of one config, an Auditor."""
 
-    def __init__(self, wish: AuditWish, *, base_dir: Path, run_dir: Path) -> None:
+    def __init__(
+        self, wish: AuditWish, *, base_dir: Path, run_dir: Path, connections: Connections | None = None
+    ) -> None:
         """Opens nothing yet. Raises ValueError for an address or a key that cannot be used."""
         config = wish.config
-        self.log = open_configured_audit(config, chain_of(config, wish.worker), base_dir=base_dir, run_dir=run_dir)
+        chain = chain_of(config, wish.worker)
+        self.log = open_configured_audit(config, chain, base_dir=base_dir, run_dir=run_dir, connections=connections)
         self._queue = AuditQueue(self.log, clock=wish.clock, size_max=config.queue_max, flush_s=config.flush_s)
 
     def tell(self, event: AuditEvent) -> None:
@@ -52,7 +55,9 @@ class OpenedAudit:
         await self._queue.stop()
 
 
-def open_configured_audit(config: AuditConfig, chain: str, *, base_dir: Path, run_dir: Path) -> AuditLog:
+def open_configured_audit(
+    config: AuditConfig, chain: str, *, base_dir: Path, run_dir: Path, connections: Connections | None = None
+) -> AuditLog:
     """Open the audit log that a config names. Raises ValueError for what cannot be used, and for none."""
     address = resolve_store_url(config.url, base_dir).reveal().decode()
     if address == "off":
@@ -60,7 +65,7 @@ def open_configured_audit(config: AuditConfig, chain: str, *, base_dir: Path, ru
     key = resolve_secret(config.key, base_dir) if config.key else None
     if address.startswith("folder:"):
         address = "file:" + address.removeprefix("folder:")  # in a config `file:` names a file that holds the address
-    return open_audit_log("" if address == "embedded" else address, run_dir, chain, key)
+    return open_audit_log("" if address == "embedded" else address, run_dir, chain, key, connections=connections)
 
 
 def chain_of(config: AuditConfig, worker: int) -> str:

@@ -12,7 +12,7 @@ from gateway.config import DirectoryConfig, resolve_secret, resolve_store_url
 from gateway.errors import GatewayError, KeyInvalid
 from gateway.front.own_keys import own_key
 from gateway.resilience import Resilience, guarded
-from gateway.stores import open_directory
+from gateway.stores import Connections, open_directory
 from gateway.stores.directory import Directory
 from gateway.tokens.sealing import Sealer
 from gateway.types import Clock, Secret
@@ -43,12 +43,16 @@ class DirectoryWish:
 class OpenedDirectory:
     """The directory of one config: `directory` is what requests use, with permits, breakers and deadlines."""
 
-    def __init__(self, wish: DirectoryWish, *, base_dir: Path, run_dir: Path) -> None:
+    def __init__(
+        self, wish: DirectoryWish, *, base_dir: Path, run_dir: Path, connections: Connections | None = None
+    ) -> None:
         """Connects to nothing. Raises ValueError for an address or a key that cannot be used."""
         self._clock = wish.clock
         self._resilience = wish.resilience
         self._has_replicas = resolve_store_url(wish.config.url, base_dir).reveal().startswith(b"postgres")
-        self._store = open_configured_directory(wish.config, base_dir=base_dir, run_dir=run_dir)
+        self._store = open_configured_directory(
+            wish.config, base_dir=base_dir, run_dir=run_dir, connections=connections
+        )
         self.directory = guarded(self._store, wish.resilience, "database", name=PART, reads=READS)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -96,7 +100,9 @@ class OpenedDirectory:
                 _log.warning("what is over in the directory was not forgotten: %s", error)
 
 
-def open_configured_directory(config: DirectoryConfig, *, base_dir: Path, run_dir: Path) -> Directory:
+def open_configured_directory(
+    config: DirectoryConfig, *, base_dir: Path, run_dir: Path, connections: Connections | None = None
+) -> Directory:
     """Open the directory that a config names, as a command does that runs beside the gateway.
 
     Raises ValueError for an address or a key that cannot be used, and for no address.
@@ -104,9 +110,8 @@ def open_configured_directory(config: DirectoryConfig, *, base_dir: Path, run_di
     address = resolve_store_url(config.url, base_dir).reveal().decode()
     if not address:
         raise ValueError('there is no directory; say where it is: `[directory]`, `url = "embedded"`')
-    return open_directory(
-        "" if address == "embedded" else address, run_dir, directory_sealer(config, base_dir, run_dir)
-    )
+    sealer = directory_sealer(config, base_dir, run_dir)
+    return open_directory("" if address == "embedded" else address, run_dir, sealer, connections=connections)
 
 
 def directory_sealer(config: DirectoryConfig, base_dir: Path, run_dir: Path) -> Sealer:

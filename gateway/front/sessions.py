@@ -24,7 +24,7 @@ from gateway.flows.sessions import SessionLimits, SessionNames, Sessions
 from gateway.flows.trail import Auditor, AuditTrail
 from gateway.front.own_keys import own_key
 from gateway.resilience import Resilience, guarded
-from gateway.stores import open_session_store
+from gateway.stores import Connections, open_session_store
 from gateway.stores.base import ORIGIN, Revision
 from gateway.stores.following import Following
 from gateway.stores.sessions import SessionStore
@@ -274,6 +274,7 @@ class OpenedSessions:
         clock: Clock,
         auditor: Auditor,
         resilience: Resilience,
+        connections: Connections | None = None,
     ) -> None:
         """Connects to nothing. Raises ValueError for an address or a key that cannot be used."""
         config = wish.config
@@ -282,7 +283,9 @@ class OpenedSessions:
         names = SessionNames(config.region, key)
         self.cookie = config.cookie
         self.validator = wish.new_validator()
-        self._store = open_session_store("" if address == "embedded" else address, run_dir, clock)
+        self._store = open_session_store(
+            "" if address == "embedded" else address, run_dir, clock, connections=connections
+        )
         self._resilience = resilience
         self._dependency: Literal["cache", "database"] = (
             "cache" if address.startswith(("redis", "unix")) else "database"

@@ -62,6 +62,7 @@ class RedisAuditLog:
         self._name = chain
         self._chain = Chain(key)
         self._nodes = nodes
+        self._closed = False
 
     def pools(self) -> list[PoolState]:
         return self._nodes.pools()
@@ -114,7 +115,9 @@ class RedisAuditLog:
         return verifier.verdict()
 
     async def close(self) -> None:
-        await self._nodes.close()
+        if not self._closed:
+            self._closed = True  # others may use the same connections
+            await self._nodes.close()
 
     async def _one(self, command: Command) -> Any:
         (answer,) = await self._nodes.ask((command,))

@@ -113,6 +113,7 @@ class RedisDeferredWork:
 
     def __init__(self, nodes: RedisNodes, clock: Clock) -> None:
         self._nodes = nodes
+        self._closed = False
         self._clock = clock
 
     def pools(self) -> list[PoolState]:
@@ -175,7 +176,9 @@ class RedisDeferredWork:
         return 0  # the server forgets by itself
 
     async def close(self) -> None:
-        await self._nodes.close()
+        if not self._closed:
+            self._closed = True  # others may use the same connections
+            await self._nodes.close()
 
     async def _end(self, job: Job, outcome: str, *words: Word) -> bool:
         identifier, count, name = job.hold.split(" ")

@@ -206,7 +206,7 @@ class Directory(Protocol):
     def after(self, revision: Revision) -> Directory:
         """Return this directory, whose reads also show all changes before `revision`, of another worker or gateway.
 
-        Raises ValueError for what is no revision.
+        It is closed with this one. A read raises ValueError for what is no revision.
         """
 
     # -- tenants

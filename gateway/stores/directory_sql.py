@@ -154,19 +154,24 @@ class SQLDirectory:
         self._database = database
         self._encrypter = encrypter
         self._after = after
+        self._closed = False
 
     @property
     def revision(self) -> Revision:
         return self._database.revision
 
     def after(self, revision: Revision) -> SQLDirectory:
-        return SQLDirectory(self._database, self._encrypter, revision)
+        view = SQLDirectory(self._database, self._encrypter, revision)
+        view._closed = True  # it has nothing of its own to release
+        return view
 
     def pools(self) -> Sequence[PoolState]:
         return self._database.pools()
 
     async def close(self) -> None:
-        await self._database.close()
+        if not self._closed:
+            self._closed = True  # others may use the same connections
+            await self._database.close()
 
     # -- tenants
 

@@ -178,6 +178,7 @@ class RedisRecordStore:
     def __init__(self, kind: RecordKind, nodes: RedisNodes) -> None:
         self.kind = kind
         self._nodes = nodes
+        self._closed = False
         self._prefix = f"portcullis:{kind.name}:"
         log = f"{self._prefix}{{changes}}"  # one slot for the log and its name
         self._log = (f"{log}:log", f"{log}:name")
@@ -308,7 +309,9 @@ class RedisRecordStore:
         return 0  # the server forgets by itself
 
     async def close(self) -> None:
-        await self._nodes.close()
+        if not self._closed:
+            self._closed = True  # others may use the same connections
+            await self._nodes.close()
 
     # --
 

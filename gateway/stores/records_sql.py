@@ -99,6 +99,7 @@ class SQLRecordStore:
         self._poll_s = poll_ms / 1000
         self._locks = database.shared == "network"  # SQLite has one writer anyway
         self._wrote = asyncio.Event()
+        self._closed = False
 
     @property
     def shared(self) -> str:
@@ -165,7 +166,9 @@ class SQLRecordStore:
         return total
 
     async def close(self) -> None:
-        await self._database.close()
+        if not self._closed:
+            self._closed = True  # others may use the same connections
+            await self._database.close()
 
     # -- programs
 

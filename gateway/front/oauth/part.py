@@ -29,7 +29,7 @@ from gateway.flows.oauth.people import DirectoryProfiles, NobodyLogsIn, SessionA
 from gateway.flows.sessions import Sessions
 from gateway.front.oauth.endpoints import CallerOf, OAuthEndpoints
 from gateway.resilience import Resilience, guarded
-from gateway.stores import open_token_store
+from gateway.stores import Connections, open_token_store
 from gateway.stores.directory import Directory
 from gateway.stores.fetch import Fetcher
 from gateway.tokens.own import OwnTokens, own_issuer
@@ -72,7 +72,9 @@ class OAuthNeighbours:
 class OpenedOAuth:
     """The token service of one config: its store, its keys, its endpoints."""
 
-    def __init__(self, wish: OAuthWish, *, base_dir: Path, run_dir: Path) -> None:
+    def __init__(
+        self, wish: OAuthWish, *, base_dir: Path, run_dir: Path, connections: Connections | None = None
+    ) -> None:
         """Connects to nothing, but makes the first signing key where there is none: that blocks.
 
         Raises ValueError for an address or secret that cannot be used, KeyInvalid for keys that cannot be read.
@@ -80,7 +82,8 @@ class OpenedOAuth:
         config, around = wish.config, wish.around
         self._keys, sealer = open_keys(config, run_dir, base_dir, around.clock)
         address = resolve_store_url(config.store_url, base_dir).reveal().decode()
-        opened = open_token_store("" if address == "embedded" else address, run_dir, around.clock)
+        where = "" if address == "embedded" else address
+        opened = open_token_store(where, run_dir, around.clock, connections=connections)
         self._store = opened
         self._resilience = around.resilience
         self._watching: asyncio.Task[None] | None = None
