@@ -25,7 +25,14 @@ from gateway.resilience.deadlines import abandoned_calls, deadline, within
 from gateway.resilience.degradation import DegradationMonitor, DegradationSnapshot, Level
 from gateway.resilience.health import BAD_SAMPLES, DependencyHealth, DependencyName, HealthLimits, HealthState, Probe
 from gateway.resilience.limiter import WaitLimits
-from gateway.resilience.permits import RESOURCES, PermitState, ResourceName, ResourceSemaphores, Shares
+from gateway.resilience.permits import (
+    RESOURCES,
+    PermitState,
+    ResourceGuard,
+    ResourceName,
+    ResourceSemaphores,
+    Shares,
+)
 from gateway.resilience.pools import BACKGROUND, POOLS, PoolName
 from gateway.resilience.retry import Retry, RetryLimits, jittered
 from gateway.resilience.shedding import LoadShedder, SheddingLimits
@@ -239,9 +246,9 @@ class Resilience:
             if self._is_gone(dependency, part):
                 breaker.refuse(self.config.health.interval_s)
             breaker.check()  # before anybody waits for a permit that would be of no use
-            async with self._permit(dependency):
+            async with self._permit(dependency) as permit:
                 with breaker.guard(classify, lambda outcome, elapsed_s: self._observe(dependency, outcome, elapsed_s)):
-                    return await within(bound_s, work, clock=self._clock)
+                    return await within(bound_s, lambda: _holding(permit, work), clock=self._clock)
 
         return await self.retries[dependency].call(attempt, idempotent=idempotent, worth=worth)
 
@@ -250,7 +257,7 @@ class Resilience:
         watched = None if name is None else self._parts.get(name, {}).get(part)
         return watched is not None and watched.failures >= BAD_SAMPLES
 
-    def _permit(self, dependency: BreakerName) -> AbstractAsyncContextManager[object]:
+    def _permit(self, dependency: BreakerName) -> AbstractAsyncContextManager[ResourceGuard | None]:
         resource = _RESOURCE.get(dependency)
         return nullcontext() if resource is None else self.permits.guard(resource)
 
@@ -325,6 +332,20 @@ class Resilience:
         await self.shedder.stop()
         await self.degradation.stop()
         self.hashing.close()
+
+
+async def _holding(permit: ResourceGuard | None, work: Callable[[], Awaitable[T]]) -> T:
+    """Do the work with a permit that is given back when the work has ended, also where nobody waits for it any more.
+
+    A call that was left behind still has its connection.
+    """
+    if permit is None:
+        return await work()
+    permit.keep()
+    try:
+        return await work()
+    finally:
+        permit.release()
 
 
 class _Part:

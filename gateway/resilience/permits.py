@@ -54,7 +54,7 @@ class PermitState:
 class ResourceGuard:
     """One permit: taken by `async with`, once, and given back at the block's end, or earlier by `release`."""
 
-    __slots__ = ("_entered_s", "_limiter", "_resource", "_semaphores", "_timeout_s", "_token")
+    __slots__ = ("_entered_s", "_is_kept", "_limiter", "_resource", "_semaphores", "_timeout_s", "_token")
 
     def __init__(self, semaphores: ResourceSemaphores, resource: ResourceName, timeout_s: float) -> None:
         self._semaphores = semaphores
@@ -62,6 +62,7 @@ class ResourceGuard:
         self._timeout_s = timeout_s
         self._limiter: Limiter | None = None
         self._entered_s = 0.0
+        self._is_kept = False
         self._token: Token[int] | None = None
 
     async def __aenter__(self) -> Self:
@@ -77,9 +78,14 @@ class ResourceGuard:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.release()
+        if not self._is_kept:
+            self.release()
         assert self._token is not None
         _held.reset(self._token)
+
+    def keep(self) -> None:
+        """Have the permit outlive the block, until `release`: for who goes on using the resource after it was left."""
+        self._is_kept = True
 
     def release(self) -> None:
         """Give the permit back now. What follows in the block must not use the resource; again does nothing."""
