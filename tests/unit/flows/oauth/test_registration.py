@@ -54,7 +54,7 @@ async def test_a_client_registers_and_its_users_are_asked(tmp_path: Path) -> Non
         "/oauth2/authorize", params=query(client_id=client["client_id"], scope="openid profile")
     )
     assert page.status_code == 200
-    assert "Stranger asks for access" in page.text and "not known to the operator" in page.text
+    assert "Stranger asks for access" in page.text and "not known to whoever runs this site" in page.text
 
 
 async def test_a_client_with_a_secret_is_told_it_once(tmp_path: Path) -> None:
