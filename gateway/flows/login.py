@@ -40,6 +40,15 @@ _DECIMALS: Final = 1  # of degrees: some 10 km, enough to tell a journey
 
 RefusalCode = Literal["credentials", "throttled", "code", "over"]
 Method = Literal["password", "totp", "recovery", "passkey", "sso", "change"]
+# What each is called in the audit trail.
+_ACTIONS: Final[Mapping[Method, str]] = {
+    "password": "login.password",
+    "totp": "login.mfa",
+    "recovery": "login.recovery_code",
+    "passkey": "login.passkey",
+    "sso": "login.federated",
+    "change": "login.password",
+}
 CountLogin = Callable[[Method, str], None]
 
 
@@ -419,7 +428,7 @@ class Logins:
         if begun is None:
             return Refused("over")
         self._trail.tell(
-            f"login.{method}",
+            _ACTIONS[method],
             "success",
             caller=browser.caller,
             tenant=subject.tenant,
@@ -457,7 +466,7 @@ class Logins:
         actor = "" if user_id == _NOBODY else user_id
         self._count(method, "throttled" if reason == "throttled" else "failure")
         self._trail.tell(
-            f"login.{method}",
+            _ACTIONS[method],
             "refused" if reason in ("throttled", "risk") else "failure",
             caller=caller,
             tenant=tenant,

@@ -1,0 +1,91 @@
+"""How unusual a login is: each part, and that the sum is of its parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway.flows.risk import LoginSigns, MaxMindMap, Place, Risk, Sighting, assess
+
+BERLIN, PARIS, SYDNEY = Place(52.5, 13.4), Place(48.9, 2.4), Place(-33.9, 151.2)
+NOW_S = 1_700_000_000.0
+
+
+def signs(**changes: object) -> LoginSigns:
+    usual: dict[str, object] = {"now_s": NOW_S, "known_browser": True, "failures": 0}
+    return LoginSigns(**{**usual, **changes})  # type: ignore[arg-type]
+
+
+def names(risk: Risk) -> list[str]:
+    return [part.name for part in risk.parts]
+
+
+def test_a_usual_login_counts_nothing_and_says_so() -> None:
+    risk = assess(signs(place=BERLIN, sightings=[Sighting(BERLIN, NOW_S - 60)]))
+    assert (risk.points, str(risk)) == (0, "nothing unusual")
+
+
+def test_the_sum_is_that_of_the_parts_and_each_says_why() -> None:
+    risk = assess(
+        signs(
+            known_browser=False,
+            failures=3,
+            recent_logins_s=[NOW_S - 10] * 5,
+            place=SYDNEY,
+            sightings=[Sighting(BERLIN, NOW_S - 3600)],
+        )
+    )
+    assert names(risk) == ["new_browser", "failures", "velocity", "impossible_travel"]
+    assert risk.points == sum(part.points for part in risk.parts) == 15 + 12 + 20 + 50
+    assert "3 failed attempts" in str(risk)
+
+
+def test_failures_count_up_to_a_bound() -> None:
+    assert assess(signs(failures=1)).points == 4
+    assert assess(signs(failures=1000)).points == 30
+
+
+def test_logins_count_only_while_they_are_recent() -> None:
+    assert assess(signs(recent_logins_s=[NOW_S - 601] * 50)).points == 0
+    assert assess(signs(recent_logins_s=[NOW_S - 599] * 5)).points == 20
+
+
+@pytest.mark.parametrize(
+    ("place", "since_s", "is_odd"),
+    [
+        (SYDNEY, 3600, True),
+        (SYDNEY, 20 * 3600, False),  # 16,000 km: a day's flight
+        (PARIS, 3600, False),  # 880 km
+        (PARIS, 600, True),
+        (Place(52.6, 13.5), 1, False),  # a map errs by more
+    ],
+)
+def test_a_journey_is_odd_when_nobody_travels_so_fast(place: Place, since_s: float, is_odd: bool) -> None:
+    risk = assess(signs(place=place, sightings=[Sighting(BERLIN, NOW_S - since_s)]))
+    assert (names(risk) == ["impossible_travel"]) is is_odd
+
+
+def test_the_last_place_is_what_a_journey_begins_at() -> None:
+    seen = [Sighting(SYDNEY, NOW_S - 60), Sighting(BERLIN, NOW_S - 7200)]
+    assert names(assess(signs(place=SYDNEY, sightings=seen))) == []
+    assert names(assess(signs(place=BERLIN, sightings=seen))) == ["impossible_travel"]
+
+
+def test_what_is_not_known_counts_nothing() -> None:
+    assert assess(signs(place=None, sightings=[Sighting(BERLIN, NOW_S - 60)])).points == 0
+    assert assess(signs(place=SYDNEY)).points == 0
+
+
+def test_distances_are_those_of_the_globe() -> None:
+    assert BERLIN.km_to(PARIS) == pytest.approx(878, abs=15)
+    assert BERLIN.km_to(SYDNEY) == pytest.approx(16_090, abs=60)
+    assert BERLIN.km_to(BERLIN) == 0
+    assert Place(0, 179.9).km_to(Place(0, -179.9)) == pytest.approx(22, abs=1)
+
+
+def test_a_file_that_is_no_map_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "map").write_bytes(b"no map")
+    for name in ("map", "none"):
+        with pytest.raises(ValueError, match="is no map of addresses"):
+            MaxMindMap(tmp_path / name)
