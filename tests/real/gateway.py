@@ -73,14 +73,19 @@ class Gateway:
         self.server = self._start()
 
     def write_config(self, config: str) -> None:
-        """Write the config; `[server]` is ours, the rest is the test's. `@PORT@` in it is where the gateway listens."""
+        """Write the config; `[server]` is ours, the rest is the test's. `@PORT@` in it is where the gateway listens.
+
+        It is put there whole: a gateway that was told of an earlier one may be reading it right now.
+        """
         server = (
             f'[server]\nlisten = "127.0.0.1:{self.port}"\nadmin_listen = "127.0.0.1:{self.admin_port}"\n'
             f'workers = {self._workers}\nrun_dir = "{self.folder / "run"}"\ndrain_delay_s = 0.2\n'
         )
         config = config.replace("@PORT@", str(self.port))
         extra, mark, rest = config.partition("#server\n")
-        self.path.write_text(server + (extra if mark else "") + (rest if mark else config))
+        draft = self.path.with_suffix(".draft")
+        draft.write_text(server + (extra if mark else "") + (rest if mark else config))
+        draft.replace(self.path)
 
     def _start(self) -> ServerProcess:
         command = [sys.executable, "-m", "gateway", "serve", "-c", str(self.path)]

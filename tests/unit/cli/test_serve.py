@@ -40,9 +40,10 @@ def test_faults_as_json_are_one_document(faulty: Path) -> None:
 
 
 GROUPS = {
+    "audit": ["show", "verify"],
     "bench": ["micro"],
     "keys": ["new", "list", "rotate"],
-    "policy": ["check", "test", "explain", "fmt", "compile"],
+    "policy": ["check", "test", "explain", "fmt", "compile", "replay"],
     "relation": ["add", "remove", "list", "check"],
     "token": ["mint", "inspect", "verify", "revoke"],
     "user": ["add", "list", "disable", "enable", "passwd", "reset", "leaked"],
