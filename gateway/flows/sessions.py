@@ -11,15 +11,20 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import logging
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Protocol
 
+from gateway.errors import GatewayError
 from gateway.flows.trail import NOBODY, AuditTrail, Caller
 from gateway.stores.sessions import SessionStore
 from gateway.types import SESSION_EPOCH, Clock, Secret, Session, Subject
+
+_log = logging.getLogger("portcullis.sessions")
 
 _VALUE: Final = re.compile(r"([a-z0-9][a-z0-9-]{0,15})_([a-z2-7]{52})([a-z2-7]{26})")
 _SECRET_BYTES: Final = 32
@@ -93,6 +98,15 @@ def _base32(data: bytes) -> str:
     return base64.b32encode(data).rstrip(b"=").decode().lower()
 
 
+@contextmanager
+def _noted(what: str) -> Iterator[None]:
+    """Let a session be over although what hangs on it could not be ended: it is void, and ends when it is used."""
+    try:
+        yield
+    except GatewayError as error:
+        _log.error("%s was not ended at once: %s", what, error)
+
+
 @dataclass(frozen=True, slots=True)
 class Begun:
     """A session, and the value of the cookie by which its browser is known."""
@@ -112,6 +126,16 @@ class Proof:
     provisional: bool = False
 
 
+class GrantEnder(Protocol):
+    """Ends what was granted to applications: the token service."""
+
+    async def ended_session(self, session: Session) -> object:
+        """End what was granted within a session that is over."""
+
+    async def ended_subject(self, subject: Subject) -> object:
+        """End everything that a subject has granted."""
+
+
 class Sessions:
     """Begins, finds and ends sessions. Every method raises StoreUnavailable where the store cannot be asked."""
 
@@ -129,6 +153,8 @@ class Sessions:
         self._clock = clock
         self._trail = trail
         self._limits = limits or SessionLimits()
+        self.grants: GrantEnder | None = None
+        """Hears of every session that ends here. What it cannot end at once ends at its next use (`find_by_origin`)."""
 
     async def begin(
         self,
@@ -202,6 +228,9 @@ class Sessions:
         ended = await self._store.revoke(id_hash)
         if ended is not None:
             self._told("session.end", ended, actor=actor, reason=reason, caller=caller)
+            if self.grants is not None:
+                with _noted("what was granted in a session"):
+                    await self.grants.ended_session(ended)
         return ended
 
     async def end_all(self, subject: Subject, *, reason: str, actor: str = "", caller: Caller = NOBODY) -> int:
@@ -217,6 +246,9 @@ class Sessions:
             reason=reason,
             sessions=count,
         )
+        if self.grants is not None:
+            with _noted("what a subject has granted"):
+                await self.grants.ended_subject(subject)
         return count
 
     async def join(self, session: Session, client_id: str) -> bool:

@@ -102,6 +102,9 @@ class OpenedOAuth:
             level=around.level,
         )
         self.service = OAuthService(config, self._keys, sealer, surroundings, base_dir)
+        self._sessions = None if around.sessions is None else around.sessions[0]
+        if self._sessions is not None:
+            self._sessions.grants = self.service
         self.endpoints = OAuthEndpoints(self.service, body_timeout_s=wish.body_timeout_s, caller_of=around.caller_of)
         self.issuer = own_issuer(config, self._keys.jwks_path, self._keys.published)
 
@@ -127,6 +130,8 @@ class OpenedOAuth:
 
     async def stop(self) -> None:
         """End everything that was begun."""
+        if self._sessions is not None and self._sessions.grants is self.service:
+            self._sessions.grants = None  # and not where a successor is in its place
         self._resilience.unwatch(self._dependency, part=_PART, probe=self._probe)
         if self._watching is not None:
             self._watching.cancel()
