@@ -20,6 +20,7 @@ from gateway.resilience.circuit_breaker import (
     Classify,
     Outcome,
     Transition,
+    outcome_of,
 )
 from gateway.resilience.deadlines import abandoned_calls, deadline, within
 from gateway.resilience.degradation import DegradationMonitor, DegradationSnapshot, Level
@@ -204,9 +205,31 @@ class Resilience:
         asked = [part for part in parts.values() if part.probe is not None]
         limits = health_limits_of(self.config, name)
         health = DependencyHealth(
-            name, probe=(lambda: _all_of(asked)) if asked else None, limits=limits, clock=self._clock
+            name,
+            probe=(lambda: self._all_of(asked)) if asked else None,
+            limits=limits,
+            clock=self._clock,
+            is_ours=self.shedder.is_ours,
         )
         self.degradation.watch(health)
+
+    async def _all_of(self, parts: Sequence[_Part]) -> None:
+        """Ask all at once, and raise what the first of them that failed did."""
+        for result in await asyncio.gather(*(self._ask(part) for part in parts), return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
+
+    async def _ask(self, part: _Part) -> None:
+        """Ask for one part; to be given up counts as a failure too."""
+        assert part.probe is not None
+        began_s = self._clock.monotonic_s()
+        try:
+            await part.probe()
+        except BaseException:
+            if not self.shedder.is_ours(began_s):
+                part.failures += 1
+            raise
+        part.failures = 0
 
     def serving(self, pool: PoolName, *, critical: bool = False, limit_s: float | None = None) -> Serving:
         """Return what serves one request: `async with`, in its pool and within `limit_s` (None: request_timeout_s).
@@ -241,13 +264,18 @@ class Resilience:
 
         bound_s = self.config.request_timeout_s if limit_s is None else limit_s
 
+        def judge(error: BaseException, elapsed_s: float) -> Outcome:
+            outcome = (classify or outcome_of)(error, elapsed_s)
+            is_ours = outcome == "failure" and self.shedder.is_ours(self._clock.monotonic_s() - elapsed_s)
+            return "ignored" if is_ours else outcome
+
         async def attempt() -> T:
             breaker = self.breakers.of(dependency, operation, tenant)
             if self._is_gone(dependency, part):
                 breaker.refuse(self.config.health.interval_s)
             breaker.check()  # before anybody waits for a permit that would be of no use
             async with self._permit(dependency) as permit:
-                with breaker.guard(classify, lambda outcome, elapsed_s: self._observe(dependency, outcome, elapsed_s)):
+                with breaker.guard(judge, lambda outcome, elapsed_s: self._observe(dependency, outcome, elapsed_s)):
                     return await within(bound_s, lambda: _holding(permit, work), clock=self._clock)
 
         return await self.retries[dependency].call(attempt, idempotent=idempotent, worth=worth)
@@ -356,23 +384,6 @@ class _Part:
     def __init__(self, probe: Probe | None) -> None:
         self.probe = probe
         self.failures = 0  # in a row
-
-    async def ask(self) -> None:
-        """Ask the dependency; to be given up counts as a failure too."""
-        assert self.probe is not None
-        try:
-            await self.probe()
-        except BaseException:
-            self.failures += 1
-            raise
-        self.failures = 0
-
-
-async def _all_of(parts: Sequence[_Part]) -> None:
-    """Ask all at once, and raise what the first of them that failed did."""
-    for result in await asyncio.gather(*(part.ask() for part in parts), return_exceptions=True):
-        if isinstance(result, BaseException):
-            raise result
 
 
 def pools_of(config: ResilienceConfig) -> dict[PoolName, PoolLimits]:

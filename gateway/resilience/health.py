@@ -29,6 +29,7 @@ RELAPSE_WINDOW_S = 300.0
 RELAPSES_MAX = 6  # counted: 64 times as many good samples are asked for at most
 CALLS_MIN = 3  # of requests between two samples, for their failures to say anything
 FAILURE_RATE = 0.5
+EXCUSED_MAX = 8  # samples in a row: a dependency that is gone as well must be noticed in the end
 QUIET_S = 30.0  # what nobody asks any more, and nothing probes, is taken for well again after this
 
 Probe = Callable[[], Awaitable[None]]
@@ -85,14 +86,23 @@ class DependencyHealth:
     """The health of one dependency. Belongs to one event loop."""
 
     def __init__(
-        self, name: DependencyName, *, probe: Probe | None = None, limits: HealthLimits | None = None, clock: Clock
+        self,
+        name: DependencyName,
+        *,
+        probe: Probe | None = None,
+        limits: HealthLimits | None = None,
+        clock: Clock,
+        is_ours: Callable[[float], bool] = lambda _began_s: False,
     ) -> None:
         """`probe` asks the dependency for something that needs all of it (an idle connection that answers proves
-        little); it raises where the answer is wrong or does not come. None: only the calls of requests tell.
+        little); it raises where the answer is wrong or does not come. None: only the calls of requests tell. A probe
+        that fails while `is_ours(began_s)` says nothing: this process was too busy to hear the answer.
         """
         self.name = name
         self.limits = limits or HealthLimits()  # may be replaced
         self._probe = probe
+        self._is_ours = is_ours
+        self._excused = 0  # in a row
         self._clock = clock
         self._down = _Verdict()
         self._slow = _Verdict()
@@ -130,6 +140,10 @@ class DependencyHealth:
                 error = "timeout"
             except Exception as fault:
                 error = fault.code if isinstance(fault, GatewayError) else type(fault).__name__
+        if error and self._excused < EXCUSED_MAX and self._is_ours(began_s):
+            self._excused += 1
+            return
+        self._excused = 0
         self._judge(error, self._clock.monotonic_s() - began_s)
 
     def _judge(self, error: str, probe_s: float) -> None:

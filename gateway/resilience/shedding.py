@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -30,6 +31,8 @@ GROWTH = 0.1  # of what is still let in, in a bad interval, for each target that
 GROWTH_MAX = 0.5
 DECAY = 0.8  # of what is refused stays so after a good interval
 SHARE_MIN = 0.01  # below it nothing is refused any more
+OUR_SHARE = 0.5
+LAGS_KEPT = 200  # of the last seconds: five at four looks an interval
 LAG_SAMPLES = 4  # looks at the loop in an interval
 
 _random = random.SystemRandom().random
@@ -104,6 +107,7 @@ class LoadShedder:
         self._loop_watch = QueueWatch(limits, clock)
         self._watches: dict[str, list[QueueWatch]] = {}
         self._lag: asyncio.Task[None] | None = None
+        self._lags: deque[tuple[float, float]] = deque(maxlen=LAGS_KEPT)  # when, and how late the loop was
         self._shed: dict[str, int] = {}
 
     def watch(self, pool: str) -> QueueWatch:
@@ -140,6 +144,15 @@ class LoadShedder:
 
     # -- the loop's own queue
 
+    def is_ours(self, began_s: float) -> bool:
+        """Tell whether most of the time since `began_s` was this loop's own: then no timeout says anything of a peer.
+
+        Its answer may have lain in the socket while the loop did other things. Overload must not look like an outage.
+        """
+        elapsed_s = self._clock.monotonic_s() - began_s
+        worst_s = max((lag_s for at_s, lag_s in self._lags if at_s >= began_s), default=0.0)
+        return worst_s > 0.0 and worst_s >= OUR_SHARE * elapsed_s
+
     def start(self) -> None:
         """Begin to watch how late the running loop is."""
         self._lag = asyncio.create_task(self._watch_lag(), name="loop-lag")
@@ -156,4 +169,7 @@ class LoadShedder:
             pause_s = self.limits.interval_s / LAG_SAMPLES
             due_s = self._clock.monotonic_s() + pause_s
             await asyncio.sleep(pause_s)
-            self._loop_watch.observe(max(0.0, self._clock.monotonic_s() - due_s))
+            now_s = self._clock.monotonic_s()
+            lag_s = max(0.0, now_s - due_s)
+            self._lags.append((now_s, lag_s))
+            self._loop_watch.observe(lag_s)

@@ -186,6 +186,26 @@ def test_a_permit_that_is_not_there_says_nothing_of_the_dependency() -> None:
     run_virtual(main())
 
 
+def test_timeouts_of_a_worker_that_is_too_busy_open_no_breaker_and_make_nobody_ill() -> None:
+    async def main() -> None:
+        resilience = new_resilience()
+        resilience.shedder.is_ours = lambda began_s: True  # type: ignore[method-assign]
+        resilience.watch("cache", lambda: asyncio.sleep(3600), part="sessions")
+        for _ in range(6):
+            await resilience.degradation.dependencies["cache"].sample()
+        for _ in range(30):
+            with pytest.raises(DeadlineExceededError):
+                await resilience.call(
+                    "cache", "get", lambda: asyncio.sleep(3600), limit_s=0.5, part="sessions", tenant="x"
+                )
+        state = resilience.state()
+        assert state.breakers[1].breakers == {"closed": 1, "half_open": 0, "open": 0}
+        assert state.health[0].status == "ok"
+        assert await resilience.call("cache", "get", fine, part="sessions") == "fine"
+
+    run_virtual(main())
+
+
 def test_nobody_waits_for_a_permit_to_be_refused_by_a_breaker() -> None:
     async def main() -> None:
         resilience = new_resilience()

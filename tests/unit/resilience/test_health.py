@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import StoreUnavailable
-from gateway.resilience.health import BAD_SAMPLES, SAMPLES, DependencyHealth, HealthLimits
+from gateway.resilience.health import BAD_SAMPLES, EXCUSED_MAX, SAMPLES, DependencyHealth, HealthLimits
 from tests.unit.resilience.parts import CLOCK
 from tests.virtual_time import run_virtual
 
@@ -140,6 +140,27 @@ def test_a_probe_that_hangs_and_swallows_its_cancellation_is_bad_in_time() -> No
         assert health.status == "down"
         assert health.state().error == "timeout"
         await asyncio.sleep(60)
+
+    run_virtual(main())
+
+
+def test_a_probe_that_fails_while_we_are_too_busy_to_listen_says_nothing_for_a_while() -> None:
+    async def main() -> None:
+        patient = Patient()
+        patient.error = StoreUnavailable()
+        busy = True
+        health = DependencyHealth("database", probe=patient, limits=LIMITS, clock=CLOCK, is_ours=lambda _: busy)
+        for _ in range(EXCUSED_MAX):
+            await health.sample()
+        assert (health.state().status, health.state().error) == ("ok", "")
+        busy = False
+        for _ in range(2):
+            await health.sample()
+        assert health.state().status == "down"
+        busy = True
+        for _ in range(2 * (EXCUSED_MAX + 1)):  # one in nine is believed
+            await health.sample()
+        assert health.state().status == "down"
 
     run_virtual(main())
 

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.errors import BulkheadFullError, OverloadedError
 from gateway.resilience.bulkhead import BulkheadManager, PoolLimits
-from gateway.resilience.shedding import SHARE_MAX, LoadShedder, QueueWatch, SheddingLimits
+from gateway.resilience.shedding import LAGS_KEPT, SHARE_MAX, LoadShedder, QueueWatch, SheddingLimits
 from tests.unit.resilience.parts import CLOCK, new_bulkheads, new_shedder
 from tests.unit.tokens.fakes import MovedClock
 from tests.virtual_time import run_virtual
@@ -121,6 +121,41 @@ def test_a_loop_that_is_late_sheds_of_all_pools() -> None:
         shedder.admit("user_auth")
         await shedder.stop()
         assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run_virtual(main())
+
+
+def test_time_that_the_loop_spent_elsewhere_is_ours_and_no_peers() -> None:
+    class Late:
+        """The loop's time, and what something that held the loop added to it."""
+
+        def __init__(self) -> None:
+            self.late_s = 0.0
+
+        def monotonic_s(self) -> float:
+            return CLOCK.monotonic_s() + self.late_s
+
+        def wall_s(self) -> float:
+            return CLOCK.wall_s()
+
+    async def main() -> None:
+        clock = Late()
+        shedder = LoadShedder(LIMITS, clock=clock, retry_after_s=lambda: 5.0)
+        shedder.start()
+        began_s = clock.monotonic_s()
+        await asyncio.sleep(0.5)
+        assert not shedder.is_ours(began_s)  # half a second of waiting for a peer
+        began_s = clock.monotonic_s()
+        clock.late_s += 0.3  # something held the loop
+        await asyncio.sleep(0.1)
+        assert shedder.is_ours(began_s)
+        await asyncio.sleep(0.5)
+        assert not shedder.is_ours(began_s)  # since then the peer had time enough
+        assert not shedder.is_ours(clock.monotonic_s())
+        for _ in range(10_000):
+            await asyncio.sleep(0.025)
+        assert len(shedder._lags) == LAGS_KEPT
+        await shedder.stop()
 
     run_virtual(main())
 
