@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,10 +55,11 @@ from gateway.stores import Connections, RevocationStore
 from gateway.stores.base import RevocationKind
 from gateway.stores.figures import StoreFigures
 from gateway.tokens.control import ControlState, TokenControl
-from gateway.types import AuditEvent, Clock, Secret, Session, SystemClock, WorkerContext
+from gateway.types import AuditEvent, Clock, Secret, Session, Subject, SystemClock, WorkerContext
 
 if TYPE_CHECKING:
     from gateway._native.route_policy import Decided
+    from gateway.flows.leaving import Leaving
     from gateway.front.audit import AuditWish, OpenedAudit
     from gateway.front.deciding import Deciding
     from gateway.front.decisions import DecisionRecorder
@@ -66,8 +67,10 @@ if TYPE_CHECKING:
     from gateway.front.login.part import LoginWish, OpenedLogin
     from gateway.front.oauth.part import OAuthWish, OpenedOAuth
     from gateway.front.policies import Policies, PoliciesRead, PolicyPlan
+    from gateway.front.scim.part import OpenedScim, ScimWish
     from gateway.front.sessions import OpenedSessions, SessionWish
     from gateway.policy.relation_follower import RelationFollower
+    from gateway.stores.directory import Directory
 
 _log = logging.getLogger("portcullis.app")
 
@@ -137,6 +140,8 @@ class _Generation:
     sessions: OpenedSessions | None  # the same
     directory: OpenedDirectory | None  # the same
     oauth: OpenedOAuth | None  # the same
+    scim: OpenedScim | None  # None where the config has none
+    judge: EngineJudge
     audit: OpenedAudit | None  # None where nothing that it tells of is there, or it is off
     login: OpenedLogin | None  # the same
     logs: RequestLogs
@@ -170,6 +175,7 @@ class App:
         self._oauth: InForce[OAuthWish, OpenedOAuth] = InForce(self._open_oauth)
         self._audit: InForce[AuditWish, OpenedAudit] = InForce(self._open_audit)
         self._login: InForce[LoginWish, OpenedLogin] = InForce(self._open_login)
+        self._scim: InForce[ScimWish, OpenedScim] = InForce(self._open_scim)
         self._is_started = False
         config = self._trusting(config)
         validator = _new_validator(config)
@@ -180,6 +186,7 @@ class App:
         self._oauth.take(self._now.oauth)
         self._audit.take(self._now.audit)
         self._login.take(self._now.login)
+        self._scim.take(self._now.scim)
         self.asgi: FrontDoor = self._now.door
         self.admin_asgi: ASGIApp = admin_app(self._vitals)
         figures = Figures(
@@ -232,6 +239,9 @@ class App:
         login = self._plan_login(config)
         if login is not None:
             more = [*more, *login.routes()]
+        scim = self._plan_scim(config)
+        if scim is not None:
+            more = [*more, *scim.routes()]
         introspects = bool(config.introspection.clients) or oauth is not None
         engine = Engine(
             validator,
@@ -261,7 +271,20 @@ class App:
         asking = Asking(self._learner, fetcher, None if sessions is None else sessions.learner)
         door = self._new_door(config, engine, introspection, more, asking=asking, logs=logs, decisions=decisions)
         return _Generation(
-            config, validator, control, door, pools, policies, sessions, directory, oauth, audit, login, logs
+            config,
+            validator,
+            control,
+            door,
+            pools,
+            policies,
+            sessions,
+            directory,
+            oauth,
+            scim,
+            judge,
+            audit,
+            login,
+            logs,
         )
 
     def _plan_sessions(self, config: Config) -> OpenedSessions | None:
@@ -392,6 +415,64 @@ class App:
         opened.own.is_trusted = lambda: self._now.control.trusted
         return opened
 
+    def _plan_scim(self, config: Config) -> OpenedScim | None:
+        """Give the SCIM of a config, where it has it. Raises ConfigError."""
+        directory = self._plan_directory(config)
+        if not config.scim.base_url or directory is None:
+            return None
+        with _faults_at("scim"):
+            try:
+                from gateway.front.scim.part import ScimNeighbours, ScimWish
+            except ModuleNotFoundError as error:
+                raise ValueError(f"{error.name} is missing; `pip install portcullis-gateway[scim]`") from error
+            around = ScimNeighbours(
+                resilience=self._resilience,
+                clock=self._clock,
+                auditor=self,
+                directory=directory.directory,
+                leaving=self._new_leaving(config, directory.directory),
+                judge=self._judge,
+                where=Callers(TrustedProxies(config.server.trusted_proxies)),
+            )
+            wish = ScimWish(
+                config=config.scim,
+                login=config.login,
+                directory=config.directory,
+                sessions=config.sessions,
+                issuer=config.oauth.issuer,
+                trusted_proxies=config.server.trusted_proxies,
+                body_timeout_s=config.server.body_timeout_s,
+                around=around,
+            )
+            return self._scim.of(wish)
+
+    def _open_scim(self, wish: ScimWish) -> OpenedScim:
+        from gateway.front.scim.part import OpenedScim
+
+        return OpenedScim(wish, base_dir=Path.cwd())
+
+    def _new_leaving(self, config: Config, directory: Directory) -> Leaving:
+        """Give what ends everything that a user has."""
+        from gateway.flows.leaving import Leaving
+
+        sessions = self._plan_sessions(config)
+        return Leaving(
+            directory,
+            self._revoke,
+            clock=self._clock,
+            sessions=None if sessions is None else sessions.sessions,
+            end_grants=self._end_grants,
+            issuer=config.oauth.issuer,
+        )
+
+    async def _end_grants(self, subject: Subject) -> int:
+        oauth = self._now.oauth
+        return 0 if oauth is None else await oauth.service.ended_subject(subject)
+
+    async def _judge(self, token: bytes) -> tuple[Mapping[str, Any] | None, str]:
+        """Judge an access token as the doors do that are in force."""
+        return await self._now.judge.judge(token)
+
     def _plan_audit(self, config: Config) -> OpenedAudit | None:
         """Give the audit log of a config, where there is anything that it tells of. Raises ConfigError."""
         told = config.sessions.url or config.directory.url or config.oauth.issuer
@@ -408,8 +489,10 @@ class App:
         places = {"base_dir": Path.cwd(), "run_dir": self._worker.run_dir}
         return OpenedAudit(wish, **places, connections=self._connections)
 
-    async def _revoke(self, kind: RevocationKind, issuer: str, value: str, *, until_s: int) -> None:
-        await self._now.control.revoke(kind, issuer, value, until_s=until_s)
+    async def _revoke(
+        self, kind: RevocationKind, issuer: str, value: str, *, until_s: int, issued_before_s: int = 0
+    ) -> None:
+        await self._now.control.revoke(kind, issuer, value, until_s=until_s, issued_before_s=issued_before_s)
 
     def tell(self, event: AuditEvent) -> None:
         """Note what matters for security in the audit log of the config in force, and in its lines."""
@@ -529,6 +612,7 @@ class App:
         starts.append(self._oauth.start())
         starts.append(self._audit.start())
         starts.append(self._login.start())
+        starts.append(self._scim.start())
         if self._policies is not None:
             starts.append(self._policies.start())
         await asyncio.gather(*starts)
@@ -544,6 +628,7 @@ class App:
             await asyncio.gather(*own, *self._tasks, return_exceptions=True)
             if self._policies is not None:
                 await self._policies.stop()
+            await self._scim.stop()
             await self._login.stop()
             await self._oauth.stop()
             await self._sessions.stop()
@@ -621,6 +706,7 @@ class App:
         self._oauth.take(generation.oauth)
         self._audit.take(generation.audit)
         self._login.take(generation.login)
+        self._scim.take(generation.scim)
         self._now = generation
         self.asgi.publish(generation.door)
 

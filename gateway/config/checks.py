@@ -30,6 +30,7 @@ from gateway.config.login_checks import login_complaints
 from gateway.config.oauth_checks import oauth_complaints
 from gateway.config.passkeys_checks import passkeys_complaints
 from gateway.config.resilience_checks import resilience_complaints
+from gateway.config.scim_checks import scim_complaints
 from gateway.config.sessions_checks import sessions_complaints
 from gateway.config.sso_checks import sso_complaints
 from gateway.config.toml_lines import Path
@@ -91,6 +92,7 @@ def find_complaints(config: Config, base_dir: FilePath, env: Mapping[str, str]) 
     found += directory_complaints(config, base_dir, env)
     found += login_complaints(config, base_dir, env)
     found += oauth_complaints(config, base_dir, env)
+    found += scim_complaints(config, base_dir, env)
     found += audit_complaints(config, base_dir, env)
     found += passkeys_complaints(config)
     found += sso_complaints(config, base_dir, env)

@@ -188,7 +188,7 @@ class ScimClientConfig(Chapter, frozen=True):
     """A provisioning service that calls SCIM with a token of its own."""
 
     id: str  # the name it has in the audit log
-    token: str  # what it sends as `Authorization: Bearer …`, 16 bytes or more: `env:NAME` or `file:PATH`
+    token: str  # what it sends as `Authorization: Bearer …`, 32 bytes or more: `env:NAME` or `file:PATH`
     tenant: str = ""  # whose users and groups it provisions; "" = scim.tenant
     read_only: bool = False  # it may only look
 
@@ -199,7 +199,7 @@ class ScimConfig(Chapter, frozen=True):
     base_url: str = ""  # as clients see this gateway, as in `https://auth.example.com`; "" = no SCIM
     tenant: str = ""  # whose users and groups these are; made where it does not exist
     clients: tuple[ScimClientConfig, ...] = ()  # see below
-    issuers: tuple[str, ...] = ()  # whose access tokens may call, with the scope; they act for scim.tenant
+    issuers: tuple[str, ...] = ()  # whose access tokens may call, with the scope, for scim.tenant; none = oauth.issuer
     scope: str = "scim"  # that such a token needs
     read_scope: str = "scim:read"  # with which it may only look
     body_bytes_max: Count = 1 * MIB  # of one request, also of a bulk one
@@ -208,7 +208,7 @@ class ScimConfig(Chapter, frozen=True):
     filter_bytes_max: Annotated[int, msgspec.Meta(ge=1, le=65_536)] = 2048  # of a filter or a path
     filter_terms_max: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 50  # comparisons in one filter
     filter_depth_max: Annotated[int, msgspec.Meta(ge=1, le=100)] = 10  # parentheses within each other
-    scan_max: Count = 10_000  # resources looked through where an index cannot answer; more: `tooMany`
+    scan_max: Count = 5000  # resources looked through where an index cannot answer; more: `tooMany`
 
 
 class AdminTokenConfig(Chapter, frozen=True):
@@ -236,7 +236,7 @@ class AdminConfig(Chapter, frozen=True):
     tokens: tuple[AdminTokenConfig, ...] = ()  # see below
     roles: tuple[AdminRoleConfig, ...] = ()  # see below
     tenant: str = ""  # whose users are administered
-    issuers: tuple[str, ...] = ()  # whose access tokens count, with the scope
+    issuers: tuple[str, ...] = ()  # whose access tokens count, with the scope; none = oauth.issuer
     scope: str = "admin"  # that such a token needs
     policies: str = ""  # a file of Cedar policies instead of the built-in ones
     step_up_s: Annotated[int, msgspec.Meta(ge=0)] = 900  # people change things so long after they proved who they are

@@ -117,5 +117,5 @@ def reserved_paths(introspection: bool, more: Sequence[Route] = ()) -> tuple[byt
     paths = [b"/livez", b"/readyz"]
     if introspection:
         paths.append(b"/oauth2/introspect")
-    paths.extend(route.path.encode() for route in more)
+    paths.extend(route.path.partition("{")[0].encode() for route in more)
     return tuple(paths)

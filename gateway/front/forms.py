@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -44,13 +45,19 @@ async def read_form(request: Request, timeout_s: float) -> Pairs:
         raise BodyRefused(400, "invalid_request", "Malformed form", "the form cannot be read") from None
 
 
-async def read_json(request: Request, timeout_s: float) -> dict[str, Any]:
+async def read_json(
+    request: Request,
+    timeout_s: float,
+    *,
+    bytes_max: int = BODY_BYTES_MAX,
+    media_types: Sequence[str] = ("application/json",),
+) -> dict[str, Any]:
     """Read a posted JSON object. Raises BodyRefused."""
     import orjson
 
-    if _media_type(request) != "application/json":
-        raise BodyRefused(415, "unsupported_media_type", "JSON expected", "send application/json")
-    body = await _read(request, timeout_s, "JSON")
+    if _media_type(request) not in media_types:
+        raise BodyRefused(415, "unsupported_media_type", "JSON expected", f"send {' or '.join(media_types)}")
+    body = await _read(request, timeout_s, "JSON", bytes_max)
     try:
         scan(body, (b"",))  # refuses what no two readers understand in the same way
         document: dict[str, Any] = orjson.loads(body)
@@ -71,13 +78,13 @@ def _media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def _read(request: Request, timeout_s: float, noun: str) -> bytes:
+async def _read(request: Request, timeout_s: float, noun: str, bytes_max: int = BODY_BYTES_MAX) -> bytes:
     body = bytearray()
     try:
         async with asyncio.timeout(timeout_s):
             async for piece in request.stream():
                 body += piece
-                if len(body) > BODY_BYTES_MAX:
+                if len(body) > bytes_max:
                     raise BodyRefused(413, "body_too_large", "Content too large", f"the {noun} is too long")
     except TimeoutError:
         raise BodyRefused(408, "request_timeout", "Request timeout", f"the {noun} did not arrive in time") from None

@@ -28,15 +28,20 @@ _COUNTED = frozenset({"pool_full", "resource_exhausted", "overloaded", "circuit_
 _INTERNAL = ("Internal error", "the gateway could not answer this")
 
 
+def told_of(error: GatewayError) -> str:
+    """Give what a client may know of an error."""
+    if error.status < 500:
+        return str(error)  # meant for the client, as all of these are
+    return _PUBLIC.get(error.code, _INTERNAL)[1]
+
+
 def refusal_of(error: GatewayError) -> Response:
     """Give the answer to an error: its status, its stable code, and when to come again."""
-    title, detail = _PUBLIC.get(error.code, _INTERNAL)
-    if error.status < 500:
-        title, detail = "Request refused", str(error)  # meant for the client, as all of these are
+    title = _PUBLIC.get(error.code, _INTERNAL)[0] if error.status >= 500 else "Request refused"
     headers = {}
     if error.retry_after_s is not None and error.status >= 429:
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
-    return ProblemResponse(error.status, error.code or "internal_error", title, detail, headers)
+    return ProblemResponse(error.status, error.code or "internal_error", title, told_of(error), headers)
 
 
 async def gateway_error(request: Request, error: Exception) -> Response:
