@@ -32,7 +32,7 @@ ACTIONS: Final = frozenset(
         *("login.password", "login.passkey", "login.federated", "login.mfa", "login.device", "login.recovery_code"),
         *("login.degraded", "login.risk", "login.throttled", "login.step_up", "logout"),
         *("password.change", "password.reset", "password.reset_link", "password.rehash"),
-        *("passkey.register", "passkey.rename", "passkey.remove"),
+        *("passkey.register", "passkey.use", "passkey.rename", "passkey.remove"),
         *("mfa.enrol", "mfa.remove", "mfa.codes", "mfa.totp", "mfa.passkey", "mfa.recovery_code"),
         *("device.remember", "device.use", "device.forget", "device.forget_all"),
         *("identity.link", "identity.unlink"),
