@@ -26,6 +26,11 @@ from gateway.types import Clock
 Urgency = Literal["exempt", "critical", "normal"]
 """`exempt`: probes and admin, never shed. `critical`: shed only when more than half of the rest is."""
 
+# Where the loop itself stands nobody's queue shows whose work it is; bulk work gives way first, and people wait for the
+# rest. By the time that the loop's share is a third, all of it has.
+SHED_FIRST = frozenset({"scim_provisioning"})
+SHED_FIRST_UNTIL = 1 / 3
+
 SHARE_MAX = 0.95  # something always gets through, or nothing would tell that the queue is gone
 GROWTH = 0.1  # of what is still let in, in a bad interval, for each target that the delay is long
 GROWTH_MAX = 0.5
@@ -124,7 +129,12 @@ class LoadShedder:
 
     def share(self, pool: str) -> float:
         """Give the share of a pool's normal work that is refused now."""
-        return max((self._loop_watch.share(), *(watch.share() for watch in self._watches.get(pool, ()))))
+        loop = self._loop_watch.share()
+        if pool in SHED_FIRST:
+            loop = min(SHARE_MAX, loop / SHED_FIRST_UNTIL)
+        else:
+            loop = max(0.0, (loop - SHED_FIRST_UNTIL) / (1 - SHED_FIRST_UNTIL))
+        return max((loop, *(watch.share() for watch in self._watches.get(pool, ()))))
 
     @property
     def shed(self) -> Mapping[str, int]:

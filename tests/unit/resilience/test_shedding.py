@@ -125,6 +125,21 @@ def test_a_loop_that_is_late_sheds_of_all_pools() -> None:
     run_virtual(main())
 
 
+def test_while_the_loop_stands_bulk_work_gives_way_before_people_do() -> None:
+    clock = MovedClock()
+    shedder = LoadShedder(LIMITS, clock=clock, retry_after_s=lambda: 5.0)
+    shares = []
+    for _ in range(30):
+        shares.append((shedder.share("scim_provisioning"), shedder.share("user_auth")))
+        standing(shedder._loop_watch, clock, 1, 0.06)  # a little above the target: the share grows slowly
+    assert shares[0] == (0.0, 0.0)
+    assert (0.3 < shares[1][0] < 0.4) and shares[1][1] == 0.0
+    first = next(index for index, (_, people) in enumerate(shares) if people > 0)
+    assert shares[first][0] == SHARE_MAX
+    assert shares[-1][1] > 0.8
+    assert all(bulk >= people for bulk, people in shares)
+
+
 def test_time_that_the_loop_spent_elsewhere_is_ours_and_no_peers() -> None:
     class Late:
         """The loop's time, and what something that held the loop added to it."""
