@@ -54,6 +54,7 @@ from gateway.resilience import Resilience
 from gateway.stores import Connections, RevocationStore
 from gateway.stores.base import RevocationKind
 from gateway.stores.figures import StoreFigures
+from gateway.stores.pools import DEFAULT
 from gateway.tokens.control import ControlState, TokenControl
 from gateway.types import AuditEvent, Clock, Secret, Session, Subject, SystemClock, WorkerContext
 
@@ -169,7 +170,7 @@ class App:
         self._wanted = 0  # number of the newest reload; an older one that still waits for keys is given up
         self._tasks: set[asyncio.Task[None]] = set()
         self._policies: Policies | None = None
-        self._connections = Connections()  # that stores of one server share
+        self._connections = Connections(DEFAULT.shared_by(worker.worker_count))  # stores of one server share them
         self._sessions: InForce[SessionWish, OpenedSessions] = InForce(self._open_sessions)
         self._directory: InForce[DirectoryWish, OpenedDirectory] = InForce(self._open_directory)
         self._oauth: InForce[OAuthWish, OpenedOAuth] = InForce(self._open_oauth)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
 class PoolLimits:
-    """The limits of the connections to one server, in one process."""
+    """The limits of the connections to one server."""
 
     connections_min: int  # opened with the first call, and kept
     connections_max: int  # whoever comes then waits, within the deadline of the call
@@ -52,11 +52,20 @@ POSTGRES_REPLICA: Final = PoolLimits(10, 50, 120.0, connect_timeout_s=5.0, call_
 
 @dataclass(frozen=True, slots=True)
 class Pools:
-    """The limits for each kind of server."""
+    """The limits for each kind of server; those of the source design are for a whole gateway."""
 
     redis_node: PoolLimits = REDIS_NODE
     postgres_primary: PoolLimits = POSTGRES_PRIMARY
     postgres_replica: PoolLimits = POSTGRES_REPLICA
+
+    def shared_by(self, processes: int) -> Pools:
+        """Return what each of the workers of one gateway may have: together they keep within these limits."""
+
+        def share(limits: PoolLimits) -> PoolLimits:
+            most = max(2, limits.connections_max // processes)
+            return replace(limits, connections_min=min(most, limits.connections_min // processes), connections_max=most)
+
+        return Pools(share(self.redis_node), share(self.postgres_primary), share(self.postgres_replica))
 
 
 DEFAULT: Final = Pools()

@@ -52,6 +52,7 @@ class PostgresServer:
         self._warming: asyncio.Task[None] | None = None
         self._pruning: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._active: set[AsyncConnection[Any]] = set()  # work for a call
         self._closed = False
 
     async def call(self, work: Work[T], timeout_s: float = CALL_TIMEOUT_S) -> T:
@@ -113,6 +114,11 @@ class PostgresServer:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CALL_TIMEOUT_S)
 
+    def abort(self) -> None:
+        """Let every call that is under way fail at once: another server has taken over."""
+        for connection in self._active:
+            _shut(connection)
+
     def pool(self, store: str) -> PoolState:
         """Return how many connections there are; `store` is what they are called in the metrics."""
         open_count = self._busy + len(self._idle)
@@ -140,6 +146,7 @@ class PostgresServer:
             connection, _ = self._idle.pop()
         if connection is None or connection.closed:
             connection = await self._connect()
+        self._active.add(connection)
         try:
             if not self._prepared:
                 async with self._preparing:
@@ -150,6 +157,8 @@ class PostgresServer:
         except BaseException:
             _abandon(connection)
             raise
+        finally:
+            self._active.discard(connection)
         if self._closed or connection.closed:
             _abandon(connection)
         else:

@@ -37,6 +37,7 @@ OPEN_TIMEOUT_S: Final = 60.0  # the imports, and the migrations
 CALL_TIMEOUT_S: Final = 2.0  # of one read or write in all
 REPLICA_TIMEOUT_S: Final = 0.6  # of one replica, before the next is asked
 LOOK_TIMEOUT_S: Final = 0.5  # for the word of each server about what it is
+SLOW_S: Final = 0.3  # when no call to the primary ends for so long, we look around, again and again
 LOOK_PAUSE_S: Final = 1.0  # between two looks while all is well
 LOOK_AGAIN_S: Final = 0.1  # between two looks while there is no primary
 LAG_S_MAX: Final = 1.0  # what a replica may lack
@@ -94,6 +95,9 @@ class PostgresDatabase:
         self._looked_s = float("-inf")
         self._doubted = True
         self._turn = itertools.count()
+        self._calls = 0  # to the primary, under way
+        self._finished = 0
+        self._wondering: asyncio.TimerHandle | None = None
         self._closed = False
         self._users = 1
         self._retired: set[asyncio.Task[None]] = set()
@@ -146,6 +150,8 @@ class PostgresDatabase:
         if self._users:
             return
         self._closed = True
+        if self._wondering is not None:
+            self._wondering.cancel()
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.wait({self._looking})
@@ -196,11 +202,16 @@ class PostgresDatabase:
         await self._keep_looking()
         if self._primary is None:
             raise StoreUnavailable(f"none of `{self._name}` is a primary")
+        self._calls += 1
+        self._wonder()
         try:
             return await self._primary[1].call(work)
         except StoreUnavailable:
             self._doubted = True
             raise
+        finally:
+            self._calls -= 1
+            self._finished += 1
 
     async def _write(
         self, db: AsyncConnection[Any], program: Callable[[], Program[T]], backends: set[int]
@@ -307,10 +318,28 @@ class PostgresDatabase:
             raise StoreUnavailable(f"`{self._name}` is closed")
         now_s = asyncio.get_running_loop().time()
         pause_s = LOOK_PAUSE_S if self._primary is not None and not self._doubted else LOOK_AGAIN_S
-        if now_s >= self._looked_s + pause_s and (self._looking is None or self._looking.done()):
-            self._looking = asyncio.create_task(self._look())
+        if now_s >= self._looked_s + pause_s:
+            self._begin_to_look()
         if patient and (self._primary is None or self._doubted) and self._looking is not None:
             await asyncio.shield(self._looking)
+
+    def _wonder(self) -> None:
+        """Look around while calls are under way and none ends: where another server took over, they are ended."""
+        if self._wondering is None and not self._closed:
+            finished = self._finished
+
+            def look() -> None:
+                self._wondering = None
+                if self._calls:
+                    if self._finished == finished:
+                        self._begin_to_look()
+                    self._wonder()
+
+            self._wondering = asyncio.get_running_loop().call_later(SLOW_S, look)
+
+    def _begin_to_look(self) -> None:
+        if not self._closed and (self._looking is None or self._looking.done()):
+            self._looking = asyncio.create_task(self._look())
 
     async def _look(self) -> None:
         self._looked_s = asyncio.get_running_loop().time()
@@ -344,9 +373,15 @@ class PostgresDatabase:
             return bool(row[0]), str(row[1]), _position(row[2])
 
         try:
-            return url, await self._scouts[url].call(look, LOOK_TIMEOUT_S)
+            said = await self._scouts[url].call(look, LOOK_TIMEOUT_S)
         except StoreUnavailable:
             return url, None
+        if not said[0] and said[1] > self._timeline > "":
+            # It took over: nobody waits any more for the answers of others, one of which may be stopped. At the very
+            # first look all are waited for: one of several primaries may be deposed.
+            self._timeline, self._doubted = said[1], False
+            self._appoint(url)
+        return url, said
 
     def _appoint(self, url: str) -> None:
         if self._primary is not None and self._primary[0] == url:
@@ -358,6 +393,7 @@ class PostgresDatabase:
 
     def _depose(self) -> None:
         if self._primary is not None:
+            self._primary[1].abort()
             self._retire(self._primary[1])
             self._primary = None
 

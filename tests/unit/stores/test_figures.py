@@ -13,7 +13,7 @@ from gateway.observability.exposition import exposition
 from gateway.observability.metrics import Metrics, create_map
 from gateway.stores import open_session_store
 from gateway.stores.figures import StoreFigures
-from gateway.stores.pools import Pooled, PoolLimits, PoolState
+from gateway.stores.pools import DEFAULT, Pooled, PoolLimits, PoolState
 from gateway.types import SystemClock
 
 
@@ -57,6 +57,20 @@ async def test_a_store_without_servers_counts_for_nothing(metrics: Metrics, tmp_
         assert isinstance(store, Pooled)
         assert list(store.pools()) == []
         await store.close()
+
+
+@pytest.mark.parametrize("workers", [1, 3, 4, 16, 1000])
+def test_workers_keep_within_the_limits_of_a_gateway_together(workers: int) -> None:
+    each = DEFAULT.shared_by(workers)
+    for share, whole in (
+        (each.postgres_primary, DEFAULT.postgres_primary),
+        (each.postgres_replica, DEFAULT.postgres_replica),
+        (each.redis_node, DEFAULT.redis_node),
+    ):
+        assert share.connections_max >= 2
+        assert share.connections_max * workers <= max(whole.connections_max, 2 * workers)
+        assert share.connections_min * workers <= whole.connections_min
+    assert DEFAULT.shared_by(1) == DEFAULT
 
 
 @pytest.mark.parametrize(("least", "most"), [(5, 4), (-1, 4), (0, 0)])
