@@ -65,7 +65,8 @@ if TYPE_CHECKING:
     from gateway.front.deciding import Deciding
     from gateway.front.decisions import DecisionRecorder
     from gateway.front.directory import DirectoryWish, OpenedDirectory
-    from gateway.front.login.part import LoginWish, OpenedLogin
+    from gateway.front.login.part import LoginNeighbours, LoginWish, OpenedLogin
+    from gateway.front.login.ways import Offered, OpenedWays, WaysWish
     from gateway.front.oauth.part import OAuthWish, OpenedOAuth
     from gateway.front.policies import Policies, PoliciesRead, PolicyPlan
     from gateway.front.scim.part import OpenedScim, ScimWish
@@ -145,6 +146,7 @@ class _Generation:
     judge: EngineJudge
     audit: OpenedAudit | None  # None where nothing that it tells of is there, or it is off
     login: OpenedLogin | None  # the same
+    ways: OpenedWays | None  # the same
     logs: RequestLogs
 
 
@@ -177,6 +179,7 @@ class App:
         self._audit: InForce[AuditWish, OpenedAudit] = InForce(self._open_audit)
         self._login: InForce[LoginWish, OpenedLogin] = InForce(self._open_login)
         self._scim: InForce[ScimWish, OpenedScim] = InForce(self._open_scim)
+        self._ways: InForce[WaysWish, OpenedWays] = InForce(self._open_ways)
         self._is_started = False
         config = self._trusting(config)
         validator = _new_validator(config)
@@ -188,6 +191,7 @@ class App:
         self._audit.take(self._now.audit)
         self._login.take(self._now.login)
         self._scim.take(self._now.scim)
+        self._ways.take(self._now.ways)
         self.asgi: FrontDoor = self._now.door
         self.admin_asgi: ASGIApp = admin_app(self._vitals)
         figures = Figures(
@@ -243,6 +247,9 @@ class App:
         scim = self._plan_scim(config)
         if scim is not None:
             more = [*more, *scim.routes()]
+        ways = self._plan_ways(config, login)
+        if ways is not None:
+            more = [*more, *ways.routes()]
         introspects = bool(config.introspection.clients) or oauth is not None
         engine = Engine(
             validator,
@@ -285,6 +292,7 @@ class App:
             judge,
             audit,
             login,
+            ways,
             logs,
         )
 
@@ -333,17 +341,11 @@ class App:
         sessions, directory = self._plan_sessions(config), self._plan_directory(config)
         if not config.login.enabled or sessions is None or directory is None:
             return None
-        from gateway.front.login.part import LoginNeighbours, LoginWish
+        from gateway.front.login.part import LoginWish
+        from gateway.front.login.ways import offered_of
 
-        around = LoginNeighbours(
-            resilience=self._resilience,
-            clock=self._clock,
-            auditor=self,
-            sessions=sessions.sessions,
-            directory=directory.directory,
-            ended=self._sessions_ended,
-            count=lambda method, outcome: self._metrics.counter("logins_total", method=method, outcome=outcome).add(),
-        )
+        offered = offered_of(config)
+        around = self._login_neighbours(sessions, directory, offered)
         wish = LoginWish(
             config=config.login,
             sessions=config.sessions,
@@ -352,10 +354,55 @@ class App:
             parameter=config.forward_auth.login_parameter,
             trusted_proxies=config.server.trusted_proxies,
             body_timeout_s=config.server.body_timeout_s,
+            beside=(offered,),
             around=around,
         )
         with _faults_at("login"):
             return self._login.of(wish)
+
+    def _login_neighbours(
+        self, sessions: OpenedSessions, directory: OpenedDirectory, offered: Offered
+    ) -> LoginNeighbours:
+        from gateway.front.login.part import LoginNeighbours
+
+        return LoginNeighbours(
+            resilience=self._resilience,
+            clock=self._clock,
+            auditor=self,
+            sessions=sessions.sessions,
+            directory=directory.directory,
+            ended=self._sessions_ended,
+            count=lambda method, outcome: self._metrics.counter("logins_total", method=method, outcome=outcome).add(),
+            ways=offered.first,
+            second_ways=offered.second,
+            account_ways=offered.account,
+        )
+
+    def _plan_ways(self, config: Config, login: OpenedLogin | None) -> OpenedWays | None:
+        """Give the other ways to log in of a config, where it has any. Raises ConfigError."""
+        if login is None or not (config.passkeys.rp_id or config.sso):
+            return None
+        from gateway.front.login.ways import WaysWish, offered_of
+
+        sessions, directory = self._plan_sessions(config), self._plan_directory(config)
+        assert sessions is not None and directory is not None
+        wish = WaysWish(
+            passkeys=config.passkeys,
+            sso=config.sso,
+            login_config=config.login,
+            origin=config.login.url or config.oauth.issuer,
+            session_s=config.sessions.absolute_s,
+            body_timeout_s=config.server.body_timeout_s,
+            login=login,
+            around=self._login_neighbours(sessions, directory, offered_of(config)),
+        )
+        with _faults_at("sso"):
+            return self._ways.of(wish)
+
+    def _open_ways(self, wish: WaysWish) -> OpenedWays:
+        from gateway.front.login.ways import OpenedWays
+
+        return OpenedWays(wish, base_dir=Path.cwd())
 
     def _open_login(self, wish: LoginWish) -> OpenedLogin:
         from gateway.front.login.part import OpenedLogin
@@ -614,6 +661,7 @@ class App:
         starts.append(self._audit.start())
         starts.append(self._login.start())
         starts.append(self._scim.start())
+        starts.append(self._ways.start())
         if self._policies is not None:
             starts.append(self._policies.start())
         await asyncio.gather(*starts)
@@ -630,6 +678,7 @@ class App:
             if self._policies is not None:
                 await self._policies.stop()
             await self._scim.stop()
+            await self._ways.stop()
             await self._login.stop()
             await self._oauth.stop()
             await self._sessions.stop()
@@ -708,6 +757,7 @@ class App:
         self._audit.take(generation.audit)
         self._login.take(generation.login)
         self._scim.take(generation.scim)
+        self._ways.take(generation.ways)
         self._now = generation
         self.asgi.publish(generation.door)
 

@@ -265,11 +265,11 @@ class SSOConfig(Chapter, frozen=True):
     name: str = ""  # on the button; "" = the id
     client_secret: str = ""  # `env:NAME` or `file:PATH`
     client_auth: Literal["client_secret_basic", "client_secret_post", "none"] = "client_secret_basic"  # "none": PKCE
-    redirect_uri: str = ""  # the exact one; "" = the origin of oauth.issuer, and `/login/sso/{id}/callback`
+    redirect_uri: str = ""  # the exact one; "" = login.url, else oauth.issuer, and `/login/sso/{id}/callback`
     scopes: tuple[str, ...] = ("openid", "profile", "email")  # that are asked for
     algorithms: tuple[SigningAlgorithm, ...] = ("RS256", "ES256", "PS256", "EdDSA")  # of id tokens
     pushed_requests: Literal["auto", "always", "never"] = "auto"  # RFC 9126; "auto": where it is offered
-    tenant: str = ""  # whose users log in there
+    tenant: str = ""  # whose users log in there; "" = login.tenant
     link_email: bool = False  # its verified e-mail addresses make its users ours, at their first log-in
     email_domains: tuple[str, ...] = ()  # for which it may do so; none = none
     provision: bool = False  # make a user of whoever it knows and we do not

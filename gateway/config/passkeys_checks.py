@@ -26,6 +26,8 @@ def passkeys_complaints(config: Config) -> Iterator[Complaint]:
         yield Complaint(("passkeys", "rp_id"), f"`{passkeys.rp_id}` is no domain of its own")
     for index, origin in enumerate(passkeys.origins):
         yield from _origin(origin, passkeys.rp_id, index)
+    if not config.login.enabled:
+        yield Complaint(("passkeys", "rp_id"), "passkeys need the pages of log-in", "`login.enabled = true`")
     for chapter in ("sessions", "directory"):
         if not getattr(config, chapter).url:
             hint = f'say where they are kept: `[{chapter}]`, `url = "embedded"`'

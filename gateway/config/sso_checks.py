@@ -23,6 +23,8 @@ def sso_complaints(config: Config, base_dir: FilePath, env: Mapping[str, str]) -
         yield from _provider(config, provider, ("sso", index), base_dir, env)
     yield from repeated(((each.id, ("sso", index, "id")) for index, each in enumerate(config.sso)), "id")
     if config.sso:
+        if not config.login.enabled:
+            yield Complaint(("sso", 0, "id"), "identity providers need the pages of log-in", "`login.enabled = true`")
         for chapter in ("sessions", "directory"):
             if not getattr(config, chapter).url:
                 hint = f'say where they are kept: `[{chapter}]`, `url = "embedded"`'
@@ -60,9 +62,9 @@ def _secret(provider: SSOConfig, path: Path, base_dir: FilePath, env: Mapping[st
 def _redirect(config: Config, provider: SSOConfig, path: Path) -> Iterator[Complaint]:
     callback = CALLBACK.format(id=provider.id)
     if not provider.redirect_uri:
-        if not config.oauth.issuer:
+        if not config.login.url and not config.oauth.issuer:
             hint = f"as it is registered there, as in `https://auth.example.com{callback}`"
-            yield Complaint((*path, "redirect_uri"), "missing, and there is no oauth.issuer to make it of", hint)
+            yield Complaint((*path, "redirect_uri"), "missing, and there is no login.url to make it of", hint)
         return
     parts = split_url(provider.redirect_uri)
     is_plain = parts is not None and parts.scheme == "http" and is_loopback(parts.hostname or "")

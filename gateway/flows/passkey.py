@@ -325,9 +325,13 @@ class Passkeys:
             raise PasskeyRefused("challenge_foreign")
         return challenge
 
-    def _must_be_fresh(self, session: Session) -> None:
+    def is_fresh(self, session: Session) -> bool:
+        """Tell whether the proof behind a session is new enough to add or remove a passkey."""
         age_s = self._clock.wall_s() - session.authenticated_s
-        if session.requires_reauth or session.provisional or age_s > self.party.fresh_s:
+        return not session.requires_reauth and not session.provisional and age_s <= self.party.fresh_s
+
+    def _must_be_fresh(self, session: Session) -> None:
+        if not self.is_fresh(session):
             raise ProofTooOld("log in again to change how you log in")
 
     def _tell(

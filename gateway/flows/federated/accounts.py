@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -64,6 +64,10 @@ class Accounts:
     async def linked(self, config: SSOConfig, subject: str) -> User | None:
         """Return the user that a provider calls `subject`, active or not."""
         return await self._directory.find_linked(config.tenant, config.issuer, subject)
+
+    async def issuers_of(self, user: User) -> Sequence[str]:
+        """Return the issuers of the providers that know a user."""
+        return [each.issuer for each in await self._directory.identities_of(user.tenant, user.id)]
 
     async def unlink(self, config: SSOConfig, user: User) -> bool:
         """Let a provider speak of a user no more. False where it did not."""

@@ -26,6 +26,7 @@ from gateway.errors import (
     OverloadedError,
     ResourceExhaustedError,
 )
+from gateway.flows.account import Ended
 from gateway.flows.federated.accounts import Accounts, Found, subject_of
 from gateway.flows.federated.errors import SSORefused, SSOUnavailable
 from gateway.flows.federated.provider import Endpoints, Provider
@@ -60,6 +61,7 @@ class SSOStart:
 
     browser: str
     return_to: str = ""
+    acr_values: tuple[str, ...] = ()  # of our own classes, that the log-in is to have in the end
     login_hint: str = ""
     reauthenticate: bool = False
     links: Session | None = None  # who is logged in, and wants to be known by that provider too
@@ -73,6 +75,7 @@ class SSOLogin:
     methods: tuple[str, ...]  # RFC 8176, and FEDERATED
     attributes: Mapping[str, str]
     return_to: str
+    acr_values: tuple[str, ...]
     provider: str
     found: Found
 
@@ -96,9 +99,13 @@ class Federation:
         resilience: Resilience,
         clock: Clock,
         trail: AuditTrail,
+        ended: Ended,
         session_s: int,
     ) -> None:
-        """`origin`: ours, as providers know it. `session_s`: how long our sessions last at most."""
+        """`origin`: ours, as providers know it. `session_s`: how long our sessions last at most.
+
+        `ended` is told of the sessions that providers end.
+        """
         self.providers: Mapping[str, Provider] = {each.id: each for each in providers}
         self._origin = origin
         self._accounts = accounts
@@ -107,6 +114,7 @@ class Federation:
         self._resilience = resilience
         self._clock = clock
         self._trail = trail
+        self._ended = ended
         self._session_s = session_s
 
     def redirect_uri(self, provider: Provider) -> str:
@@ -172,6 +180,7 @@ class Federation:
                     "issuer": provider.issuer,
                     "browser": _hash(start.browser).hex(),
                     "return_to": start.return_to,
+                    "acr_values": list(start.acr_values),
                     "began_s": now_s,
                     "reauthenticate": start.reauthenticate,
                 },
@@ -181,13 +190,22 @@ class Federation:
     # -- and back -----------------------------------------------------------------------------------------------------
 
     async def complete(
-        self, provider_id: str, parameters: Sequence[tuple[str, str]], browser: str, *, caller: Caller = NOBODY
+        self,
+        provider_id: str,
+        parameters: Sequence[tuple[str, str]],
+        browser: str,
+        *,
+        current: Subject | None = None,
+        caller: Caller = NOBODY,
     ) -> SSOLogin:
-        """Return who logged in, by what the browser brought to the redirect URI. Raises SSORefused, SSOUnavailable."""
+        """Return who logged in, by what the browser brought to the redirect URI. Raises SSORefused, SSOUnavailable.
+
+        `current`: who is logged in here, which has to be whoever asked to be linked.
+        """
         provider = self.providers[provider_id]
         try:
             async with self._step(provider):
-                login = await self._completed(provider, parameters, browser)
+                login = await self._completed(provider, parameters, browser, current)
         except (SSOUnavailable, SSORefused) as error:
             reason = error.reason if isinstance(error, SSORefused) else error.code
             self._tell(provider, "login.sso", "refused", caller, reason=reason, step="complete")
@@ -197,13 +215,17 @@ class Federation:
         self._tell(provider, "sso.verify", "success", caller, user=login.user)
         return login
 
-    async def _completed(self, provider: Provider, parameters: Sequence[tuple[str, str]], browser: str) -> SSOLogin:
+    async def _completed(
+        self, provider: Provider, parameters: Sequence[tuple[str, str]], browser: str, current: Subject | None
+    ) -> SSOLogin:
         answer = dict(parameters)
         if len(answer) != len(parameters) or len(parameters) > PARAMETERS_MAX:
             raise SSORefused("answer_repeats")
         grant = await self._taken(provider, answer.get("state", ""), browser)
         endpoints = await provider.endpoints()
         self._check_issuer(provider, endpoints, answer)
+        if grant.subject not in (None, current):
+            raise SSORefused("session_other")
         if "error" in answer:
             error = answer["error"] if answer["error"] in _ERRORS else "other"
             if error in ("server_error", "temporarily_unavailable"):
@@ -225,6 +247,7 @@ class Federation:
             methods=_methods(provider, claims),
             attributes=_attributes(provider, claims),
             return_to=str(grant.body.get("return_to", "")),
+            acr_values=tuple(map(str, grant.body.get("acr_values", ()))),
             provider=provider.id,
             found=found,
         )
@@ -307,6 +330,20 @@ class Federation:
         user = await self._accounts.user(grant.subject)
         return await self._accounts.link(provider.config, claims, user)
 
+    # -- accounts -----------------------------------------------------------------------------------------------------
+
+    async def linked(self, user: User) -> frozenset[str]:
+        """Return the issuers that know a user."""
+        return frozenset(await self._accounts.issuers_of(user))
+
+    async def unlink(self, provider_id: str, user: User, *, caller: Caller = NOBODY) -> bool:
+        """Let a provider speak of a user no more. False where it did not."""
+        provider = self.providers[provider_id]
+        if not await self._accounts.unlink(provider.config, user):
+            return False
+        self._tell(provider, "sso.unlink", "success", caller, user=user)
+        return True
+
     # -- logging out --------------------------------------------------------------------------------------------------
 
     def logout_url(self, session: Session) -> str | None:
@@ -369,15 +406,16 @@ class Federation:
         if subject is None:
             return 0
         wanted = _short(sid) if sid else ""
-        ended = 0
+        ended: list[Session] = []
         for session in await self._sessions.list_of(subject):
             attributes = session.attributes
             if attributes.get(PROVIDER) == provider.id and wanted in ("", attributes.get(PROVIDER_SESSION)):
                 gone = await self._sessions.end_hash(
                     session.id_hash, reason="back_channel_logout", actor=provider.issuer, caller=caller
                 )
-                ended += gone is not None
-        return ended
+                ended += [] if gone is None else [gone]
+        await self._ended(ended, "back_channel_logout")
+        return len(ended)
 
     async def _subject_of(self, provider: Provider, claims: Mapping[str, Any]) -> Subject | None:
         if claims.get("sub"):

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlencode
 
 from starlette.requests import Request
@@ -24,6 +24,7 @@ from gateway.front.login.pages import STYLE_PATH, Pages, qr_code
 from gateway.front.login.targets import Targets
 from gateway.front.login.texts import texts_for
 from gateway.resilience import Resilience
+from gateway.types import Session
 
 _log = logging.getLogger("portcullis.login")
 
@@ -74,6 +75,8 @@ class LoginEndpoints:
         self._session_cookie = session_cookie
         self._parameter = parameter
         self._body_timeout_s = body_timeout_s
+        self.leave: Callable[[Session], str | None] = lambda session: None
+        """Says where else somebody has to log out, by the session that is over; set by who adds other ways in."""
 
     def routes(self) -> list[Route]:
         """Return the routes; every path in them is exact."""
@@ -170,7 +173,7 @@ class LoginEndpoints:
             request_id="",
         )
 
-    def show(self, request: Request, name: str, status: int = 200, **values: object) -> Response:
+    def show(self, request: Request, name: str, status: int = 200, **values: Any) -> Response:
         """Show a page with forms."""
         key = self.forms.key_of(request)
         response = self.pages.page(request, name, status, csrf=self.forms.token(request, key), **values)
@@ -412,8 +415,27 @@ class LoginEndpoints:
         if not self.forms.accepts(request, posted.get("csrf", "")):
             fields = {self._parameter: wanted}
             return self.show(request, "logout.html", 403, error=texts["error_form"], fields=fields)
-        await self._accounts.log_out(self.browser_of(request))
-        return self.logged_out(request, wanted)
+        browser = self.browser_of(request)
+        found = await self._accounts.find(browser)
+        await self._accounts.log_out(browser)
+        elsewhere = None if found is None else self.leave(found[1])
+        return self.logged_out(request, wanted) if elsewhere is None else self._leaving(request, elsewhere)
+
+    def _leaving(self, request: Request, address: str) -> Response:
+        """Send the browser on to log out there, too, by a page: no form is answered by a redirect to another site."""
+        texts = self.texts(request)
+        response = self.pages.page(
+            request,
+            "message.html",
+            title=texts["logged_out_title"],
+            text=texts["logged_out_text"],
+            refresh=address,
+            target=address,
+            button=texts["continue"],
+            request_id="",
+        )
+        drop(response, self._session_cookie)
+        return response
 
     def logged_out(self, request: Request, wanted: str = "") -> Response:
         """Say goodbye, or send the browser where it asked to go."""

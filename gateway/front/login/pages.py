@@ -28,9 +28,10 @@ class Way:
     """Another way to log in, or to look after an account: a link on a page. `script`: what the page needs for it."""
 
     address: str
-    text: str
+    text: str  # the name of a text, or with `is_name` that of an identity provider
     id: str = ""
     script: str = ""
+    is_name: bool = False
 
 
 class Pages:
@@ -54,14 +55,16 @@ class Pages:
             "account.html": account_ways,
         }
 
-    def page(self, request: Request, name: str, status: int = 200, **values: Any) -> Response:
-        """Make the page of a template; `values` are what it shows."""
+    def page(
+        self, request: Request, name: str, status: int = 200, *, scripts: Sequence[str] = (), **values: Any
+    ) -> Response:
+        """Make the page of a template; `values` are what it shows, `scripts` what runs on it beside those of ways."""
         texts = texts_for(request.headers.get("accept-language", ""))
         ways = self._ways.get(name, ())
-        scripts = sorted({way.script for way in ways if way.script})
-        known = {"t": texts, "style": self._style_address, "scripts": scripts, "ways": ways, "when": _when}
+        all_scripts = sorted({*scripts, *(way.script for way in ways if way.script)})
+        known = {"t": texts, "style": self._style_address, "scripts": all_scripts, "ways": ways, "when": _when}
         html = self._environment.get_template(name).render({"error": "", "notice": "", **known, **values})
-        return Response(html, status, _headers(has_scripts=bool(scripts)), "text/html; charset=utf-8")
+        return Response(html, status, _headers(has_scripts=bool(all_scripts)), "text/html; charset=utf-8")
 
     def style(self) -> Response:
         """Give the theme; its address changes with it."""

@@ -69,6 +69,7 @@ class LoginWish:
     parameter: str  # that carries where to
     trusted_proxies: tuple[str, ...]
     body_timeout_s: float
+    beside: tuple[object, ...] = ()  # what other ways in are made for: with others these pages are others
     around: LoginNeighbours = field(compare=False)
 
 
@@ -81,6 +82,7 @@ class OpenedLogin:
         clock, trail = around.clock, AuditTrail(around.auditor, around.clock)
         sealer = directory_sealer(wish.directory, base_dir, run_dir)
         self._store, grants = _grants(wish, base_dir, run_dir)
+        self.grants = grants
         self.hasher = PasswordHasher(around.resilience.hashing.run, hash_parameters(config))
         self.logins = Logins(
             directory=around.directory,

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from gateway.config import Config, DirectoryConfig, PasskeysConfig, SessionsConfig
+from gateway.config import Config, DirectoryConfig, LoginConfig, PasskeysConfig, SessionsConfig
 from gateway.config.passkeys_checks import passkeys_complaints
 
 AROUND: dict[str, Any] = {
     "sessions": SessionsConfig(url="embedded"),
     "directory": DirectoryConfig(url="embedded"),
+    "login": LoginConfig(enabled=True),
 }
 
 
@@ -55,8 +56,17 @@ def test_other_pages_may_not(origin: str, problem: str) -> None:
 
 
 def test_passkeys_need_users_and_sessions() -> None:
-    found = problems(PasskeysConfig(rp_id="example.com"), sessions=SessionsConfig(), directory=DirectoryConfig())
-    assert found == ["passkeys.rp_id: passkeys need `sessions.url`", "passkeys.rp_id: passkeys need `directory.url`"]
+    found = problems(
+        PasskeysConfig(rp_id="example.com"),
+        sessions=SessionsConfig(),
+        directory=DirectoryConfig(),
+        login=LoginConfig(),
+    )
+    assert found == [
+        "passkeys.rp_id: passkeys need the pages of log-in",
+        "passkeys.rp_id: passkeys need `sessions.url`",
+        "passkeys.rp_id: passkeys need `directory.url`",
+    ]
 
 
 def test_origins_without_a_domain_mean_nothing() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.config import Config, DirectoryConfig, OAuthConfig, SessionsConfig, SSOConfig
+from gateway.config import Config, DirectoryConfig, LoginConfig, OAuthConfig, SessionsConfig, SSOConfig
 from gateway.config.sso_checks import sso_complaints
 
 ENV = {"SECRET": "s" * 32}
@@ -23,6 +23,7 @@ def problems(folder: Path, *providers: SSOConfig, **around: Any) -> list[str]:
         "sessions": SessionsConfig(url="embedded"),
         "directory": DirectoryConfig(url="embedded"),
         "oauth": OAuthConfig(issuer="https://auth.example"),
+        "login": LoginConfig(enabled=True),
     }
     config = Config(sso=providers, **{**given, **around})
     return [f"{'.'.join(map(str, each.path))}: {each.problem}" for each in sso_complaints(config, folder, ENV)]
@@ -65,9 +66,11 @@ def test_what_could_not_work_or_lets_others_in_is_refused(
 
 
 def test_a_provider_needs_users_sessions_and_an_address_to_come_back_to(tmp_path: Path) -> None:
-    around = {"sessions": SessionsConfig(), "directory": DirectoryConfig(), "oauth": OAuthConfig()}
+    around: dict[str, Any] = {"sessions": SessionsConfig(), "directory": DirectoryConfig(), "oauth": OAuthConfig()}
+    around["login"] = LoginConfig()
     assert problems(tmp_path, provider(), **around) == [
-        "sso.0.redirect_uri: missing, and there is no oauth.issuer to make it of",
+        "sso.0.redirect_uri: missing, and there is no login.url to make it of",
+        "sso.0.id: identity providers need the pages of log-in",
         "sso.0.id: identity providers need `sessions.url`",
         "sso.0.id: identity providers need `directory.url`",
     ]

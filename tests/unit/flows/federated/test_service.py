@@ -244,9 +244,16 @@ async def test_somebody_who_is_logged_in_links_an_account_once(tmp_path: Path) -
         login = await world.go(links=session)
         assert login.links_only
         assert (await world.go()).user.id == world.user.id
+        assert await world.federation.linked(world.user) == {world.idp.issuer}
         bob = await world.directory.add_user(replace(world.user, id="usr_" + "b" * 26, user_name="bob"))
         other = replace(session, subject=Subject(TENANT, bob.id))
         assert await refusal(world, world.go(links=other)) == "linked_otherwise"
+        answer = await world.answer(links=session)
+        assert await refusal(world, world.complete(answer, current=other.subject)) == "session_other"
+        assert await refusal(world, world.complete(await world.answer(links=session))) == "session_other"
+        assert await world.federation.unlink("corp", world.user)
+        assert not await world.federation.unlink("corp", world.user)
+        assert await refusal(world, world.go()) == "account_unknown"
 
 
 def _session(world: SSOWorld) -> Session:
@@ -298,6 +305,7 @@ async def test_a_logout_there_ends_the_sessions_that_began_there(world: SSOWorld
     second = await world.begin_session(await world.go())
     assert await world.federation.back_channel_logout("corp", world.idp.logout_token(sid="s-1")) == 1
     assert await world.sessions.find(first.value) is None
+    assert world.ended == [(first.session.id_hash, "back_channel_logout")]
     assert await world.sessions.find(second.value) is not None
     assert await world.federation.back_channel_logout("corp", world.idp.logout_token()) == 1
     assert await world.sessions.find(second.value) is None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from gateway.stores.directory import Identity, Tenant, User
 from gateway.stores.fetch import Fetcher
 from gateway.stores.grants_records import KIND, RecordTokenStore
 from gateway.stores.records_memory import MemoryRecordStore
-from gateway.types import Clock, Secret, Subject, SystemClock
+from gateway.types import Clock, Secret, Session, Subject, SystemClock
 from tests.contract.test_directory import Rot
 from tests.real.identity_provider import CLIENT_ID, CLIENT_SECRET, RealIdentityProvider
 from tests.unit.flows.passkey_world import Events
@@ -39,6 +39,7 @@ class SSOWorld:
         self.idp = idp
         self.clock = clock
         self.events = Events()
+        self.ended: list[tuple[bytes, str]] = []
         self.trail = AuditTrail(self.events, clock)
         breaker = IdpBreakerConfig(calls_min=3, failure_threshold=3)
         self.resilience = Resilience(ResilienceConfig(idp_breaker=breaker), clock=clock)
@@ -59,9 +60,13 @@ class SSOWorld:
             resilience=self.resilience,
             clock=clock,
             trail=self.trail,
+            ended=self._note_ended,
             session_s=43_200,
         )
         self.user = User(id="usr_" + "a" * 26, tenant=TENANT, user_name="alice", emails=("alice@corp.example",))
+
+    async def _note_ended(self, sessions: Sequence[Session], reason: str) -> None:
+        self.ended += [(session.id_hash, reason) for session in sessions]
 
     async def start(self, **options: Any) -> str:
         return await self.federation.begin("corp", SSOStart(**{"browser": BROWSER, "return_to": "/app"} | options))
@@ -72,11 +77,14 @@ class SSOWorld:
         assert back.startswith(f"{ORIGIN}/login/sso/corp/callback?")
         return parse_qsl(urlsplit(back).query)
 
-    async def complete(self, answer: Pairs, browser: str = BROWSER, provider: str = "corp") -> SSOLogin:
-        return await self.federation.complete(provider, answer, browser)
+    async def complete(
+        self, answer: Pairs, browser: str = BROWSER, provider: str = "corp", current: Subject | None = None
+    ) -> SSOLogin:
+        return await self.federation.complete(provider, answer, browser, current=current)
 
     async def go(self, **options: Any) -> SSOLogin:
-        return await self.complete(await self.answer(**options))
+        links: Session | None = options.get("links")
+        return await self.complete(await self.answer(**options), current=None if links is None else links.subject)
 
     async def link(self) -> None:
         await self.directory.link(
