@@ -61,7 +61,9 @@ async def wrong_method(request: Request, error: Exception) -> Response:
     )
 
 
-def _probes(vitals: Vitals) -> list[Route]:
+def _probes(vitals: Vitals, *, detailed: bool) -> list[Route]:
+    """`detailed`: who asks may know of tenants, and of how much would fill a pool."""
+
     async def livez(_request: Request) -> Response:
         return PlainTextResponse("ok\n")
 
@@ -76,7 +78,7 @@ def _probes(vitals: Vitals) -> list[Route]:
             status = "ok"
         else:
             status = "degraded"
-        body: dict[str, Any] = {"status": status, **vitals.detail(), "dependencies": {}}
+        body: dict[str, Any] = {"status": status, **(vitals.detail() if detailed else {}), "dependencies": {}}
         for name, dependency in dependencies.items():
             body["dependencies"][name] = {"state": dependency.state, **dependency.detail}
         return json_response(body, 200 if ready else 503)
@@ -95,7 +97,7 @@ def public_app(
     vitals: Vitals, introspection: Introspection | None, lifespan: Lifespan[Starlette], more: Sequence[Route] = ()
 ) -> Starlette:
     """Make the application behind the doors' listener; `more` are routes of endpoints that are not always there."""
-    routes = _probes(vitals)
+    routes = _probes(vitals, detailed=False)
     if introspection is not None:
         routes.append(Route("/oauth2/introspect", introspection.endpoint, methods=["POST"]))
     routes.extend(more)
@@ -108,7 +110,7 @@ def admin_app(vitals: Vitals) -> Starlette:
     async def metrics(_request: Request) -> Response:
         return Response(vitals.metrics_text(), media_type=METRICS_TYPE)
 
-    routes = [*_probes(vitals), Route("/metrics", metrics)]
+    routes = [*_probes(vitals, detailed=True), Route("/metrics", metrics)]
     return Starlette(routes=routes, exception_handlers=_HANDLERS, middleware=_middleware(vitals))
 
 

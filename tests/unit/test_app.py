@@ -28,6 +28,8 @@ from gateway.config import (
     StoreConfig,
 )
 from gateway.errors import ConfigError, StoreUnavailable
+from gateway.front.asgi import App as ASGIApp
+from gateway.front.endpoints import public_app
 from gateway.observability.metrics import create_map
 from gateway.policy.compiler.policies import compile_statement
 from gateway.policy.language.tree import Statement
@@ -77,8 +79,8 @@ def verdict_of(app: App, token: str, path: str = "/auth/envoy/orders/1") -> tupl
     return verdict.kind, verdict.reason
 
 
-async def asked(app: App, path: str) -> list[Any]:
-    """Ask the admin listener's application; give what it sent."""
+async def asked(app: ASGIApp, path: str) -> list[Any]:
+    """Ask a listener's application; give what it sent."""
     sent: list[Any] = []
 
     async def receive() -> dict[str, Any]:
@@ -88,7 +90,7 @@ async def asked(app: App, path: str) -> list[Any]:
         sent.append(message)
 
     scope = {"type": "http", "method": "GET", "path": path, "headers": [], "query_string": b""}
-    await app.admin_asgi(scope, receive, send)
+    await app(scope, receive, send)
     return sent
 
 
@@ -166,6 +168,14 @@ async def test_pools_follow_a_reload_and_are_shown(tmp_path: Path) -> None:
         assert app._vitals.detail()["degradation"] == {"level": 0, "reasons": []}
 
 
+async def test_only_the_admin_listener_tells_of_pools_and_tenants(tmp_path: Path) -> None:
+    async with running(tmp_path, config_for(tmp_path)) as app:
+        listeners = app.admin_asgi, public_app(app._vitals, None, app._lifespan)
+        admin, public = [orjson.loads((await asked(each, "/readyz"))[1]["body"]) for each in listeners]
+        assert set(admin) - set(public) == {"degradation", "pools", "breakers"}
+        assert admin["dependencies"].keys() == public["dependencies"].keys()
+
+
 async def test_the_level_is_told_by_probes_and_a_header_and_leaves_the_worker_ready(tmp_path: Path) -> None:
     async def down() -> None:
         raise StoreUnavailable
@@ -176,7 +186,7 @@ async def test_the_level_is_told_by_probes_and_a_header_and_leaves_the_worker_re
         for _ in range(2):
             await app._resilience.degradation.dependencies["database"].sample()
         app._resilience.degradation.update()
-        start, body = await asked(app, "/readyz")
+        start, body = await asked(app.admin_asgi, "/readyz")
         assert start["status"] == 200
         assert dict(start["headers"])[b"x-portcullis-degradation"] == b"2"
         assert orjson.loads(body["body"])["degradation"] == {"level": 2, "reasons": ["database down"]}
