@@ -285,7 +285,13 @@ class Policies:
             refresh=self.refresh if plan.config.watch_s else None,
             deciding=lambda: self._deciders.now,
             serving=self._serving,
+            observe=self._observe,
         ).routes()
+
+    def _observe(self, elapsed_s: float) -> None:
+        """Tell the health of policies how long a decision took: where that is long, what is not essential is left."""
+        if self._resilience is not None:
+            self._resilience.degradation.observe("policy_engine", True, elapsed_s)
 
     def _serving(self) -> AbstractAsyncContextManager[object]:
         """Serve one request of the decision API: like other questions of resource servers."""

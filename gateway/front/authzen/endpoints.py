@@ -107,11 +107,13 @@ class DecisionApi:
         deciding: Callable[[], Deciding | None] = lambda: None,
         recorder: DecisionRecorder | None = None,
         serving: Callable[[], AbstractAsyncContextManager[object]] = nullcontext,
+        observe: Callable[[float], None] = lambda _elapsed_s: None,
     ) -> None:
         """`open_trust` is None where only `callers` may ask; `refresh` looks for newer policies right now.
 
         `deciding` gives what decides with entities that are kept elsewhere; None: the engine alone. `recorder` writes
         decisions down; None: nobody does. A request is answered within `serving()`: its pool, and its time.
+        `observe` is told how long each decision took, in seconds.
         """
         self._handle = handle
         self._searcher = searcher
@@ -126,6 +128,7 @@ class DecisionApi:
         self._deciding = deciding
         self._recorder = recorder
         self._serving = serving
+        self._observe = observe
         self._searches = asyncio.Semaphore(SEARCHES_MAX)
         self._lister: Lister | None = None
 
@@ -201,12 +204,15 @@ class DecisionApi:
 
     async def _ask(self, engine: Engine, question: PolicyQuestion) -> Decided:
         deciding = self._deciding()
+        began_s = time.monotonic()
         try:
             if deciding is None:
                 return Decided(question.answered_by(engine), "made")
             return await deciding.decide(engine, question)
         except ValueError as error:
             raise Unanswerable("request_too_large", str(error)) from None
+        finally:
+            self._observe(time.monotonic() - began_s)
 
     def _searching(self, target: Target) -> Callable[[dict[str, Any], str, Trust], Awaitable[dict[str, Any]]]:
         async def answer(data: dict[str, Any], client: str, trust: Trust) -> dict[str, Any]:

@@ -236,3 +236,13 @@ def test_a_full_pool_is_a_503_and_no_decision(folder: Path) -> None:
     reply = place.post("evaluation", asked(A, READ, ONE))
     assert (reply.status, reply.json["code"], reply.headers["retry-after"]) == (503, "pool_full", "5")
     assert "decision" not in reply.json
+
+
+def test_how_long_a_decision_took_is_told(folder: Path) -> None:
+    place = pdp(folder)
+    told: list[float] = []
+    place.api._observe = told.append
+    place.post("evaluation", asked(A, READ, ONE))
+    place.post("evaluations", asked(A, READ, ONE, evaluations=[{"resource": ONE}, {"resource": TWO}]))
+    assert len(told) == 3
+    assert all(0.0 <= elapsed_s < 60.0 for elapsed_s in told)
