@@ -19,6 +19,7 @@ VERBS = {
     "policy": ("gateway.cli.policy", "Check, test, explain, format and compile policies."),
     "relation": ("gateway.cli.relation", "Add, remove, list and check relations."),
     "audit": ("gateway.cli.audit", "Read and check the audit log."),
+    "tables": ("gateway.cli.tables", "Show and migrate the tables of databases."),
     "user": ("gateway.cli.user", "Add, list, disable and enable users, and reset their passwords."),
     "render": ("gateway.cli.render", "Print the snippet for the proxy in front."),
     "bench": ("gateway.cli.bench", "Measure it on this machine."),

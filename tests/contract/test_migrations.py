@@ -107,6 +107,13 @@ def test_a_revision_that_nobody_knows_is_refused(url: str) -> None:
     assert current(url) == BASE
 
 
+def test_of_several_servers_the_one_that_can_be_written_to_is_migrated(postgres: RealPostgres) -> None:
+    postgres.forget()
+    several = postgres.url.replace("@", "@127.0.0.1:1,")
+    assert upgrade(several) == BASE
+    assert current(postgres.url) == current(several.replace("postgresql", "postgres")) == HEAD
+
+
 async def test_an_old_file_is_brought_forward_when_it_is_opened(url: str, tmp_path: Path) -> None:
     await asyncio.to_thread(upgrade, url, HISTORY[0])
     if url.startswith("sqlite:"):

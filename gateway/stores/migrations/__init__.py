@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from gateway.errors import StoreUnavailable
 
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 def current(url: str) -> str:
     """Return the revision of the tables, BASE where there are none. Raises StoreUnavailable.
 
-    `url`: "sqlite:PATH", or "postgresql://" with one host, the primary.
+    `url`: "sqlite:PATH", "postgresql://" or "postgres://", the latter also with several hosts.
     """
     return _run(url, lambda connection: _version(connection) or BASE)
 
@@ -92,14 +92,19 @@ def _run(url: str, work: Callable[[Connection], T]) -> T:
     from alembic.util import CommandError
     from sqlalchemy.exc import SQLAlchemyError
 
-    name = url if url.startswith("sqlite:") else "PostgreSQL"
     try:
         with _engine(url) as engine, engine.begin() as connection:
             if connection.dialect.name == "postgresql":
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
             return work(connection)
-    except (SQLAlchemyError, CommandError, OSError, sqlite3.Error) as error:
-        raise StoreUnavailable(f"`{name}` cannot be migrated: {type(error).__name__}: {error}") from error
+    except (SQLAlchemyError, CommandError, ImportError, OSError, sqlite3.Error) as error:
+        if url.startswith("sqlite:"):
+            raise StoreUnavailable(f"`{url}` cannot be migrated: {error}") from error
+        # The driver's text may hold the connection's parameters.
+        cause = getattr(error, "orig", None) or error
+        code = getattr(cause, "sqlstate", None)
+        reason = f"{type(cause).__name__} {code}" if code else type(cause).__name__
+        raise StoreUnavailable(f"the tables in PostgreSQL cannot be migrated: {reason}") from error
 
 
 @contextmanager
@@ -116,9 +121,12 @@ def _engine(url: str) -> Iterator[Engine]:
         # The driver's own transactions would end with the first CREATE TABLE; these hold the whole migration.
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
     else:
-        _, _, rest = url.partition("://")
+        import psycopg
+
+        # Of several servers the one that can be written to.
+        options: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S, "target_session_attrs": "read-write"}
         engine = create_engine(
-            f"postgresql+psycopg://{rest}", poolclass=NullPool, connect_args={"connect_timeout": CONNECT_TIMEOUT_S}
+            "postgresql+psycopg://", creator=lambda: psycopg.connect(url, **options), poolclass=NullPool
         )
     try:
         yield engine
