@@ -224,7 +224,7 @@ class RedisNodes:
                 info, ranges = await pipe.execute()
             slots: list[Address | None] = [None] * 16384
             for first, last, (host, port, *_), *_ in ranges:
-                name = host.decode() or address[0]
+                name = (host or b"").decode() or address[0]  # absent: the one that was asked
                 slots[int(first) : int(last) + 1] = [(name, int(port))] * (int(last) - int(first) + 1)
             covered = [owner for owner in slots if owner is not None]
             if len(covered) != len(slots):

@@ -1,7 +1,7 @@
 """What a real Redis Cluster loses when its primaries die or are stopped, told by a ledger of what it acknowledged.
 
-The stated window: what was acknowledged within LOST_WINDOW_S before a primary was killed may be lost, nothing else; a
-revocation is acknowledged when a replica has it.
+The stated window: what was acknowledged within LOST_WINDOW_S before a primary was killed may be lost, nothing else. A
+revocation waits for a replica to have it, 100 ms at most.
 """
 
 from __future__ import annotations
