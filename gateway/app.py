@@ -200,7 +200,7 @@ class App:
         self._metrics.add_sampler(figures)
         self._metrics.add_sampler(ResilienceFigures(self._metrics, self._resilience))
         self._metrics.add_sampler(SourceFigures(self._metrics, self._deciding))
-        self._metrics.add_sampler(StoreFigures(self._metrics, [self._connections]))
+        self._metrics.add_sampler(StoreFigures(self._metrics, self._connections))
         self._metrics.add_sampler(AuditCounters(self._metrics, lambda: self._audit.now))
         if config.server.inline:
             install_inline(self.asgi)

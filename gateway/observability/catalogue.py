@@ -277,6 +277,17 @@ def _stores() -> tuple[Metric, ...]:
             ("server",),
             _each(STORE_SERVERS),
         ),
+        Metric(
+            "store_replica_lag_bytes",
+            "What the PostgreSQL replica that is most behind lacked of its primary's log, at the last look.",
+            "gauge",
+            aggregation="max",
+        ),
+        Metric(
+            "store_unreplicated_total",
+            "Revocations and jobs that no replica of a Redis Cluster had confirmed in time.",
+            "counter",
+        ),
     )
 
 

@@ -55,6 +55,16 @@ class Connections:
             return database
         raise ValueError(f"unknown kind of store `{scheme}`")
 
+    @property
+    def replica_lag_bytes(self) -> int:
+        """What the PostgreSQL replica that is most behind lacks of its primary's log, as of the last look."""
+        return max((database.lag_bytes for database in self._postgres.values()), default=0)
+
+    @property
+    def unreplicated(self) -> int:
+        """How many commands no replica of a Redis Cluster confirmed in time."""
+        return sum(nodes.unreplicated for nodes in self._redis.values())
+
     def pools(self) -> Sequence[PoolState]:
         """Return how many connections there are to each server."""
         kept: list[Pooled] = [*self._redis.values(), *self._postgres.values()]

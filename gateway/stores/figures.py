@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from itertools import chain
 
 from gateway.observability.catalogue import STORE_SERVERS
 from gateway.observability.metrics import Metrics
-from gateway.stores.pools import Pooled
+from gateway.stores.connections import Connections
 
 
 class StoreFigures:
     """A sampler: moves the state of all pools into the metrics."""
 
-    def __init__(self, metrics: Metrics, stores: Sequence[object]) -> None:
-        """`stores`: whichever there are; those without connections to servers count for nothing."""
-        self._stores = [store for store in stores if isinstance(store, Pooled)]
+    def __init__(self, metrics: Metrics, connections: Connections) -> None:
+        self._connections = connections
+        self._lag = metrics.gauge("store_replica_lag_bytes")
+        self._unreplicated = metrics.counter("store_unreplicated_total")
         self._gauges = {
             (server, state): metrics.gauge("store_connections", server=server, state=state)
             for server in STORE_SERVERS
@@ -27,7 +26,7 @@ class StoreFigures:
     def __call__(self) -> None:
         counts: Counter[tuple[str, str]] = Counter()
         limits: Counter[str] = Counter()
-        for pool in chain.from_iterable(store.pools() for store in self._stores):
+        for pool in self._connections.pools():
             counts[pool.store, "open"] += pool.open
             counts[pool.store, "busy"] += pool.busy
             counts[pool.store, "waiting"] += pool.waiting
@@ -36,3 +35,5 @@ class StoreFigures:
             gauge.set(counts[key])
         for server, limit in self._limits.items():
             limit.set(limits[server])
+        self._lag.set(self._connections.replica_lag_bytes)
+        self._unreplicated.follow(self._connections.unreplicated)

@@ -95,6 +95,7 @@ class PostgresDatabase:
         self._looked_s = float("-inf")
         self._doubted = True
         self._turn = itertools.count()
+        self._lag = 0
         self._calls = 0  # to the primary, under way
         self._finished = 0
         self._wondering: asyncio.TimerHandle | None = None
@@ -112,6 +113,11 @@ class PostgresDatabase:
     @property
     def revision(self) -> Revision:
         return _spelled(self._written) if self._written else ORIGIN
+
+    @property
+    def lag_bytes(self) -> int:
+        """What the replica that is most behind lacked of the primary's log, at the last look at both."""
+        return self._lag
 
     async def read(self, program: Callable[[], Program[T]], after: Revision = "") -> T:
         wanted = _parsed(after)
@@ -362,6 +368,10 @@ class PostgresDatabase:
                     self._replicas[url] = PostgresServer(url, _nothing, self._limits[1])
             elif url in self._replicas and said is not None:
                 self._retire(self._replicas.pop(url))
+        if primaries:
+            position = max(primaries)[2]
+            self._lag = max((position - said[2] for _, said in words if said is not None and said[0]), default=0)
+            self._lag = max(0, self._lag)  # it may have replayed more since the primary was asked
         # One that does not answer may be slow only; whoever calls finds out. That it became a replica is known.
         if not primaries and self._primary is not None and dict(words)[self._primary[0]] is not None:
             self._depose()

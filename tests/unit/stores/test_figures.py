@@ -11,14 +11,20 @@ from gateway._native.metrics import MetricsBlock
 from gateway.observability.catalogue import Layout, catalogue
 from gateway.observability.exposition import exposition
 from gateway.observability.metrics import Metrics, create_map
-from gateway.stores import open_session_store
+from gateway.stores import Connections, open_session_store
 from gateway.stores.figures import StoreFigures
 from gateway.stores.pools import DEFAULT, Pooled, PoolLimits, PoolState
 from gateway.types import SystemClock
 
 
-class Store:
+class Held(Connections):
+    """Connections to servers that there are not."""
+
+    replica_lag_bytes = 4096
+    unreplicated = 3
+
     def __init__(self, *states: PoolState) -> None:
+        super().__init__()
         self.states = states
 
     def pools(self) -> Sequence[PoolState]:
@@ -34,10 +40,14 @@ def metrics(tmp_path: Path) -> Iterator[Metrics]:
     made.close()
 
 
-def test_connections_of_all_stores_are_added_up(metrics: Metrics) -> None:
-    one = Store(PoolState("redis", "a:1", 10, 2, 1, 50), PoolState("redis", "b:1", 12, 0, 0, 50))
-    two = Store(PoolState("postgres_primary", "c:1", 20, 5, 3, 100), PoolState("redis", "a:1", 3, 3, 3, 50))
-    StoreFigures(metrics, [one, object(), two])()
+def test_connections_of_all_servers_are_added_up(metrics: Metrics) -> None:
+    held = Held(
+        PoolState("redis", "a:1", 10, 2, 1, 50),
+        PoolState("redis", "b:1", 12, 0, 0, 50),
+        PoolState("postgres_primary", "c:1", 20, 5, 3, 100),
+        PoolState("redis", "c:1", 3, 3, 3, 50),
+    )
+    StoreFigures(metrics, held)()
     text = exposition(metrics.map, {})
     for line in (
         'portcullis_store_connections{server="redis",state="open"} 25',
@@ -47,11 +57,13 @@ def test_connections_of_all_stores_are_added_up(metrics: Metrics) -> None:
         'portcullis_store_connections{server="postgres_replica",state="open"} 0',
         'portcullis_store_connections_max{server="redis"} 150',
         'portcullis_store_connections_max{server="postgres_primary"} 100',
+        "portcullis_store_replica_lag_bytes 4096",
+        "portcullis_store_unreplicated_total 3",
     ):
         assert line in text.splitlines()
 
 
-async def test_a_store_without_servers_counts_for_nothing(metrics: Metrics, tmp_path: Path) -> None:
+async def test_a_store_without_servers_has_no_connections(tmp_path: Path) -> None:
     for url in ("memory:", ""):
         store = open_session_store(url, tmp_path, SystemClock())
         assert isinstance(store, Pooled)
