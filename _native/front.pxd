@@ -124,6 +124,8 @@ cdef class Judgement:
     cdef RouteSnapshot routes              # keeps the match alive
     cdef TokenValidator tokens             # what judged the credentials: for tokens, or for sessions
     cdef bint by_session                   # `token` is the value of the session cookie
+    cdef bint by_proof                     # `token` came under the scheme DPoP
+    cdef Identity proven                   # whose proof Python has checked for this very request; or None
     cdef Route route                       # or None
     cdef Identity identity                 # or None
     cdef RouteMatch match
@@ -146,6 +148,7 @@ cdef class Engine:
     cdef readonly bytes session_cookie     # name of the cookie
     cdef readonly RouteSnapshot routes
     cdef readonly DeciderCell policies     # what decides in force, or None: then no route may ask
+    cdef readonly bint proofs              # whether tokens may come under the scheme DPoP; Python checks their proofs
     cdef readonly Sampling sampling        # which decisions are recorded in `Judgement.decided`; None: none
     cdef int64_t fixed_now_s               # tests: the wall clock's second, or -1 for the system's
     cdef int64_t hold_until_s[256]         # per issuer: unknown kids are denied at once until then
@@ -157,6 +160,8 @@ cdef class Engine:
     cdef bint _is_reserved(self, Slice path) noexcept
     cdef int _find_route(self, Judgement j, Slice target) except -1
     cdef int _authenticate(self, Judgement j, bint final) except -1
+    cdef int _take_proven(self, Judgement j, bint final) noexcept
+    cdef int _check_scopes(self, Judgement j) noexcept
     cdef int _find_credentials(self, Judgement j) noexcept
     cdef int _find_session(self, Judgement j) noexcept
     cdef int _decide(self, Judgement j, RoutePolicy policy, bint final) except -1

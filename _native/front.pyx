@@ -46,6 +46,7 @@ from gateway._native.token cimport (
     REASON_KID_UNKNOWN,
     REASON_OK,
     REASON_OPAQUE,
+    REASON_SENDER_CONSTRAINED,
     Identity,
     TokenValidator,
     TokenVerdict,
@@ -341,18 +342,23 @@ cdef inline bint is_safe_method(Slice method) noexcept nogil:
 
 
 cdef int bearer_token(Slice value, Slice* token) noexcept nogil:
-    """Find the token of an Authorization header: 1 found, 0 another scheme, -1 malformed (RFC 6750 §2.1).
+    """Find the token of an Authorization header: 1 found, 0 another scheme, -1 malformed (RFC 6750 §2.1)."""
+    return token_of(value, slice_of(b"bearer", 6), token)
+
+
+cdef int token_of(Slice value, Slice scheme, Slice* token) noexcept nogil:
+    """Find the token that an Authorization header holds under `scheme`: 1 found, 0 another scheme, -1 malformed.
 
     A list, a tab, or anything after the token is malformed. Whether the rest is a token at all is the validator's
     question.
     """
-    cdef Py_ssize_t i = 6
-    if value.len < 6 or not slice_equal_lower(slice_sub(value, 0, 6), slice_of(b"bearer", 6)):
+    cdef Py_ssize_t i = scheme.len
+    if value.len < i or not slice_equal_lower(slice_sub(value, 0, i), scheme):
         return 0
-    if value.len == 6:
+    if value.len == i:
         return -1
-    if value.ptr[6] != c" ":
-        return -1 if value.ptr[6] == c"\t" or value.ptr[6] == c"," else 0
+    if value.ptr[i] != c" ":
+        return -1 if value.ptr[i] == c"\t" or value.ptr[i] == c"," else 0
     while i < value.len and value.ptr[i] == c" ":
         i += 1
     token[0] = slice_sub(value, i, value.len)
@@ -481,6 +487,7 @@ cdef class Engine:
         TokenValidator sessions=None,
         bytes session_cookie not None=b"__Host-portcullis",
         Sampling sampling=None,
+        bint proofs=False,
     ):
         cdef int i
         if not 0 < header_count_max <= HEADERS_MAX:
@@ -494,6 +501,7 @@ cdef class Engine:
         self.sessions = sessions
         self.session_cookie = session_cookie
         self.sampling = sampling
+        self.proofs = proofs
         self.header_bytes_max = header_bytes_max
         self.header_count_max = header_count_max
         self.fixed_now_s = -1
@@ -525,6 +533,7 @@ cdef class Engine:
         j.routes = self.routes
         j.tokens = self.tokens
         j.by_session = False
+        j.by_proof = False
         j.away = None
         j.from_cache = False
         j.issuer_index = -1
@@ -629,12 +638,13 @@ cdef class Engine:
         cdef TokenVerdict verdict
         cdef int64_t now_s
         cdef int found
-        cdef uint64_t wanted
         if j.route.auth == AUTH_NONE:
             return 0
         found = self._find_credentials(j)
         if found:
             return found
+        if j.by_proof:
+            return self._take_proven(j, final)
         now_s = self.fixed_now_s if self.fixed_now_s >= 0 else wall_s()
         if j.known_only:
             j.identity = j.tokens.judge_kept(j.token, now_s, &verdict)
@@ -653,10 +663,23 @@ cdef class Engine:
             elif j.by_session:
                 return FRONT_SESSION_INVALID
             return verdict.reason
-        wanted = (<RouteSettings>j.route.extra).scope_mask
-        if j.identity.scope_mask & wanted != wanted:
-            return FRONT_INSUFFICIENT_SCOPE
-        return 0
+        return self._check_scopes(j)
+
+    cdef int _check_scopes(self, Judgement j) noexcept:
+        cdef uint64_t wanted = (<RouteSettings>j.route.extra).scope_mask
+        return FRONT_INSUFFICIENT_SCOPE if j.identity.scope_mask & wanted != wanted else 0
+
+    cdef int _take_proven(self, Judgement j, bint final) noexcept:
+        """Take the identity whose proof of possession Python has checked for this very request; ask where it has not.
+
+        Nothing of it is kept: a proof counts for one request (RFC 9449 §4.3).
+        """
+        if j.proven is None:
+            if not final:
+                j.kind = ASK
+            return REASON_SENDER_CONSTRAINED
+        j.identity = j.proven
+        return self._check_scopes(j)
 
     cdef int _decide(self, Judgement j, RoutePolicy policy, bint final) except -1:
         """Ask the policies about a request whose token is good; give 0 or the reason, with `j.kind` ASK where an entity
@@ -714,6 +737,9 @@ cdef class Engine:
         if j.seen.authorization.ptr == NULL:
             return FRONT_NO_CREDENTIALS
         found = bearer_token(j.seen.authorization, &j.token)
+        if found == 0 and self.proofs:
+            found = token_of(j.seen.authorization, slice_of(b"dpop", 4), &j.token)
+            j.by_proof = found > 0
         if found == 0:
             return FRONT_NO_CREDENTIALS
         return 0 if found > 0 else FRONT_CREDENTIALS_MALFORMED
@@ -804,6 +830,7 @@ cdef class Verdict:
     cdef readonly int issuer_index
     cdef readonly bint cached
     cdef readonly bint by_session     # `token` is the value of the session cookie
+    cdef readonly bint by_proof       # `token` came under the scheme DPoP: it needs its proof
     cdef readonly bint peer_trusted
     cdef readonly Route route
     cdef readonly Identity identity
@@ -824,6 +851,16 @@ cdef class Verdict:
 
 
 # --- The ASGI adapter --------------------------------------------------------------------------------------------
+
+
+cdef str _PROVEN = "portcullis.proven"
+PROVEN = _PROVEN
+
+
+cdef Identity proven_in(dict scope):
+    """Give the identity that Python put into a scope after it has checked a proof; no client can reach a scope's keys."""
+    cdef PyObject* item = PyDict_GetItem(scope, _PROVEN)
+    return <Identity>item if item != NULL and isinstance(<object>item, Identity) else None
 
 
 cdef bint view_scope(RequestView* view, dict scope, int header_count_max) except -1:
@@ -1057,11 +1094,13 @@ cdef class FrontDoor:
         j.started_ns = monotonic_ns()
         try:
             j.view.peer_trusted = self._peer_is_trusted(scope)
+            j.proven = proven_in(scope) if self.engine.proofs else None
             readable = view_scope(&j.view, scope, self.engine.header_count_max)
         except (KeyError, TypeError, ValueError, UnicodeError):
             j.kind = DENY
             j.door = DOOR_PROXY
             j.reason = FRONT_INTERNAL
+            j.proven = None
             j.identity = None
             j.route = None
             j.decided = None
@@ -1289,6 +1328,7 @@ cdef class FrontDoor:
         v.issuer_index = -1 if j.by_session else j.issuer_index
         v.cached = j.from_cache
         v.by_session = j.by_session
+        v.by_proof = j.by_proof
         v.peer_trusted = j.view.peer_trusted
         v.route = j.route
         v.identity = j.identity

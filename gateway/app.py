@@ -220,7 +220,7 @@ class App:
                 clock=self._clock,
                 store=store,
                 resilience=self._resilience,
-                sinks=() if oauth is None else (oauth.own,),
+                sinks=() if oauth is None else (oauth.own, oauth.bound),
             )
 
     def _generation(
@@ -261,6 +261,7 @@ class App:
             sessions=None if sessions is None else sessions.validator,
             session_cookie=config.sessions.cookie.encode(),
             sampling=None if recorder is None else recorder.sampling,
+            proofs=oauth is not None,
         )
         judge = EngineJudge(engine, self._learner)
         with _faults_at("introspection.clients"):
@@ -276,7 +277,12 @@ class App:
                 )
         fetcher = None if self._policies is None or policies is None else self._policies.fetcher(policies)
         decisions = None if recorder is None else recorder.route
-        asking = Asking(self._learner, fetcher, None if sessions is None else sessions.learner)
+        asking = Asking(
+            self._learner,
+            fetcher,
+            None if sessions is None else sessions.learner,
+            None if oauth is None else oauth.proofs,
+        )
         door = self._new_door(config, engine, introspection, more, asking=asking, logs=logs, decisions=decisions)
         return _Generation(
             config,
@@ -437,6 +443,7 @@ class App:
             sessions=None if sessions is None else (sessions.sessions, sessions.cookie),
             directory=None if directory is None else directory.directory,
             level=lambda: self._vitals.degradation_level,
+            new_validator=lambda: _new_validator(config),
             caller_of=Callers(TrustedProxies(config.server.trusted_proxies)),
         )
         wish = OAuthWish(
@@ -447,6 +454,7 @@ class App:
             config.server.trusted_proxies,
             config.sessions,
             config.directory,
+            _shape_of(config),
             around,
         )
         with _faults_at("oauth"):
@@ -460,7 +468,7 @@ class App:
             opened = OpenedOAuth(wish, **places, connections=self._connections)
         except (KeyInvalid, OSError) as error:
             raise ValueError(str(error)) from error
-        opened.own.is_trusted = lambda: self._now.control.trusted
+        opened.own.is_trusted = opened.bound.is_trusted = lambda: self._now.control.trusted
         return opened
 
     def _plan_scim(self, config: Config) -> OpenedScim | None:
@@ -617,8 +625,10 @@ class App:
             fault=FaultAnswers(self._count_fault),
             drop=drop,
             is_trusted=TrustedProxies(config.server.trusted_proxies),
-            answers=deny_answers(config.server.realm, resource_metadata=metadata),
-            forward_answers=deny_answers(config.server.realm, forward=True, resource_metadata=metadata),
+            answers=deny_answers(config.server.realm, resource_metadata=metadata, proofs=oauth is not None),
+            forward_answers=deny_answers(
+                config.server.realm, forward=True, resource_metadata=metadata, proofs=oauth is not None
+            ),
             blank_identity=blank,
             metrics=self._block,
             decision_slot=self._decision_slot,

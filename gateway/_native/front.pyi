@@ -25,6 +25,9 @@ KINDS: tuple[str, ...]
 REASONS: tuple[str, ...]
 """Every reason by number: the token's first, then the door's; "" where a number is not in use."""
 
+PROVEN: str
+"""Key of an ASGI scope for the Identity whose proof of possession Python has checked for this very request."""
+
 @final
 class RouteSettings:
     """What a route means to the doors; the `extra` of its Route. Immutable."""
@@ -61,6 +64,7 @@ class Engine:
     sessions: TokenValidator | None
     session_cookie: bytes
     sampling: Sampling | None
+    proofs: bool
     def __new__(
         cls,
         tokens: TokenValidator,
@@ -73,6 +77,7 @@ class Engine:
         sessions: TokenValidator | None = None,
         session_cookie: bytes = b"__Host-portcullis",
         sampling: Sampling | None = None,
+        proofs: bool = False,
     ) -> Engine: ...
     def publish(self, routes: RouteSnapshot, tokens: TokenValidator) -> None:
         """Swap both in together; a request that is being judged keeps those that it began with."""
@@ -123,6 +128,7 @@ class Verdict:
     issuer_index: int
     cached: bool
     by_session: bool  # `token` is the value of the session cookie
+    by_proof: bool  # `token` came under the scheme DPoP: it needs its proof
     peer_trusted: bool
     route: Route | None
     identity: Identity | None

@@ -133,6 +133,10 @@ _REFUSALS = {
 }
 
 
+# RFC 9449 §7.1. What is verified fast; others are taken too.
+_DPOP_CHALLENGE = b'DPoP algs="ES256 EdDSA PS256 RS256"'
+
+
 def refusal_of(reason: str) -> Refusal:
     """Give the public side of a reason; what is not named otherwise is a fault of the token."""
     return _REFUSALS.get(reason, _INVALID_TOKEN)
@@ -197,7 +201,7 @@ def page_body(status: int, code: str, title: str, detail: str, request_id: str) 
     ).encode()
 
 
-def _answer(refusal: Refusal, realm: str, resource_metadata: str) -> DenyAnswer:
+def _answer(refusal: Refusal, realm: str, resource_metadata: str, *, proofs: bool) -> DenyAnswer:
     headers: list[Header] = [(b"cache-control", b"no-store")]
     if refusal.challenge:
         value = challenge_of(
@@ -207,6 +211,8 @@ def _answer(refusal: Refusal, realm: str, resource_metadata: str) -> DenyAnswer:
             resource_metadata=resource_metadata if refusal.status == 401 else "",
         )
         headers.append((b"www-authenticate", value))
+        if proofs and refusal.status == 401:
+            headers.append((b"www-authenticate", _DPOP_CHALLENGE))
     if refusal.retry_after_s:
         headers.append((b"retry-after", str(refusal.retry_after_s).encode()))
     problem = problem_body(refusal.status, refusal.code, refusal.title, refusal.detail, _ID_MARK)
@@ -224,10 +230,12 @@ def _answer(refusal: Refusal, realm: str, resource_metadata: str) -> DenyAnswer:
     )
 
 
-def deny_answers(realm: str, *, forward: bool = False, resource_metadata: str = "") -> list[DenyAnswer]:
+def deny_answers(
+    realm: str, *, forward: bool = False, resource_metadata: str = "", proofs: bool = False
+) -> list[DenyAnswer]:
     """Make the answers to all reasons, in the order of `REASONS`, for the proxy door or for the forward-auth ones.
 
-    `resource_metadata` goes into challenges; see `challenge_of`.
+    `resource_metadata` goes into challenges; see `challenge_of`. `proofs`: tokens may come under the scheme DPoP too.
 
     A forward-auth answer is about somebody else's address: what has no route there is not permitted (403), not absent.
     """
@@ -236,5 +244,5 @@ def deny_answers(realm: str, *, forward: bool = False, resource_metadata: str = 
         refusal = refusal_of(reason)
         if forward and refusal.status in {404, 405}:
             refusal = dataclasses.replace(refusal, status=403, title="Not permitted")
-        answers.append(_answer(refusal, realm, resource_metadata))
+        answers.append(_answer(refusal, realm, resource_metadata, proofs=proofs))
     return answers

@@ -36,6 +36,13 @@ class SessionAsker(Protocol):
         """Learn the session of a cookie's value; give None for "judge again", or the reason to refuse. Never raises."""
 
 
+class ProofAsker(Protocol):
+    """What can be asked when a token came under the scheme DPoP."""
+
+    async def ask(self, verdict: Verdict, scope: Scope) -> str | None:
+        """Check the proof of a request; give None for "judge again", or the reason to refuse. Never raises."""
+
+
 class Fetcher(Protocol):
     """What can be asked when a decision rests on entities that are kept elsewhere."""
 
@@ -57,12 +64,19 @@ class Fetcher(Protocol):
 class Asking:
     """Answer a request that the hot path asked about. Never lets a request pass by itself: the engine judges again."""
 
-    __slots__ = ("_fetcher", "_learner", "_sessions")
+    __slots__ = ("_fetcher", "_learner", "_proofs", "_sessions")
 
-    def __init__(self, learner: Learner, fetcher: Fetcher | None = None, sessions: SessionAsker | None = None) -> None:
+    def __init__(
+        self,
+        learner: Learner,
+        fetcher: Fetcher | None = None,
+        sessions: SessionAsker | None = None,
+        proofs: ProofAsker | None = None,
+    ) -> None:
         self._learner = learner
         self._fetcher = fetcher
         self._sessions = sessions
+        self._proofs = proofs
 
     async def __call__(self, door: FrontDoor, verdict: Verdict, scope: Scope, receive: Receive, send: Send) -> None:
         learned = await self.learn(door, verdict, scope)
@@ -80,7 +94,7 @@ class Asking:
             if verdict.away is None and verdict.reason in asked:
                 break
             asked.add(verdict.reason)
-            refusal = await self._ask(door.engine, verdict)
+            refusal = await self._ask(door.engine, verdict, scope)
             fetched = fetched or verdict.away is not None
             if refusal is not None:
                 return Learned(refusal, fetched)
@@ -89,7 +103,9 @@ class Asking:
                 break
         return Learned(None, fetched)
 
-    async def _ask(self, engine: Engine, verdict: Verdict) -> str | None:
+    async def _ask(self, engine: Engine, verdict: Verdict, scope: Scope) -> str | None:
+        if verdict.away is None and verdict.by_proof:
+            return "sender_constrained" if self._proofs is None else await self._proofs.ask(verdict, scope)
         if verdict.away is None and verdict.by_session:
             return "session_invalid" if self._sessions is None else await self._sessions.ask(verdict.token)
         if verdict.away is None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import orjson
 
 from gateway._native import base64url
-from gateway._native.token import IssuerRules, KeySnapshot, TokenValidator
+from gateway._native.token import Identity, IssuerRules, KeySnapshot, TokenValidator
 from gateway.config import IssuerConfig, OAuthConfig
 from gateway.tokens.issuer_keys import IssuerKeys
 from gateway.tokens.keys import load_jwks
@@ -49,14 +49,24 @@ def own_issuer(config: OAuthConfig, jwks_path: Path, published: Iterable[Mapping
 class OwnTokens:
     """Judge access tokens that we made. A RevocationSink: whoever follows the log of revocations feeds it."""
 
-    def __init__(self, issuer: str, keys: IssuerKeys, clock: Clock) -> None:
+    def __init__(
+        self,
+        issuer: str,
+        keys: IssuerKeys,
+        clock: Clock,
+        *,
+        validator: TokenValidator | None = None,
+        audiences: Iterable[str] = (),
+    ) -> None:
+        """`validator` is one that nobody else publishes keys to; `audiences`: none takes tokens for anybody."""
         self._keys = keys
         self._clock = clock
-        self._validator = TokenValidator(entries=0)
+        self._validator = validator or TokenValidator(entries=0)
+        named = [audience.encode() for audience in audiences]
         self._rules = IssuerRules(
             issuer.encode(),
-            audiences=(),
-            any_audience=True,
+            audiences=named,
+            any_audience=not named,
             algorithms=_ALGORITHMS,
             leeway_s=0,  # it is our own clock
             types=(b"at+jwt",),
@@ -75,15 +85,20 @@ class OwnTokens:
 
         `keys_unavailable` while it is not known what is revoked. `cnf` in the claims is for the caller to check.
         """
+        identity, claims, reason = self.identify(token)
+        return (None if identity is None else claims), reason
+
+    def identify(self, token: str) -> tuple[Identity | None, Mapping[str, Any], str]:
+        """Return who a token speaks for, its claims, and "ok"; or None, nothing, and the reason. As `judge`."""
         if not self.is_trusted():
-            return None, "keys_unavailable"
+            return None, {}, "keys_unavailable"
         self._publish()
         raw = token.encode("utf-8", "surrogateescape")
         identity, reason = self._validator.judge_token(raw, int(self._clock.wall_s()))
         if identity is None:
-            return None, reason
+            return None, {}, reason
         claims: dict[str, Any] = orjson.loads(base64url.decode(raw.split(b".")[1]))
-        return claims, "ok"
+        return identity, claims, "ok"
 
     def _publish(self) -> None:
         """Have the keys that are published now; of no cost where they are those of the last time."""

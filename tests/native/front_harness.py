@@ -69,6 +69,7 @@ class Harness:
         policy: PolicyConfig | None = None,
         sampling: Sampling | None = None,
         sessions: TokenValidator | None = None,
+        proofs: bool = False,
     ) -> None:
         self.config = Config(
             routes=tuple(routes), identity=IdentityConfig(headers=identity or {}), policy=policy or PolicyConfig()
@@ -84,6 +85,7 @@ class Harness:
             policies=policies,
             sampling=sampling,
             sessions=sessions,
+            proofs=proofs,
         )
         self.decided: list[tuple[Decided, str, str, str]] = []
         self.native: list[dict[str, Any]] = []

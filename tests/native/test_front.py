@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway._native.front import REASONS
+from gateway._native.front import PROVEN, REASONS
 from gateway.config import RouteConfig
 from tests.native.front_harness import Asked, Harness
 from tests.real.gateway import ISSUER, bearer, mint
@@ -242,6 +242,49 @@ def test_scheme_is_case_insensitive(harness: Harness, scheme: str) -> None:
 def test_other_schemes_are_no_credentials(harness: Harness, value: str) -> None:
     answer = harness.forward("GET", "/orders/1", ("Authorization", value))
     assert (answer.status, answer.json["code"]) == (401, "no_credentials")
+
+
+@pytest.mark.parametrize("scheme", ["DPoP", "dpop", "DPOP"])
+def test_a_token_with_a_proof_is_asked_about_each_time(scheme: str) -> None:
+    harness = Harness(proofs=True)
+    for _ in range(2):
+        with pytest.raises(Asked) as asked:
+            harness.forward("GET", "/orders/1", ("Authorization", f"{scheme} {mint()}"))
+        verdict = asked.value.verdict
+        assert (verdict.reason, verdict.by_proof, verdict.method) == ("sender_constrained", True, "GET")
+        assert verdict.token.count(b".") == 2
+
+
+@pytest.mark.parametrize("value", ["DPoP", "DPoP ", "DPoP a b", "DPoP a,b", "DPoP\ta"])
+def test_a_proof_is_for_one_token(value: str) -> None:
+    answer = Harness(proofs=True).forward("GET", "/orders/1", ("Authorization", value))
+    assert (answer.status, answer.json["code"]) == (400, "invalid_request")
+
+
+def test_a_proof_that_was_checked_counts_for_its_scope_and_for_nothing_else() -> None:
+    harness = Harness(proofs=True)
+    headers = [
+        ("X-Forwarded-Method", "GET"),
+        ("X-Forwarded-Uri", "/orders/1"),
+        ("X-Forwarded-Host", "app.test"),
+        ("X-Forwarded-Proto", "https"),
+        ("Authorization", f"DPoP {mint()}"),
+    ]
+    identity, reason = harness.validator.judge_token(mint().encode())
+    assert identity is not None, reason
+
+    def scope() -> dict[str, object]:
+        return harness.scope("GET", "/auth/forward", headers)
+
+    assert harness.finish(scope()).status == 401  # for good, and nobody has checked anything
+    assert harness.finish({**scope(), PROVEN: "alice"}).status == 401
+    answer = harness.finish({**scope(), PROVEN: identity})
+    assert (answer.status, answer.one("x-auth-subject")) == (200, "alice")
+    assert harness.finish(scope()).status == 401
+    admin = [(name, "/admin/1" if name == "X-Forwarded-Uri" else value) for name, value in headers]
+    assert harness.finish({**harness.scope("GET", "/auth/forward", admin), PROVEN: identity}).status == 403
+    bearer_too = [*headers[:-1], ("Authorization", "Bearer x.y.z")]
+    assert harness.finish({**harness.scope("GET", "/auth/forward", bearer_too), PROVEN: identity}).status == 401
 
 
 @pytest.mark.parametrize(

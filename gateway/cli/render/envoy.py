@@ -11,7 +11,16 @@ from gateway.cli.render.placement import Kind, Pattern, escaped
 from gateway.cli.render.site import AUTH_TIMEOUT_S, RETRY_AFTER_S, UNTRUSTED_HEADERS, App, Site, Upstream
 
 # Besides host, method, path, content length and Authorization, which are always sent.
-_ASKED_HEADERS = ("accept", "sec-fetch-mode", "x-forwarded-proto", "x-forwarded-for", "x-request-id")
+_ASKED_HEADERS = (
+    "accept",
+    "cookie",
+    "dpop",
+    "sec-fetch-mode",
+    "sec-fetch-site",
+    "x-forwarded-proto",
+    "x-forwarded-for",
+    "x-request-id",
+)
 # RFC 3986 §2.3: unreserved characters, which nobody should encode; and with them all that may stand in a segment.
 _NEEDLESS_ESCAPE = "%(?:2[DdEe]|3[0-9]|4[1-9A-Fa-f]|5[0-9AaFf]|6[1-9A-Fa-f]|7[0-9AaEe])"
 _NEEDLESS_ESCAPE_OF_PCHAR = "%(?:2[146-9A-Ea-e]|3[0-9AaDd]|4[0-9A-Fa-f]|5[0-9AaFf]|6[1-9A-Fa-f]|7[0-9AaEe])"

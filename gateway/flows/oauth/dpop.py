@@ -14,7 +14,7 @@ import struct
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import orjson
 
@@ -202,7 +202,7 @@ def _comparable(url: str) -> tuple[object, ...]:
         port = parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
     except ValueError:
         return ("unreadable", url)
-    return parts.scheme, parts.hostname, port, parts.path or "/", parts.username
+    return parts.scheme, parts.hostname, port, unquote(parts.path) or "/", parts.username
 
 
 def _sha256_b64(data: bytes) -> bytes:

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 
 from starlette.routing import Route
 
+from gateway._native.token import TokenValidator
 from gateway.config import DirectoryConfig, OAuthConfig, SessionsConfig, resolve_store_url
 from gateway.errors import GatewayError
 from gateway.flows.oauth import (
@@ -28,6 +29,7 @@ from gateway.flows.oauth.metadata import resource_metadata_url
 from gateway.flows.oauth.people import DirectoryProfiles, NobodyLogsIn, SessionAuthenticator, SessionsOnly
 from gateway.flows.sessions import Sessions
 from gateway.front.oauth.endpoints import CallerOf, OAuthEndpoints
+from gateway.front.proofs import DoorProofs
 from gateway.resilience import Resilience, guarded
 from gateway.stores import Connections, open_token_store
 from gateway.stores.directory import Directory
@@ -52,6 +54,7 @@ class OAuthWish:
     trusted_proxies: tuple[str, ...]  # who tells where a request comes from
     sessions: SessionsConfig  # whoever is logged in by other sessions is another
     directory: DirectoryConfig  # what is known of users
+    shape: tuple[object, ...]  # what a validator of the doors must know
     around: OAuthNeighbours = field(compare=False)
 
 
@@ -66,6 +69,7 @@ class OAuthNeighbours:
     sessions: tuple[Sessions, str] | None = None  # and the name of their cookie
     directory: Directory | None = None
     level: Callable[[], int] = lambda: 0
+    new_validator: Callable[[], TokenValidator]
     caller_of: CallerOf
 
 
@@ -107,6 +111,15 @@ class OpenedOAuth:
             self._sessions.grants = self.service
         self.endpoints = OAuthEndpoints(self.service, body_timeout_s=wish.body_timeout_s, caller_of=around.caller_of)
         self.issuer = own_issuer(config, self._keys.jwks_path, self._keys.published)
+        self.bound = OwnTokens(
+            config.issuer,
+            self._keys,
+            around.clock,
+            validator=around.new_validator(),
+            audiences=self.issuer.audiences,
+        )
+        """Judges tokens that are bound to a key, as the doors do; hears of revocations."""
+        self.proofs = DoorProofs(self.bound, self.service.resource_dpop, around.resilience)
 
     @property
     def own(self) -> OwnTokens:
