@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from msgspec.structs import replace
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
 
+from gateway import __version__
 from gateway._native.front import DOORS, REASONS, Engine, FrontDoor
 from gateway._native.metrics import MetricsBlock
 from gateway._native.token import TokenValidator
@@ -35,6 +40,7 @@ from gateway.front.learning import ControlLearner
 from gateway.front.login_redirect import login_redirect
 from gateway.front.request_logs import Logs, RequestLogs
 from gateway.front.resilience_vitals import ResilienceFigures, probe_policies
+from gateway.front.responses import ProblemResponse
 from gateway.front.routing import (
     DECISION_HEADER,
     header_claims_of,
@@ -61,6 +67,7 @@ from gateway.types import AuditEvent, Clock, Secret, Session, Subject, SystemClo
 if TYPE_CHECKING:
     from gateway._native.route_policy import Decided
     from gateway.flows.leaving import Leaving
+    from gateway.front.admin.part import AdminWish, OpenedAdmin
     from gateway.front.audit import AuditWish, OpenedAudit
     from gateway.front.deciding import Deciding
     from gateway.front.decisions import DecisionRecorder
@@ -143,6 +150,7 @@ class _Generation:
     directory: OpenedDirectory | None  # the same
     oauth: OpenedOAuth | None  # the same
     scim: OpenedScim | None  # None where the config has none
+    admin: OpenedAdmin | None  # the same
     judge: EngineJudge
     audit: OpenedAudit | None  # None where nothing that it tells of is there, or it is off
     login: OpenedLogin | None  # the same
@@ -178,6 +186,7 @@ class App:
         self._oauth: InForce[OAuthWish, OpenedOAuth] = InForce(self._open_oauth)
         self._audit: InForce[AuditWish, OpenedAudit] = InForce(self._open_audit)
         self._login: InForce[LoginWish, OpenedLogin] = InForce(self._open_login)
+        self._admin: InForce[AdminWish, OpenedAdmin] = InForce(self._open_admin)
         self._scim: InForce[ScimWish, OpenedScim] = InForce(self._open_scim)
         self._ways: InForce[WaysWish, OpenedWays] = InForce(self._open_ways)
         self._is_started = False
@@ -192,8 +201,9 @@ class App:
         self._login.take(self._now.login)
         self._scim.take(self._now.scim)
         self._ways.take(self._now.ways)
+        self._admin.take(self._now.admin)
         self.asgi: FrontDoor = self._now.door
-        self.admin_asgi: ASGIApp = admin_app(self._vitals)
+        self.admin_asgi: ASGIApp = admin_app(self._vitals, self._administer)
         figures = Figures(
             self._metrics, lambda: self._now.validator, self._control_state, self._upstreams.pools, self._relations
         )
@@ -295,6 +305,7 @@ class App:
             directory,
             oauth,
             scim,
+            self._plan_admin(config, audit),
             judge,
             audit,
             login,
@@ -507,6 +518,63 @@ class App:
 
         return OpenedScim(wish, base_dir=Path.cwd())
 
+    def _plan_admin(self, config: Config, audit: OpenedAudit | None) -> OpenedAdmin | None:
+        """Give the admin API of a config, where somebody may use it. Raises ConfigError."""
+        directory, sessions, oauth = self._plan_directory(config), self._plan_sessions(config), self._plan_oauth(config)
+        if directory is None or not (config.admin.tokens or config.admin.roles):
+            return None
+        from gateway.front.admin.part import AdminNeighbours, AdminWish, GrantedByUs
+
+        around = AdminNeighbours(
+            resilience=self._resilience,
+            clock=self._clock,
+            auditor=self,
+            directory=directory.directory,
+            leaving=self._new_leaving(config, directory.directory),
+            judge=self._judge,
+            where=Callers(TrustedProxies(config.server.trusted_proxies)),
+            state=self._state_shown,
+            sessions=None if sessions is None else sessions.sessions,
+            granted=None if oauth is None else GrantedByUs(oauth.service),
+            read_audit=None if audit is None else audit.log.read,
+        )
+        wish = AdminWish(
+            config=config.admin,
+            directory=config.directory,
+            sessions=config.sessions,
+            oauth=config.oauth,
+            audit=config.audit,
+            digest=hashlib.sha256(msgspec.json.encode(config, order="deterministic")).hexdigest(),
+            trusted_proxies=config.server.trusted_proxies,
+            around=around,
+        )
+        with _faults_at("admin"):
+            return self._admin.of(wish)
+
+    def _open_admin(self, wish: AdminWish) -> OpenedAdmin:
+        from gateway.front.admin.part import OpenedAdmin
+
+        return OpenedAdmin(wish, base_dir=Path.cwd())
+
+    async def _administer(self, request: Request) -> Response:
+        """Answer the admin API by the config in force; without it there is nothing at its addresses."""
+        admin = self._admin.now
+        if admin is None:
+            return ProblemResponse(404, "not_found", "Not found", "there is nothing at this address")
+        return await admin.endpoint(request)
+
+    def _state_shown(self) -> Mapping[str, object]:
+        """Give what administrators see of this worker."""
+        vitals = self._vitals
+        dependencies = {name: {"state": each.state, **each.detail} for name, each in vitals.dependencies().items()}
+        return {
+            **vitals.detail(),
+            "version": __version__,
+            "worker": self._worker.index,
+            "draining": vitals.draining,
+            "dependencies": dependencies,
+        }
+
     def _new_leaving(self, config: Config, directory: Directory) -> Leaving:
         """Give what ends everything that a user has."""
         from gateway.flows.leaving import Leaving
@@ -672,6 +740,7 @@ class App:
         starts.append(self._login.start())
         starts.append(self._scim.start())
         starts.append(self._ways.start())
+        starts.append(self._admin.start())
         if self._policies is not None:
             starts.append(self._policies.start())
         await asyncio.gather(*starts)
@@ -687,6 +756,7 @@ class App:
             await asyncio.gather(*own, *self._tasks, return_exceptions=True)
             if self._policies is not None:
                 await self._policies.stop()
+            await self._admin.stop()
             await self._scim.stop()
             await self._ways.stop()
             await self._login.stop()
@@ -768,6 +838,7 @@ class App:
         self._login.take(generation.login)
         self._scim.take(generation.scim)
         self._ways.take(generation.ways)
+        self._admin.take(generation.admin)
         self._now = generation
         self.asgi.publish(generation.door)
 

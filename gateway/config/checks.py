@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
 from urllib.parse import urlsplit
 
+from gateway.config.admin_checks import admin_complaints
 from gateway.config.audit_checks import audit_complaints
 from gateway.config.check_parts import (
     SHARED_STORES,
@@ -92,6 +93,7 @@ def find_complaints(config: Config, base_dir: FilePath, env: Mapping[str, str]) 
     found += directory_complaints(config, base_dir, env)
     found += login_complaints(config, base_dir, env)
     found += oauth_complaints(config, base_dir, env)
+    found += admin_complaints(config, base_dir, env)
     found += scim_complaints(config, base_dir, env)
     found += audit_complaints(config, base_dir, env)
     found += passkeys_complaints(config)

@@ -241,7 +241,6 @@ class AdminConfig(Chapter, frozen=True):
     policies: str = ""  # a file of Cedar policies instead of the built-in ones
     step_up_s: Annotated[int, msgspec.Meta(ge=0)] = 900  # people change things so long after they proved who they are
     acr_values: tuple[str, ...] = ()  # of which a proof has one; none = any
-    body_bytes_max: Count = 64 * KIB  # of one request
 
 
 class PasskeysConfig(Chapter, frozen=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -104,13 +104,14 @@ def public_app(
     return Starlette(routes=routes, lifespan=lifespan, exception_handlers=_HANDLERS, middleware=_middleware(vitals))
 
 
-def admin_app(vitals: Vitals) -> Starlette:
-    """Make the application behind the admin listener."""
+def admin_app(vitals: Vitals, administer: Callable[[Request], Awaitable[Response]]) -> Starlette:
+    """Make the application behind the admin listener; `administer` answers what is below `/admin/v1`."""
 
     async def metrics(_request: Request) -> Response:
         return Response(vitals.metrics_text(), media_type=METRICS_TYPE)
 
-    routes = [*_probes(vitals, detailed=True), Route("/metrics", metrics)]
+    admin = Route("/admin/v1/{place:path}", administer, methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
+    routes = [*_probes(vitals, detailed=True), Route("/metrics", metrics), admin]
     return Starlette(routes=routes, exception_handlers=_HANDLERS, middleware=_middleware(vitals))
 
 

@@ -24,13 +24,13 @@ from gateway.flows.oauth.dpop import DPoPChecker, Nonces
 from gateway.flows.oauth.endings import Endings
 from gateway.flows.oauth.errors import OAuthRefused
 from gateway.flows.oauth.families import Families
-from gateway.flows.oauth.grants import Grants
+from gateway.flows.oauth.grants import Family, Grants
 from gateway.flows.oauth.metadata import Offers, resource_metadata, resource_metadata_path, server_metadata
 from gateway.flows.oauth.minting import Mint
 from gateway.flows.oauth.parties import Client, ClientSource, ConfiguredClients, Parties, Resource
 from gateway.flows.oauth.questions import TokenQuestions
 from gateway.flows.oauth.rate_limit import RateLimit
-from gateway.flows.oauth.registration import ClientDocuments, FetchDocument, Registration, StrangerLimits
+from gateway.flows.oauth.registration import ClientDocuments, FetchDocument, Registration, StrangerLimits, client_of
 from gateway.flows.oauth.tokens import TokenEndpoint, TokenRequest
 from gateway.flows.sessions import origin_of
 from gateway.flows.trail import Auditor, AuditTrail, Caller
@@ -84,13 +84,12 @@ class OAuthService:
         self._config = config
         self._resilience = around.resilience
         self._task: asyncio.Task[None] | None = None
-        grants = Grants(around.store, clock)
+        grants = self._grants = Grants(around.store, clock)
         trail = AuditTrail(around.auditor, clock)
-        limits = _stranger_limits(config)
+        limits = self._limits = _stranger_limits(config)
         self._registration: Registration | None = None
-        sources: list[ClientSource] = [
-            ConfiguredClients(client_of_config(each, config, base) for each in config.clients)
-        ]
+        self._configured = [client_of_config(each, config, base) for each in config.clients]
+        sources: list[ClientSource] = [ConfiguredClients(self._configured)]
         if config.strangers.registration != "off":
             token = config.strangers.initial_token
             self._registration = Registration(
@@ -276,6 +275,16 @@ class OAuthService:
             if path:
                 found.setdefault(path, []).append(resource_metadata(resource, self.issuer))
         return found
+
+    async def listed_clients(self) -> list[Client]:
+        """List the clients of the config, then those that registered themselves."""
+        kept = await self._grants.store.list_clients("")
+        registered = [client_of(each.client_id, each.metadata, self._limits, "registered") for each in kept]
+        return [*self._configured, *registered]
+
+    async def granted_by(self, subject: Subject) -> list[Family]:
+        """List what a user has granted and what is not over."""
+        return await self._grants.families_of(subject)
 
     async def ended_session(self, session: Session) -> int:
         """End what was granted within a session: called by whoever ends the session. Returns how many families."""
