@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
 from tests.real.chromium import Chromium, chromium
 from tests.real.gateway import Gateway, gateway, issuer_toml
 from tests.real.people import PASSWORD, add_user
@@ -35,7 +33,6 @@ origins = ["http://localhost:@PORT@"]
 path = "/app/{*rest}"
 auth = "session"
 """
-PICTURES = ROOT / "docs" / "login"
 
 
 @pytest.fixture(scope="module")
@@ -53,13 +50,6 @@ def browser(tmp_path: Path) -> Iterator[Chromium]:
 
 def at(running: Gateway, path: str) -> str:
     return f"http://localhost:{running.port}{path}"
-
-
-def picture(browser: Chromium, name: str) -> None:
-    """Keep a picture for the docs, where they are being made."""
-    if os.environ.get("PORTCULLIS_PICTURES"):
-        PICTURES.mkdir(exist_ok=True)
-        browser.screenshot(PICTURES / f"{name}.png")
 
 
 def log_in(running: Gateway, browser: Chromium, name: str) -> None:
@@ -94,10 +84,10 @@ def test_a_passkey_is_registered_and_logs_in_where_the_browser_wanted_to_go(
     browser.add_authenticator()
     log_in(running, browser, "alice")
     add_passkey(running, browser)
-    picture(browser, "passkeys")
+    browser.picture("passkeys")
     log_out(running, browser)
     browser.open(at(running, "/login?rd=%2Faccount%2Fpasskeys"))
-    picture(browser, "login")
+    browser.picture("login-passkey")
     browser.wait("document.documentElement.classList.contains('has-passkeys')", "the script")
     browser.click("#passkey")
     browser.at("/account/passkeys")
@@ -154,4 +144,4 @@ def test_a_passkey_is_the_second_factor_beside_a_password(running: Gateway, brow
     browser.fill(username="erin", password=PASSWORD)
     browser.click("form button")
     browser.at("/mfa")
-    picture(browser, "second-factor")
+    browser.picture("code-passkey")

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import itertools
 import json
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -14,9 +15,11 @@ from typing import Any
 
 from websockets.sync.client import connect
 
+from tests.conftest import ROOT
 from tests.real.process import ServerProcess, find_binary
 
 WAIT_S = 15.0
+PICTURES = ROOT / "docs" / "login"
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024  # a picture
 
 
@@ -126,6 +129,13 @@ class Chromium:
         }
         added = self.command("WebAuthn.addVirtualAuthenticator", options={**usual, **options})
         return str(added["authenticatorId"])
+
+    def picture(self, name: str) -> None:
+        """Keep two pictures of the page for the docs, light and dark, where they are being made."""
+        if os.environ.get("PORTCULLIS_PICTURES"):
+            PICTURES.mkdir(exist_ok=True)
+            self.screenshot(PICTURES / f"{name}-dark.png", dark=True)
+            self.screenshot(PICTURES / f"{name}.png")
 
     def screenshot(self, path: Path, *, width: int = 420, height: int = 760, dark: bool = False) -> None:
         """Take a picture of the page, as wide as a phone by default."""

@@ -38,6 +38,7 @@ METADATA_S: Final = 3600.0  # what a provider publishes of itself is asked for a
 METADATA_RETRY_S: Final = 60.0  # after an attempt that failed, while what is known still serves
 METADATA_STALE_S: Final = 86_400.0  # and for so long it does
 OPERATION: Final = "sso"
+KEYS_RETRY_S: Final = 1.0  # keys are asked for once in this time at most; nobody can have us ask by a made-up token
 TYPES: Final = ("JWT", "", "logout+jwt")  # id tokens, and logout tokens (Back-Channel Logout 1.0 §2.4)
 
 
@@ -240,7 +241,7 @@ class Provider:
             _, kid = claimed_key(encoded) or (b"", b"")
             learned = await self._keys.learn(self.issuer, kid)
             if learned == "keys_unavailable":
-                raise SSOUnavailable(f"the keys of `{self.issuer}` are not known")
+                raise SSOUnavailable(f"the keys of `{self.issuer}` are not known", retry_after_s=KEYS_RETRY_S)
             claims, reason = self._judge(encoded)
         if claims is None:
             raise SSORefused(f"token_{reason}")
@@ -265,6 +266,7 @@ def issuer_config(config: SSOConfig) -> IssuerConfig:
         types=TYPES,
         leeway_s=config.leeway_s,
         fetch_timeout_s=config.timeout_s,
+        min_refresh_s=KEYS_RETRY_S,
         required_claims=("iat",),
     )
 

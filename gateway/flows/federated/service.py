@@ -211,7 +211,7 @@ class Federation:
             self._tell(provider, "login.sso", "refused", caller, reason=reason, step="complete")
             raise
         if login.found.how != "linked":
-            self._tell(provider, "sso.link", "success", caller, user=login.user, how=login.found.how)
+            self._tell(provider, "identity.link", "success", caller, user=login.user, how=login.found.how)
         self._tell(provider, "sso.verify", "success", caller, user=login.user)
         return login
 
@@ -341,7 +341,7 @@ class Federation:
         provider = self.providers[provider_id]
         if not await self._accounts.unlink(provider.config, user):
             return False
-        self._tell(provider, "sso.unlink", "success", caller, user=user)
+        self._tell(provider, "identity.unlink", "success", caller, user=user)
         return True
 
     # -- logging out --------------------------------------------------------------------------------------------------

@@ -169,7 +169,7 @@ async def test_a_new_key_is_learned_when_it_is_needed(tmp_path: Path) -> None:
         await world.go()
         world.idp.signer, world.idp.kid = rsa_signer("next", name="next"), "next"
         world.idp.keys = [world.idp.signer.jwk()]
-        clock.move(6)  # keys are asked for once in five seconds at most
+        clock.move(2)  # keys are asked for once in a second at most
         assert (await world.go()).user.id == world.user.id
 
 
