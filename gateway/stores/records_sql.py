@@ -32,6 +32,7 @@ T = TypeVar("T")
 
 PURGE_ROWS_MAX: Final = 10_000  # in one transaction, so that no write waits long
 LOG_NAME: Final = b"log"  # the key of the record that names the log, under a kind of its own
+SERVER_POLL_S: Final = 0.2  # between two looks for news at a server that all workers of all gateways ask
 NEVER_S: Final = 253_402_300_799  # 9999-12-31
 
 _COLUMNS: Final = ("key", "version", "body", "expires_s", "seen_s", "idle_s", "buried")
@@ -96,8 +97,8 @@ class SQLRecordStore:
     def __init__(self, kind: RecordKind, database: SQLDatabase, *, poll_ms: int = 50) -> None:
         self.kind = kind
         self._database = database
-        self._poll_s = poll_ms / 1000
         self._locks = database.shared == "network"  # SQLite has one writer anyway
+        self._poll_s = max(poll_ms / 1000, SERVER_POLL_S if self._locks else 0.0)
         self._wrote = asyncio.Event()
         self._closed = False
 
@@ -143,6 +144,10 @@ class SQLRecordStore:
         return self._told(await self._database.write(lambda: self._merge(record, tags, begun_s)))
 
     async def read_after(self, revision: Revision, limit: int) -> RecordChanges:
+        if not self._locks:  # a replica could lack what has returned already
+            found = await self._database.read(lambda: self._changes_after(revision, limit))
+            if found is not None:
+                return found
         return await self._database.write(lambda: self._read_after(revision, limit))
 
     async def wait(self, revision: Revision, timeout_s: float) -> None:
