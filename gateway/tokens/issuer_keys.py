@@ -42,7 +42,8 @@ class IssuerKeys:
         self._schedule = schedule
         self._clock = clock
         self._held: _Held | None = None
-        self.refresh()
+        self.first = self.refresh()
+        """The id of the key that was made at once, "" where there was one."""
 
     @property
     def jwks_path(self) -> Path:
@@ -54,10 +55,13 @@ class IssuerKeys:
         """What signs now; for a while after another was configured this is still the former."""
         return self._now().signer.algorithm
 
-    def refresh(self) -> None:
-        """Make the next key where it is due, and take note of what other processes made. Raises KeyInvalid."""
+    def refresh(self) -> str:
+        """Make the next key where it is due, and take note of what other processes made. Raises KeyInvalid.
+
+        Returns the id of the key that this call made, "" where it made none.
+        """
         schedule, now_s = self._schedule, int(self._clock.wall_s())
-        self._folder.keep_fresh(
+        has_made = self._folder.keep_fresh(
             lambda: new_key(schedule.algorithm),
             algorithm=schedule.algorithm,
             now_s=now_s,
@@ -71,6 +75,7 @@ class IssuerKeys:
         if self._held is not None and self._held.published == published:
             published = self._held.published
         self._held = _Held(self._folder.signing_key(now_s), published)
+        return str(published[0]["kid"]) if has_made else ""
 
     @property
     def published(self) -> tuple[Mapping[str, Any], ...]:

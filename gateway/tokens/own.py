@@ -21,7 +21,7 @@ from gateway.types import Clock
 
 KEYS_FOLDER: Final = "oauth-keys"  # in run_dir
 
-_ALGORITHMS = (
+SIGNING_ALGORITHMS = (
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
 )  # fmt: skip
 _ALWAYS_S = 253_402_300_799  # 9999-12-31: keys of our own do not age
@@ -67,7 +67,7 @@ class OwnTokens:
             issuer.encode(),
             audiences=named,
             any_audience=not named,
-            algorithms=_ALGORITHMS,
+            algorithms=SIGNING_ALGORITHMS,
             leeway_s=0,  # it is our own clock
             types=(b"at+jwt",),
             allow_sender_constrained=True,
@@ -104,6 +104,6 @@ class OwnTokens:
         """Have the keys that are published now; of no cost where they are those of the last time."""
         published = self._keys.published
         if published is not self._published:
-            loaded = load_jwks(self._keys.jwks(), _ALGORITHMS)
+            loaded = load_jwks(self._keys.jwks(), SIGNING_ALGORITHMS)
             self._validator.publish(KeySnapshot([self._rules], [loaded.handles], [_ALWAYS_S]))
             self._published = published

@@ -87,7 +87,7 @@ def test_own_tokens_pass_own_doors_and_end_on_every_worker_within_a_second(tmp_p
 
 def test_who_has_no_token_is_told_where_to_learn_who_gives_one(tmp_path: Path) -> None:
     with gateway(tmp_path, CONFIG, env=ENV) as running:
-        challenge = running.ask("GET", "/orders/1").one("www-authenticate")
+        challenge = running.ask("GET", "/orders/1").all("www-authenticate")[0]
         address = "https://orders.test/.well-known/oauth-protected-resource/api"
         assert challenge == f'Bearer realm="portcullis", resource_metadata="{address}"'
         answer = running.ask("GET", "/.well-known/oauth-protected-resource/api", host="orders.test")
@@ -105,6 +105,7 @@ def test_keys_are_replaced_by_their_schedule_and_no_token_is_ever_refused(tmp_pa
             seen.add(token.split(".")[0])
             assert [door(running, token) for _ in range(4)] == [200] * 4
         assert len(seen) >= 3  # keys that signed
+        assert running.server.output.count('"event":"key.rotate"') >= 3
         assert door(running, first) == 200  # whose key retired three times over, but for its longest token
 
 

@@ -35,6 +35,7 @@ from gateway.flows.oauth.authorization import (
 from gateway.flows.oauth.context import Authenticator, LoginWish
 from gateway.flows.oauth.errors import OAuthRefused, RequestUnsafe
 from gateway.flows.oauth.grants import Approval, CodeGrant, Consent, Grants
+from gateway.flows.oauth.minting import Mint
 from gateway.flows.oauth.parties import Client, Parties, Resource
 from gateway.flows.sessions import origin_of
 from gateway.flows.trail import AuditTrail, Caller, Outcome
@@ -73,6 +74,7 @@ class Approvals:
         requests: AuthorizationRequests,
         *,
         parties: Parties,
+        mint: Mint,
         grants: Grants,
         authenticator: Authenticator,
         trail: AuditTrail,
@@ -84,6 +86,7 @@ class Approvals:
         """`path`: where the browser comes back to after a login; `key`: what marks and CSRF tokens are made with."""
         self._requests = requests
         self._parties = parties
+        self._mint = mint
         self._grants = grants
         self._authenticator = authenticator
         self._trail = trail
@@ -185,6 +188,10 @@ class Approvals:
             if done:
                 raise OAuthRefused("access_denied", "the user may not use this application", reason="tenant")
             lack = "login_required"
+        elif request.id_token_hint and not self._is_hinted(request, session):
+            if done:
+                raise OAuthRefused("login_required", "somebody else is logged in", reason="id_token_hint")
+            lack = "login_required"
         elif not done and (request.prompts & _LOGIN_PROMPTS or self._is_too_old(request, session)):
             lack = "login_required"
         elif request.acr_values and not self._authenticator.meets(session, request.acr_values):
@@ -207,6 +214,11 @@ class Approvals:
             login_hint=request.login_hint,
             tenant=request.client.tenant,
         )
+
+    def _is_hinted(self, request: AuthorizationRequest, session: Session) -> bool:
+        """Tell whether the user of `id_token_hint` is logged in. What is no id token of ours hints at nobody."""
+        subject = self._mint.subject_of_hint(request.id_token_hint, request.client.id)
+        return subject in ("", session.subject.id)
 
     def _is_too_old(self, request: AuthorizationRequest, session: Session) -> bool:
         return request.max_age_s is not None and self._clock.wall_s() - session.authenticated_s > request.max_age_s

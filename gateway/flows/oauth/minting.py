@@ -9,10 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import orjson
+
+from gateway._native import base64url
 from gateway.flows.oauth.context import LevelOf
 from gateway.flows.oauth.grants import Approval
 from gateway.flows.oauth.parties import Client
 from gateway.tokens.issuer_keys import IssuerKeys
+from gateway.tokens.jws import verify_jws
+from gateway.tokens.own import SIGNING_ALGORITHMS
 from gateway.types import Clock
 
 _HASHES: Final[Mapping[str, str]] = {"256": "sha256", "384": "sha384", "512": "sha512"}
@@ -100,6 +105,17 @@ class Mint:
         if nonce:
             claims["nonce"] = nonce
         return self._keys.sign(claims | _authentication(approval), typ="JWT")
+
+    def subject_of_hint(self, token: str, client_id: str) -> str:
+        """Return the `sub` of an id token that we once gave this client, also an old one; "" for any other.
+
+        OIDC Core §3.1.2.1 on `id_token_hint`: an id token that "has been issued by the OP", whatever its `exp`.
+        """
+        if not verify_jws(token, self._keys.jwks(), SIGNING_ALGORITHMS):
+            return ""
+        claims = orjson.loads(base64url.decode(token.encode("ascii").split(b".")[1]))
+        is_ours = isinstance(claims, dict) and claims.get("iss") == self.issuer and claims.get("aud") == client_id
+        return str(claims.get("sub", "")) if is_ours and "at_hash" in claims else ""
 
     def _half_hash(self, text: str) -> str:
         """OIDC Core §3.1.3.6: the left half of the hash that the signature uses; SHA-512 for Ed25519."""

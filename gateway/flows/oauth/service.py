@@ -85,7 +85,7 @@ class OAuthService:
         self._resilience = around.resilience
         self._task: asyncio.Task[None] | None = None
         grants = self._grants = Grants(around.store, clock)
-        trail = AuditTrail(around.auditor, clock)
+        trail = self._trail = AuditTrail(around.auditor, clock)
         limits = self._limits = _stranger_limits(config)
         self._registration: Registration | None = None
         self._configured = [client_of_config(each, config, base) for each in config.clients]
@@ -137,6 +137,7 @@ class OAuthService:
         self._approvals = Approvals(
             AuthorizationRequests(self.parties, config.issuer),
             parties=self.parties,
+            mint=mint,
             grants=grants,
             authenticator=around.authenticator,
             trail=trail,
@@ -172,6 +173,7 @@ class OAuthService:
 
     def start(self) -> None:
         """Begin to follow the folder of keys, and to make new ones when they are due."""
+        self._tell_key(self.keys.first)
         self._task = asyncio.get_running_loop().create_task(self._follow_keys(), name="oauth keys")
 
     async def stop(self) -> None:
@@ -185,9 +187,13 @@ class OAuthService:
         while True:
             await asyncio.sleep(min(KEYS_WATCH_S, self._config.key_announce_s / 4))
             try:
-                await asyncio.to_thread(self.keys.refresh)
+                self._tell_key(await asyncio.to_thread(self.keys.refresh))
             except (KeyInvalid, OSError) as error:
                 _log.error("the signing keys were not refreshed, the former ones stay: %s", error)
+
+    def _tell_key(self, kid: str) -> None:
+        if kid:
+            self._trail.tell("key.rotate", "success", target=kid, announced=kid != self.keys.first)
 
     # -- for browsers -------------------------------------------------------------------------------------------------
 

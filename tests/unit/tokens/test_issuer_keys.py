@@ -31,9 +31,13 @@ def test_the_next_key_is_published_before_it_signs_and_the_former_after(tmp_path
     clock = MovedClock()
     keys = IssuerKeys(tmp_path, SEALER, SCHEDULE, clock)
     (first,) = [key["kid"] for key in keys.published]
+    assert keys.first == first
+    assert IssuerKeys(tmp_path, SEALER, SCHEDULE, clock).first == ""
+
+    made = []
 
     def signs() -> str:
-        keys.refresh()
+        made.append(keys.refresh())
         return kid_of(keys.sign({"iat": 0, "exp": 1}, typ="at+jwt"))
 
     clock.move(999)
@@ -41,6 +45,7 @@ def test_the_next_key_is_published_before_it_signs_and_the_former_after(tmp_path
     clock.move(1)
     assert (signs(), len(keys.published)) == (first, 2)
     second = keys.published[0]["kid"]
+    assert made == ["", second]
     clock.move(99)
     assert signs() == first
     clock.move(1)

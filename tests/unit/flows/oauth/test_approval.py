@@ -131,6 +131,25 @@ async def test_without_a_prompt_nobody_is_shown_anything(world: World, changes: 
     assert not world.browser.wishes
 
 
+async def test_a_user_who_is_hinted_at_is_the_one_who_is_logged_in(world: World) -> None:
+    hint = (await world.log_in())["id_token"]
+    world.clock.move(100_000)  # it is old by now
+    world.browser.log_in()
+    assert "code" in carried(await visit(world, id_token_hint=hint))
+    world.browser.log_in(BOB)
+    assert carried(await visit(world, id_token_hint=hint, prompt="none"))["error"] == "login_required"
+    await visit(world, id_token_hint=hint)
+    assert world.browser.wishes[-1].reauthenticate
+    world.browser.log_in(BOB)
+    assert carried(await come_back(world))["error"] == "login_required"
+    world.browser.log_in()
+    assert "code" in carried(await come_back(world))
+    access = (await world.log_in())["access_token"]
+    world.browser.log_in(BOB)
+    for other in (access, hint[:-4] + "AAAA", "nonsense", "a.b.c"):
+        assert "code" in carried(await visit(world, id_token_hint=other))  # which hints at nobody
+
+
 async def test_an_application_of_one_tenant_is_not_for_users_of_another(tmp_path: Path) -> None:
     from gateway.config import OAuthClientConfig
 
