@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from gateway.front.audit import AuditWish, OpenedAudit
     from gateway.front.deciding import Deciding
     from gateway.front.decisions import DecisionRecorder
+    from gateway.front.deferred import DeferredWish, OpenedDeferred
     from gateway.front.directory import DirectoryWish, OpenedDirectory
     from gateway.front.login.part import LoginNeighbours, LoginWish, OpenedLogin
     from gateway.front.login.ways import Offered, OpenedWays, WaysWish
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     from gateway.front.scim.part import OpenedScim, ScimWish
     from gateway.front.sessions import OpenedSessions, SessionWish
     from gateway.policy.relation_follower import RelationFollower
+    from gateway.stores.deferred import Job
     from gateway.stores.directory import Directory
 
 _log = logging.getLogger("portcullis.app")
@@ -155,6 +157,7 @@ class _Generation:
     audit: OpenedAudit | None  # None where nothing that it tells of is there, or it is off
     login: OpenedLogin | None  # the same
     ways: OpenedWays | None  # the same
+    deferred: OpenedDeferred | None  # None where nothing is put off
     logs: RequestLogs
 
 
@@ -185,6 +188,7 @@ class App:
         self._directory: InForce[DirectoryWish, OpenedDirectory] = InForce(self._open_directory)
         self._oauth: InForce[OAuthWish, OpenedOAuth] = InForce(self._open_oauth)
         self._audit: InForce[AuditWish, OpenedAudit] = InForce(self._open_audit)
+        self._deferred: InForce[DeferredWish, OpenedDeferred] = InForce(self._open_deferred)
         self._login: InForce[LoginWish, OpenedLogin] = InForce(self._open_login)
         self._admin: InForce[AdminWish, OpenedAdmin] = InForce(self._open_admin)
         self._scim: InForce[ScimWish, OpenedScim] = InForce(self._open_scim)
@@ -202,6 +206,7 @@ class App:
         self._scim.take(self._now.scim)
         self._ways.take(self._now.ways)
         self._admin.take(self._now.admin)
+        self._deferred.take(self._now.deferred)
         self.asgi: FrontDoor = self._now.door
         self.admin_asgi: ASGIApp = admin_app(self._vitals, self._administer)
         figures = Figures(
@@ -252,6 +257,7 @@ class App:
         if oauth is not None:
             more = [*more, *oauth.routes()]
         login = self._plan_login(config)
+        deferred = self._plan_deferred(config)
         if login is not None:
             more = [*more, *login.routes()]
         scim = self._plan_scim(config)
@@ -310,6 +316,7 @@ class App:
             audit,
             login,
             ways,
+            deferred,
             logs,
         )
 
@@ -426,6 +433,36 @@ class App:
 
         return OpenedLogin(wish, base_dir=Path.cwd(), run_dir=self._worker.run_dir)
 
+    def _plan_deferred(self, config: Config) -> OpenedDeferred | None:
+        """Give the deferred work of a config, where anything is put off. Raises ConfigError."""
+        if not _has_backchannel(config):
+            return None
+        from gateway.front.deferred import DeferredWish
+
+        with _faults_at("deferred"):
+            return self._deferred.of(DeferredWish(config.deferred, self._clock))
+
+    def _open_deferred(self, wish: DeferredWish) -> OpenedDeferred:
+        from gateway.flows.oauth.logout import JOB
+        from gateway.front.deferred import OpenedDeferred
+
+        handlers = {JOB: self._tell_client}
+        return OpenedDeferred(wish, handlers, base_dir=Path.cwd(), run_dir=self._worker.run_dir)
+
+    async def _put_job(self, kind: str, key: str, body: Mapping[str, object]) -> None:
+        deferred = self._now.deferred
+        assert deferred is not None  # whoever puts something off was made for a config that has it
+        await deferred.runner.put(kind, key, body)
+
+    async def _tell_client(self, job: Job) -> None:
+        """Tell a client that a session is over."""
+        oauth = self._now.oauth
+        if oauth is None or oauth.service.logout is None:
+            from gateway.flows.deferred import GaveUp
+
+            raise GaveUp("there is no token service any more")
+        await oauth.service.logout.deliver(job)
+
     async def _sessions_ended(self, sessions: Sequence[Session], _reason: str) -> None:
         """End what was granted within sessions that are over; what was meant to outlive them stays."""
         oauth = self._now.oauth
@@ -455,6 +492,7 @@ class App:
             directory=None if directory is None else directory.directory,
             level=lambda: self._vitals.degradation_level,
             new_validator=lambda: _new_validator(config),
+            put_job=self._put_job if _has_backchannel(config) else None,
             caller_of=Callers(TrustedProxies(config.server.trusted_proxies)),
         )
         wish = OAuthWish(
@@ -741,6 +779,7 @@ class App:
         starts.append(self._scim.start())
         starts.append(self._ways.start())
         starts.append(self._admin.start())
+        starts.append(self._deferred.start())
         if self._policies is not None:
             starts.append(self._policies.start())
         await asyncio.gather(*starts)
@@ -759,6 +798,7 @@ class App:
             await self._admin.stop()
             await self._scim.stop()
             await self._ways.stop()
+            await self._deferred.stop()
             await self._login.stop()
             await self._oauth.stop()
             await self._sessions.stop()
@@ -839,6 +879,7 @@ class App:
         self._scim.take(generation.scim)
         self._ways.take(generation.ways)
         self._admin.take(generation.admin)
+        self._deferred.take(generation.deferred)
         self._now = generation
         self.asgi.publish(generation.door)
 
@@ -875,6 +916,10 @@ class App:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _has_backchannel(config: Config) -> bool:
+    return any(client.backchannel_logout_uri for client in config.oauth.clients)
 
 
 def _secrets_of(config: IntrospectionConfig) -> dict[str, Secret]:

@@ -27,7 +27,7 @@ from gateway.config.check_parts import (
 from gateway.config.complaints import Complaint
 from gateway.config.directory_checks import directory_complaints
 from gateway.config.knobs import Config, IssuerConfig, RouteConfig, ServerConfig
-from gateway.config.login_checks import login_complaints
+from gateway.config.login_checks import deferred_complaints, login_complaints
 from gateway.config.oauth_checks import oauth_complaints
 from gateway.config.passkeys_checks import passkeys_complaints
 from gateway.config.resilience_checks import resilience_complaints
@@ -92,6 +92,7 @@ def find_complaints(config: Config, base_dir: FilePath, env: Mapping[str, str]) 
     found += sessions_complaints(config, base_dir, env)
     found += directory_complaints(config, base_dir, env)
     found += login_complaints(config, base_dir, env)
+    found += deferred_complaints(config, base_dir, env)
     found += oauth_complaints(config, base_dir, env)
     found += admin_complaints(config, base_dir, env)
     found += scim_complaints(config, base_dir, env)

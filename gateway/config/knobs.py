@@ -132,6 +132,7 @@ class OAuthClientConfig(Chapter, frozen=True):
     refresh_max_s: CountOrOff = 0  # as oauth.refresh_max_s; 0 = that
     dpop: bool = False  # it must prove possession of a key (RFC 9449)
     par: bool = False  # it must push its authorization requests (RFC 9126)
+    backchannel_logout_uri: str = ""  # where it hears that a session is over (OIDC Back-Channel Logout); "" = nowhere
 
 
 class OAuthResourceConfig(Chapter, frozen=True):
@@ -278,6 +279,12 @@ class SSOConfig(Chapter, frozen=True):
     timeout_s: Annotated[float, msgspec.Meta(ge=0.1, le=30)] = 5.0  # for everything that one step asks of it
     leeway_s: Annotated[int, msgspec.Meta(ge=0, le=300)] = 30  # for its clock
     logout_uri: str = ""  # where it sends browsers after a log-out; registered there; "" = it shows its own page
+
+
+class DeferredConfig(Chapter, frozen=True):
+    """Where work lies that is done later, and done even if the worker dies: notices that sessions are over."""
+
+    url: str = ""  # "" embedded | "sqlite:PATH" | "redis://…"; with a password: `env:NAME` or `file:PATH`
 
 
 class LoginConfig(Chapter, frozen=True):
@@ -609,6 +616,7 @@ class Config(Chapter, frozen=True):
     passkeys: PasskeysConfig = PasskeysConfig()
     sso: tuple[SSOConfig, ...] = ()
     login: LoginConfig = LoginConfig()
+    deferred: DeferredConfig = DeferredConfig()
     oauth: OAuthConfig = OAuthConfig()
     scim: ScimConfig = ScimConfig()
     admin: AdminConfig = AdminConfig()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
 
-from gateway.config.check_parts import is_loopback, logged_store, split_url
+from gateway.config.check_parts import SHARED_STORES, is_loopback, logged_store, split_url, store_address
 from gateway.config.complaints import Complaint
 from gateway.config.knobs import Config, LoginConfig
 
@@ -52,6 +52,14 @@ def login_complaints(config: Config, base_dir: FilePath, env: Mapping[str, str])
             yield Complaint(
                 ("routes", index, "path"), "the pages of `[login]` come first there", "move it", is_warning=True
             )
+
+
+def deferred_complaints(config: Config, base_dir: FilePath, env: Mapping[str, str]) -> Iterator[Complaint]:
+    """Give everything in `[deferred]` that is wrong."""
+    path = ("deferred", "url")
+    address = yield from store_address(config.deferred.url, path, base_dir, env)
+    if address and address != "embedded" and not address.startswith(SHARED_STORES):
+        yield Complaint(path, "no store of deferred work", "write `embedded`, `sqlite:PATH` or `redis://…`")
 
 
 def _url(url: str) -> Iterator[Complaint]:

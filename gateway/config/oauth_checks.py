@@ -136,9 +136,20 @@ def _client(
         yield Complaint((*path, "grant_types"), "refresh tokens come with codes only", "leave out refresh_token")
     for index, uri in enumerate(client.redirect_uris):
         yield from _redirect(uri, (*path, "redirect_uris", index))
+    yield from _logout_uri(client.backchannel_logout_uri, (*path, "backchannel_logout_uri"))
     idle_s, max_s = client.refresh_idle_s or oauth.refresh_idle_s, client.refresh_max_s or oauth.refresh_max_s
     if idle_s > max_s:
         yield Complaint((*path, "refresh_idle_s" if client.refresh_idle_s else "refresh_max_s"), "idle above max")
+
+
+def _logout_uri(uri: str, path: Path) -> Iterator[Complaint]:
+    if not uri:
+        return
+    parts = split_url(uri)
+    if parts is None or parts.fragment or not parts.hostname:
+        yield Complaint(path, f"`{uri}` is no address", "as in `https://app.example.com/logout`")
+    elif parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname)):
+        yield Complaint(path, "must be https", "who ends a session is told to this client alone")
 
 
 def _client_proof(

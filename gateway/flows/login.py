@@ -232,7 +232,11 @@ class Logins:
             return None
         if meets(session.acr, goal.acr_values):
             return LoggedIn(begun=Begun(browser.session, session), target=goal.target)
-        step: StepKind = "code" if (await self.factors.of(session.subject.id)).any else "enrol"
+        step: StepKind = "code"
+        if not (await self.factors.of(session.subject.id)).any:
+            if TWO_FACTORS not in goal.acr_values:
+                return None  # nothing that could be shown beside it would do; whoever asks has to see for itself
+            step = "enrol"
         return await self._go_on(
             Pending(step=step, subject=session.subject, goal=goal, methods=session.amr, session=session.id_hash.hex())
         )

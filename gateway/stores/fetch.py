@@ -190,6 +190,21 @@ class Fetcher:
                 headers=headers,
             )
 
+    async def post_notice(self, url: str, form: Mapping[str, str], *, timeout_s: float, bytes_max: int) -> None:
+        """Post a form of which only whether it was taken matters. Raises FetchFailed."""
+        client = await self.open()
+        async with self._bounded(url, timeout_s):
+            await self._send(
+                client,
+                "POST",
+                url,
+                timeout_s=timeout_s,
+                bytes_max=bytes_max,
+                redirects=0,
+                form=form,
+                statuses=(200, 204),
+            )
+
     async def aclose(self) -> None:
         """Close all connections; a later request opens new ones."""
         client, self._client = self._client, None

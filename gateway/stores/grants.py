@@ -28,6 +28,7 @@ GrantKind = Literal[
     "proof",  # the `jti` of a DPoP proof: likewise
     "login",  # a login of several steps that is under way
     "consent",  # what a user has once allowed a client
+    "session_parties",  # the clients that hear of a session's end
 ]
 
 

@@ -209,7 +209,7 @@ class Approvals:
         marked = (*brought, (MARK, self._new_mark(brought)))
         return LoginWish(
             return_to=f"{self._path}?{urlencode(marked)}",
-            reauthenticate=session is not None,
+            reauthenticate=session is not None and lack == "login_required",
             acr_values=request.acr_values,
             login_hint=request.login_hint,
             tenant=request.client.tenant,

@@ -22,6 +22,7 @@ class Offers:
     registration: bool
     client_documents: bool
     acr_values: Sequence[str] = ()
+    backchannel_logout: bool = False
 
 
 def server_metadata(issuer: str, parties: Parties, algorithm: str, offers: Offers) -> dict[str, Any]:
@@ -59,6 +60,8 @@ def server_metadata(issuer: str, parties: Parties, algorithm: str, offers: Offer
         "request_uri_parameter_supported": False,
         "require_pushed_authorization_requests": False,
         "claims_parameter_supported": False,
+        "backchannel_logout_supported": offers.backchannel_logout,
+        "backchannel_logout_session_supported": offers.backchannel_logout,
     }
     if offers.registration:
         metadata["registration_endpoint"] = f"{issuer}/oauth2/register"

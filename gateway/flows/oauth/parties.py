@@ -41,6 +41,7 @@ class Client:
     needs_par: bool = False
     source: Source = "config"
     uri: str = ""  # its home page, for the page that asks for consent
+    backchannel_logout_uri: str = ""  # where it hears that a session is over
 
     @property
     def is_public(self) -> bool:

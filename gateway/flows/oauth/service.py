@@ -25,6 +25,7 @@ from gateway.flows.oauth.endings import Endings
 from gateway.flows.oauth.errors import OAuthRefused
 from gateway.flows.oauth.families import Families
 from gateway.flows.oauth.grants import Family, Grants
+from gateway.flows.oauth.logout import BackchannelLogout, PutJob, SendNotice
 from gateway.flows.oauth.metadata import Offers, resource_metadata, resource_metadata_path, server_metadata
 from gateway.flows.oauth.minting import Mint
 from gateway.flows.oauth.parties import Client, ClientSource, ConfiguredClients, Parties, Resource
@@ -66,6 +67,9 @@ class Surroundings:
     clock: Clock
     fetch: FetchDocument  # for client id metadata documents
     level: LevelOf = lambda: 0
+    put_job: PutJob | None = None  # None: no client hears of the end of a session
+    send_notice: SendNotice | None = None
+    session_s: int = 43_200  # how long sessions last at most
 
 
 class OAuthService:
@@ -110,7 +114,11 @@ class OAuthService:
             [Resource(id=each.id, name=each.name or each.id, scopes=each.scopes) for each in config.resources],
             default_audience=config.audience or config.issuer,
         )
-        self._offers = Offers(self._registration is not None, bool(config.strangers.document_hosts))
+        self._offers = Offers(
+            self._registration is not None,
+            bool(config.strangers.document_hosts),
+            backchannel_logout=around.put_job is not None,
+        )
         proof_use = partial(grants.first_use, "proof")
         nonces = Nonces(sealer.derive(b"dpop nonce"), clock, lifetime_s=NONCE_S) if config.dpop_nonce else None
         self._dpop = DPoPChecker(proof_use, clock, nonces=nonces, lifetime_s=config.dpop_proof_s)
@@ -128,6 +136,18 @@ class OAuthService:
         self.endings = Endings(
             grants, around.revoke, clock, issuer=config.issuer, access_token_s_max=longest_access_token_s(config)
         )
+        self.logout: BackchannelLogout | None = None
+        if around.put_job is not None and around.send_notice is not None:
+            self.logout = BackchannelLogout(
+                around.store,
+                self.parties,
+                keys,
+                put=around.put_job,
+                send=around.send_notice,
+                clock=clock,
+                issuer=config.issuer,
+                session_s=around.session_s,
+            )
         self._clients = ClientAuthentication(
             self.parties,
             partial(grants.first_use, "assertion"),
@@ -158,6 +178,7 @@ class OAuthService:
             profiles=around.profiles,
             trail=trail,
             clock=clock,
+            note=None if self.logout is None else self.logout.note,
         )
         self._questions = TokenQuestions(
             own=self.own,
@@ -294,7 +315,10 @@ class OAuthService:
 
     async def ended_session(self, session: Session) -> int:
         """End what was granted within a session: called by whoever ends the session. Returns how many families."""
-        return await self.endings.end_session(session.subject, origin_of(session))
+        ended = await self.endings.end_session(session.subject, origin_of(session))
+        if self.logout is not None:
+            await self.logout.ended(session)
+        return ended
 
     async def ended_subject(self, subject: Subject) -> int:
         """End everything that was granted by a user who is logged out everywhere, or gone."""
@@ -338,6 +362,7 @@ def client_of_config(client: OAuthClientConfig, config: OAuthConfig, base: Path)
         refresh_max_s=client.refresh_max_s or config.refresh_max_s,
         needs_dpop=client.dpop,
         needs_par=client.par,
+        backchannel_logout_uri=client.backchannel_logout_uri,
     )
 
 

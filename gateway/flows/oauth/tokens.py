@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -37,6 +37,9 @@ class TokenRequest:
     caller: Caller = NOBODY
 
 
+NoteParty = Callable[[Subject, bytes, Client], Awaitable[None]]
+
+
 class TokenEndpoint:
     """Give tokens."""
 
@@ -54,7 +57,10 @@ class TokenEndpoint:
         profiles: Profiles,
         trail: AuditTrail,
         clock: Clock,
+        note: NoteParty | None = None,
     ) -> None:
+        """`note` is told which client learns of which session."""
+        self._note = note
         self._clients = clients
         self._parties = parties
         self._grants = grants
@@ -145,6 +151,8 @@ class TokenEndpoint:
                 raise _invalid_grant("code_replayed")  # by who came in between
             members["refresh_token"] = refresh_token
         if "openid" in approval.scopes:
+            if self._note is not None:
+                await self._note(approval.subject, approval.session, client)
             members["id_token"] = self._mint.id_token(
                 approval, client, members["access_token"], profile, nonce=grant.nonce
             )

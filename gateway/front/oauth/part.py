@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
@@ -25,6 +25,7 @@ from gateway.flows.oauth import (
     Surroundings,
     open_keys,
 )
+from gateway.flows.oauth.logout import PutJob
 from gateway.flows.oauth.metadata import resource_metadata_url
 from gateway.flows.oauth.people import DirectoryProfiles, NobodyLogsIn, SessionAuthenticator, SessionsOnly
 from gateway.flows.sessions import Sessions
@@ -39,6 +40,8 @@ from gateway.types import Clock
 
 DOCUMENT_BYTES_MAX: Final = 16 * 1024  # of a client's metadata
 DOCUMENT_TIMEOUT_S: Final = 3.0
+NOTICE_TIMEOUT_S: Final = 5.0  # for a client to take the news that a session is over
+NOTICE_BYTES_MAX: Final = 16 * 1024  # of its answer, which says nothing
 _PART: Final = "grants"  # as which its health is watched
 _READS: Final = ("get_client", "list_clients", "look", "get_family", "families_of")
 
@@ -70,6 +73,7 @@ class OAuthNeighbours:
     directory: Directory | None = None
     level: Callable[[], int] = lambda: 0
     new_validator: Callable[[], TokenValidator]
+    put_job: PutJob | None = None  # None: no client hears of the end of a session
     caller_of: CallerOf
 
 
@@ -92,6 +96,7 @@ class OpenedOAuth:
         self._resilience = around.resilience
         self._watching: asyncio.Task[None] | None = None
         self._fetcher = Fetcher()
+        self._permits = around.resilience.permits
         dependency: Literal["cache", "database"] = "cache" if address.startswith(("redis", "unix")) else "database"
         self._dependency = dependency
         surroundings = Surroundings(
@@ -104,6 +109,9 @@ class OpenedOAuth:
             clock=around.clock,
             fetch=self._fetch,
             level=around.level,
+            put_job=around.put_job,
+            send_notice=self._send_notice,
+            session_s=wish.sessions.absolute_s,
         )
         self.service = OAuthService(config, self._keys, sealer, surroundings, base_dir)
         self._sessions = None if around.sessions is None else around.sessions[0]
@@ -162,6 +170,10 @@ class OpenedOAuth:
     async def _probe(self) -> None:
         """Look for a grant that nobody has."""
         await self._store.look("proof", bytes(32))
+
+    async def _send_notice(self, url: str, form: Mapping[str, str]) -> None:
+        async with self._permits.guard("external_calls"):
+            await self._fetcher.post_notice(url, form, timeout_s=NOTICE_TIMEOUT_S, bytes_max=NOTICE_BYTES_MAX)
 
     async def _fetch(self, url: str) -> dict[str, object]:
         return await self._fetcher.get_json(url, timeout_s=DOCUMENT_TIMEOUT_S, bytes_max=DOCUMENT_BYTES_MAX)
