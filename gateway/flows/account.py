@@ -20,8 +20,9 @@ from gateway.types import Clock, Session, Subject
 FRESH_S: Final = 600  # a proof is new for so long
 _SHOWN_HEX: Final = 64
 
+
 Ended = Callable[[Sequence[Session], str], Awaitable[None]]
-"""Told of sessions that were ended, and why: tokens that were given within them end, and their clients hear of it."""
+"""Told of sessions that somebody else ended, and why: tokens that were given within them end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +59,12 @@ class Accounts:
         logins: Logins,
         clock: Clock,
         trail: AuditTrail,
-        ended: Ended,
     ) -> None:
         self._directory = directory
         self._sessions = sessions
         self._logins = logins
         self._clock = clock
         self._trail = trail
-        self._ended = ended
 
     async def find(self, browser: Browser) -> tuple[User, Session] | None:
         """Give who is logged in; None where nobody is, or a user who must not be."""
@@ -105,11 +104,9 @@ class Accounts:
 
     async def log_out(self, browser: Browser) -> bool:
         """End the browser's session; tell whether it had one."""
-        session = await self._sessions.end(browser.session, caller=browser.caller) if browser.session else None
-        if session is None:
+        if not browser.session:
             return False
-        await self._ended((session,), "logout")
-        return True
+        return await self._sessions.end(browser.session, caller=browser.caller) is not None
 
     async def end(self, session: Session, row_id: str, caller: Caller) -> bool:
         """End one of the sessions of whoever is logged in; nobody else's."""
@@ -122,10 +119,7 @@ class Accounts:
 
     async def log_out_everywhere(self, subject: Subject, caller: Caller, *, reason: str = "logout_everywhere") -> int:
         """End all sessions of a subject, also ones that are being begun at this moment."""
-        live = await self._sessions.list_of(subject)
-        count = await self._sessions.end_all(subject, reason=reason, caller=caller)
-        await self._ended(live, reason)
-        return count
+        return await self._sessions.end_all(subject, reason=reason, caller=caller)
 
     # -- password -----------------------------------------------------------------------------------------------------
 
@@ -180,8 +174,6 @@ class Accounts:
     async def _end(self, sessions: Sequence[Session], reason: str, caller: Caller) -> None:
         for each in sessions:
             await self._sessions.end_hash(each.id_hash, reason=reason, caller=caller)
-        if sessions:
-            await self._ended(sessions, reason)
 
 
 def _is_hex(text: str) -> bool:

@@ -23,6 +23,8 @@ from gateway.types import Clock
 _KNOWN: Final = re.compile(r"([a-z2-7]{26})\.([a-z2-7]{26})")
 _REMEMBERED: Final = re.compile(r"(dev_[a-z2-7]{26})\.([a-z2-7]{52})")
 NAME_BYTES_MAX: Final = 128
+NOTES_MAX: Final = 8  # users whose notes one browser keeps
+_BETWEEN: Final = "~"
 
 
 class KnownBrowsers:
@@ -31,13 +33,22 @@ class KnownBrowsers:
     def __init__(self, key: bytes) -> None:
         self._key = key
 
-    def note(self, user_id: str) -> str:
-        """Make a note for a browser from which a user has just logged in."""
-        nonce = _base32(secrets.token_bytes(16))
-        return f"{nonce}.{self._mac(nonce, user_id)}"
+    def note(self, user_id: str, kept: str = "") -> str:
+        """Make the notes of a browser from which a user has just logged in; `kept`: those that it has.
 
-    def read(self, note: str, user_id: str) -> str:
+        Several people may share it; the one who came longest ago gives way beyond NOTES_MAX.
+        """
+        others = [note for note in kept.split(_BETWEEN)[:NOTES_MAX] if not self._reads(note, user_id)]
+        nonce = self.read(kept, user_id) or _base32(secrets.token_bytes(16))
+        return _BETWEEN.join(
+            (f"{nonce}.{self._mac(nonce, user_id)}", *filter(_KNOWN.fullmatch, others[: NOTES_MAX - 1]))
+        )
+
+    def read(self, notes: str, user_id: str) -> str:
         """Give what tells this browser from others, "" where it holds no note of this user."""
+        return next(filter(None, (self._reads(note, user_id) for note in notes.split(_BETWEEN)[:NOTES_MAX])), "")
+
+    def _reads(self, note: str, user_id: str) -> str:
         match = _KNOWN.fullmatch(note)
         if match is None or not hmac.compare_digest(match[2], self._mac(match[1], user_id)):
             return ""

@@ -442,7 +442,9 @@ class Logins:
             risk=pending.risk,
             risk_parts="" if risk is None else str(risk),
         )
-        return LoggedIn(begun=begun, target=goal.target, known=self._browsers.note(subject.id), device=device_value)
+        return LoggedIn(
+            begun=begun, target=goal.target, known=self._browsers.note(subject.id, browser.known), device=device_value
+        )
 
     async def _session(self, pending: Pending, proof: Proof, browser: Browser) -> Begun | None:
         old = await self._sessions.find(browser.session) if browser.session else None

@@ -133,7 +133,7 @@ class MaxMindMap:
 
         try:
             self._reader: Any = maxminddb.open_database(str(path), maxminddb.MODE_MMAP)
-        except (OSError, maxminddb.InvalidDatabaseError) as error:
+        except (OSError, TypeError, maxminddb.InvalidDatabaseError) as error:  # what describes it may be missing
             raise ValueError(f"`{path}` is no map of addresses: {error}") from error
 
     def find(self, address: str) -> Place | None:

@@ -235,6 +235,8 @@ class Sessions:
 
     async def end_all(self, subject: Subject, *, reason: str, actor: str = "", caller: Caller = NOBODY) -> int:
         """Log a subject out everywhere; what was verified before now begins no session any more."""
+        # Who was told of a session hears that it is over; one that begins meanwhile nobody was told of yet.
+        live = () if self.grants is None else await self._store.list_of(subject)
         count = await self._store.revoke_subject(subject, int(self._clock.wall_s()) + 1)
         self._trail.tell(
             "session.end_all",
@@ -247,6 +249,9 @@ class Sessions:
             sessions=count,
         )
         if self.grants is not None:
+            for session in live:
+                with _noted("what was granted in a session"):
+                    await self.grants.ended_session(session)
             with _noted("what a subject has granted"):
                 await self.grants.ended_subject(subject)
         return count

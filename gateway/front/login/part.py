@@ -122,7 +122,6 @@ class OpenedLogin:
             logins=self.logins,
             clock=clock,
             trail=trail,
-            ended=around.ended,
         )
         cookie = wish.sessions.cookie
         self.login = LoginEndpoints(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from gateway.errors import StoreUnavailable
 from gateway.flows.account import Accounts
 from gateway.flows.breached import NothingLeaked
 from gateway.flows.devices import KnownBrowsers, RememberedDevices
@@ -21,7 +22,7 @@ from gateway.flows.trail import AuditTrail, Caller
 from gateway.stores import open_directory, open_session_store, open_token_store
 from gateway.stores.directory import Tenant, User
 from gateway.tokens.sealing import Sealer
-from gateway.types import AuditEvent, Secret, Session, Subject
+from gateway.types import AuditEvent, Secret, Subject
 from tests.unit.tokens.fakes import MovedClock
 
 TENANT = "acme"
@@ -37,6 +38,11 @@ class Counted:
     def __init__(self, counted: object) -> None:
         self._counted = counted
         self.calls: Counter[str] = Counter()
+        self._left = -2  # calls until one fails; below -1: none does
+
+    def fail_at(self, turn: int) -> None:
+        """Have the store be away for one call, after `turn` more."""
+        self._left = turn
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._counted, name)
@@ -45,6 +51,9 @@ class Counted:
 
         def call(*args: Any, **kwargs: Any) -> Any:
             self.calls[name] += 1
+            self._left -= 1
+            if self._left == -1:
+                raise StoreUnavailable("away")
             return found(*args, **kwargs)
 
         return call
@@ -65,7 +74,6 @@ class World:
         self.clock = MovedClock()
         self.events: list[AuditEvent] = []
         self.counts: Counter[tuple[str, str]] = Counter()
-        self.ended: list[Session] = []
         trail = AuditTrail(self, self.clock)
         self.directory: Any = Counted(open_directory("", folder, Sealer(Secret(KEY))))
         self.grants: Any = Counted(open_token_store("memory:", folder, self.clock))
@@ -102,14 +110,10 @@ class World:
             logins=self.logins,
             clock=self.clock,
             trail=trail,
-            ended=self._note_ended,
         )
 
     def tell(self, event: AuditEvent) -> None:
         self.events.append(event)
-
-    async def _note_ended(self, sessions: Any, _reason: str) -> None:
-        self.ended += sessions
 
     async def add(self, name: str, password: str | None = PASSWORD, **fields: Any) -> User:
         """Add a user, with a password where one is given."""
@@ -128,6 +132,8 @@ class World:
         return [(event.outcome, event.reason) for event in self.events if event.action == action]
 
     async def close(self) -> None:
+        for store in (self.directory, self.grants):
+            store.fail_at(-2)
         await self.directory.close()
         await self.grants.close()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.errors import StoreUnavailable
 from gateway.flows.login import AGENT, PLACE, LoggedIn, LoginRules, Next, NotGood, Refused
 from gateway.flows.password import HashParameters, PasswordHasher
 from gateway.flows.pending import new_reset
@@ -450,3 +451,47 @@ async def test_a_link_is_over_after_its_time(world: World) -> None:
     link = await new_reset(world.pending, alice, AuditTrail(world, world.clock), actor="operator", lifetime_s=60)
     world.clock.move(61)
     assert await world.logins.reset(link, "a new and good one", browser_of()) == "over"
+
+
+# --- faults
+
+
+@pytest.mark.parametrize("turn", range(12))
+@pytest.mark.parametrize("password", [PASSWORD, "not it"])
+async def test_no_fault_of_a_store_ever_lets_anybody_in(world: World, turn: int, password: str) -> None:
+    """Whichever question goes unanswered, what comes of it is a fault or what would have come of it."""
+    await world.add("alice")
+    world.directory.fail_at(turn)
+    world.grants.fail_at(turn)
+    try:
+        outcome = await world.log_in("alice", password)
+    except StoreUnavailable:
+        return
+    assert isinstance(outcome, LoggedIn) is (password == PASSWORD)
+
+
+@pytest.mark.parametrize("turn", range(12))
+async def test_no_fault_of_a_store_makes_a_code_needless(world: World, turn: int) -> None:
+    alice = await world.add("alice")
+    await app_of(world, alice)
+    world.directory.fail_at(turn)
+    world.grants.fail_at(turn)
+    try:
+        outcome = await world.log_in("alice")
+    except StoreUnavailable:
+        return
+    assert isinstance(outcome, Next)
+    try:
+        assert await world.logins.code(outcome.value, "000000", browser_of()) == Refused("code")
+    except StoreUnavailable:
+        return
+
+
+async def test_several_people_share_a_browser(world: World) -> None:
+    await world.add("alice")
+    await world.add("bob")
+    known = (await begun(world)).known
+    known = (await begun(world, "bob", known=known)).known
+    again = await begun(world, known=known)
+    assert sorted(again.known.split("~")) == sorted(known.split("~"))
+    assert [event.details["risk"] for event in world.events if event.action == "login.password"] == [15, 15, 0]

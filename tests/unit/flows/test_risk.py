@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import struct
 from pathlib import Path
 
 import pytest
@@ -89,3 +91,53 @@ def test_a_file_that_is_no_map_is_refused(tmp_path: Path) -> None:
     for name in ("map", "none"):
         with pytest.raises(ValueError, match="is no map of addresses"):
             MaxMindMap(tmp_path / name)
+
+
+# --- a map of addresses
+
+
+def map_of(folder: Path, place: Place) -> Path:
+    """Write a map in MaxMind's format (version 2.0) that knows 192.0.2.0/24, and nothing else."""
+    network = ipaddress.ip_network("192.0.2.0/24")
+    bits = f"{int(network.network_address):032b}"[: network.prefixlen]
+    count = len(bits)
+    tree = b""
+    for number, bit in enumerate(bits):
+        onward = number + 1 if number + 1 < count else count + 16  # then the data begin
+        left, right = (onward, count) if bit == "0" else (count, onward)  # `count` itself: nothing is known
+        tree += left.to_bytes(3, "big") + right.to_bytes(3, "big")
+    entry = {"location": {"latitude": place.latitude, "longitude": place.longitude}}
+    about: dict[str, object] = {
+        "node_count": count,
+        "record_size": 24,
+        "ip_version": 4,
+        "binary_format_major_version": 2,
+    }
+    about |= {"binary_format_minor_version": 0, "build_epoch": 1, "database_type": "Test"}
+    about |= {"description": {}, "languages": []}
+    path = folder / "map.mmdb"
+    path.write_bytes(tree + bytes(16) + mmdb(entry) + b"\xab\xcd\xefMaxMind.com" + mmdb(about))
+    return path
+
+
+def mmdb(value: object) -> bytes:
+    """Spell a value as such maps do."""
+    if isinstance(value, dict):
+        return bytes([7 << 5 | len(value)]) + b"".join(mmdb(name) + mmdb(each) for name, each in value.items())
+    if isinstance(value, str):
+        return bytes([2 << 5 | len(value)]) + value.encode()
+    if isinstance(value, float):
+        return bytes([3 << 5 | 8]) + struct.pack(">d", value)
+    if isinstance(value, list):
+        return bytes([len(value), 11 - 7]) + b"".join(map(mmdb, value))
+    assert isinstance(value, int)
+    return bytes([6 << 5 | 4]) + value.to_bytes(4, "big")
+
+
+def test_a_map_knows_where_addresses_are(tmp_path: Path) -> None:
+    known = MaxMindMap(map_of(tmp_path, BERLIN))
+    assert known.find("192.0.2.7") == BERLIN
+    assert known.find("192.0.3.7") is None
+    assert known.find("2001:db8::1") is None
+    assert known.find("not an address") is None
+    assert known.find("") is None
