@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,7 @@ from gateway.flows.oauth.registration import ClientDocuments, FetchDocument, Reg
 from gateway.flows.oauth.tokens import TokenEndpoint, TokenRequest
 from gateway.flows.sessions import origin_of
 from gateway.flows.trail import Auditor, AuditTrail, Caller
-from gateway.resilience import Resilience
+from gateway.resilience import PoolName, Resilience
 from gateway.stores.grants import TokenStore
 from gateway.tokens.issuer_keys import IssuerKeys, KeySchedule
 from gateway.tokens.own import OwnTokens, keys_folder
@@ -88,6 +88,9 @@ class OAuthService:
         self._config = config
         self._resilience = around.resilience
         self._task: asyncio.Task[None] | None = None
+        self._running = 0  # requests
+        self._idle = asyncio.Event()
+        self._idle.set()
         grants = self._grants = Grants(around.store, clock)
         trail = self._trail = AuditTrail(around.auditor, clock)
         limits = self._limits = _stranger_limits(config)
@@ -198,11 +201,28 @@ class OAuthService:
         self._task = asyncio.get_running_loop().create_task(self._follow_keys(), name="oauth keys")
 
     async def stop(self) -> None:
-        """End the following. The store is whose it was."""
+        """End the following, and let what is under way come to its end. The store is whose it was."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+        # A code is used up by the request that redeems it: whoever is cut off there has to log in again.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._resilience.config.request_timeout_s):
+                await self._idle.wait()
+
+    @contextlib.asynccontextmanager
+    async def _serving(self, pool: PoolName, *, critical: bool = False) -> AsyncIterator[None]:
+        """Serve one request in its pool and within its time, and know of it."""
+        self._running += 1
+        self._idle.clear()
+        try:
+            async with self._resilience.serving(pool, critical=critical):
+                yield
+        finally:
+            self._running -= 1
+            if not self._running:
+                self._idle.set()
 
     async def _follow_keys(self) -> None:
         while True:
@@ -222,21 +242,21 @@ class OAuthService:
         self, parameters: Parameters, cookies: Mapping[str, str], caller: Caller
     ) -> Redirect | AskConsent:
         """Answer an authorization request."""
-        async with self._resilience.serving("user_auth"):
+        async with self._serving("user_auth"):
             return await self._approvals.authorize(parameters, cookies, caller)
 
     async def decide(
         self, parameters: Parameters, csrf: str, *, allowed: bool, cookies: Mapping[str, str], caller: Caller
     ) -> Redirect:
         """Take the answer of the page that asks for consent."""
-        async with self._resilience.serving("user_auth"):
+        async with self._serving("user_auth"):
             return await self._approvals.decide(parameters, csrf, allowed=allowed, cookies=cookies, caller=caller)
 
     # -- for clients --------------------------------------------------------------------------------------------------
 
     async def push(self, request: TokenRequest) -> dict[str, Any]:
         """Keep a pushed authorization request, and return the members of the answer (RFC 9126 §2.2)."""
-        async with self._resilience.serving("user_auth"):
+        async with self._serving("user_auth"):
             client = await self._clients.identify(request.proof)
             jkt = ""
             if request.dpop:
@@ -248,35 +268,35 @@ class OAuthService:
     async def token(self, request: TokenRequest) -> dict[str, Any]:
         """Give tokens, and return the members of the answer. Refreshing goes before new logins."""
         critical = ("grant_type", "refresh_token") in request.form
-        async with self._resilience.serving("token_validation", critical=critical):
+        async with self._serving("token_validation", critical=critical):
             return await self._tokens.give(request)
 
     async def revoke(self, token: str, proof: ClientProof, caller: Caller) -> None:
         """End a token of the client that asks for it."""
-        async with self._resilience.serving("token_validation", critical=True):
+        async with self._serving("token_validation", critical=True):
             client = await self._clients.identify(proof)
             await self._questions.revoke(token, client, caller)
 
     async def identify(self, proof: ClientProof) -> Client:
         """Return the client that proves itself, as at the token endpoint."""
-        async with self._resilience.serving("token_validation", critical=True):
+        async with self._serving("token_validation", critical=True):
             return await self._clients.identify(proof)
 
     async def describe(self, token: str, client: Client | None = None) -> Mapping[str, Any] | None:
         """Return what introspection tells of a token of ours, None where it does not hold; see TokenQuestions."""
-        async with self._resilience.serving("token_validation", critical=True):
+        async with self._serving("token_validation", critical=True):
             return await self._questions.describe(token, client)
 
     async def userinfo(self, scheme: str, token: str, proofs: Sequence[str], method: str) -> Mapping[str, object]:
         """Return what a token tells of its user."""
-        async with self._resilience.serving("token_validation"):
+        async with self._serving("token_validation"):
             return await self._questions.userinfo(scheme, token, proofs, method, self.issuer + USERINFO_PATH)
 
     async def register(self, metadata: Mapping[str, Any], bearer: str, caller: Caller) -> dict[str, Any]:
         """Register a client."""
         if self._registration is None:
             raise OAuthRefused("invalid_request", "clients cannot register here")
-        async with self._resilience.serving("user_auth"):
+        async with self._serving("user_auth"):
             return await self._registration.register(metadata, bearer, caller)
 
     def nonce(self) -> str:
