@@ -361,6 +361,10 @@ static EntityNode *node_intern(Store *store, uint32_t type, const char *id, uint
 
 static void relatives_free(Store *store, EntityNode *node);
 
+static void children_give(Store *store, EntityNode *node) {
+    if (node->children != node->near) store_give(store, node->children, (size_t)node->child_capacity * sizeof(uint32_t));
+}
+
 /* Give a node's place back when nothing defines or mentions it. */
 static void node_release(Store *store, EntityNode *node) {
     uint32_t at, hash, place = node->index;
@@ -371,7 +375,7 @@ static void node_release(Store *store, EntityNode *node) {
     store->node_slots[at].place = SLOT_GONE;
     text_release(store, node->id);
     relatives_free(store, node);
-    store_give(store, node->children, node->child_capacity * sizeof(uint32_t));
+    children_give(store, node);
     node->children = NULL;
     node->child_capacity = 0;
     node->id = NULL;
@@ -568,12 +572,17 @@ static int child_room(Store *store, EntityNode *parent, uint32_t more) {
     uint32_t *grown;
     if (wanted <= capacity) return 1;
     if (wanted > 0x7FFFFFFFu) return 0;
+    if (capacity == 0 && wanted <= PLACES_NEAR && parent->flags & NODE_WALKED) {
+        parent->children = parent->near;
+        parent->child_capacity = PLACES_NEAR;
+        return 1;
+    }
     capacity = capacity + capacity / 2 + 2;
     if (capacity < wanted) capacity = wanted;
     grown = (uint32_t *)store_take(store, (size_t)capacity * sizeof(uint32_t));
     if (grown == NULL) return 0;
     if (parent->child_count > 0) memcpy(grown, parent->children, parent->child_count * sizeof(uint32_t));
-    store_give(store, parent->children, (size_t)parent->child_capacity * sizeof(uint32_t));
+    children_give(store, parent);
     parent->children = grown;
     parent->child_capacity = capacity;
     return 1;
@@ -654,7 +663,7 @@ static Relatives relatives_swap(EntityNode *node, Relatives piece) {
     node->parent_count = piece.parent_count;
     node->ancestors = piece.places == NULL ? NULL : piece.places + piece.parent_count;
     node->ancestor_count = piece.ancestor_count;
-    if (piece.ancestor_count > 0 && piece.ancestor_count <= ANCESTORS_NEAR) {
+    if (piece.ancestor_count > 0 && piece.ancestor_count <= PLACES_NEAR) {
         memcpy(node->near, node->ancestors, piece.ancestor_count * sizeof(uint32_t));
         node->ancestors = node->near;
     }
@@ -964,7 +973,7 @@ static void store_close(Store *store) {
         record_drop(node->attributes);
         record_drop(node->tags);
         relatives_free(store, node);
-        piece_drop(node->children, (size_t)node->child_capacity * sizeof(uint32_t));
+        if (node->children != node->near) piece_drop(node->children, (size_t)node->child_capacity * sizeof(uint32_t));
     }
     for (i = 0; i < (store->place_count + NODES_OF_CHUNK - 1) / NODES_OF_CHUNK; i++)
         if (chunk_block(i) > 0) block_give(store->chunks[i], chunk_block(i));

@@ -103,7 +103,7 @@ enum {
 #define NODE_INDEX_NONE 0xFFFFFFFFu
 #define TYPE_OF_REQUEST 0u /* a type that the store does not know: compare `type_name` */
 
-enum { ANCESTORS_NEAR = 6 };
+enum { PLACES_NEAR = 6 };
 
 /* An entity, defined or only mentioned. Its address holds while its store lives and `generation` is unchanged.
 
@@ -119,14 +119,14 @@ typedef struct EntityNode {
     uint32_t ancestor_count;
     uint32_t parent_count;
     const Record *attributes; /* NULL: none */
-    uint32_t near[ANCESTORS_NEAR]; /* the ancestors, where they are no more */
+    uint32_t near[PLACES_NEAR]; /* the ancestors, where they are no more; of a walked node, which has none, the children */
 
     const Text *id;
     const Text *type_name;
     const Record *tags;       /* NULL: none */
     uint64_t version;    /* the store's revision at which attributes, tags, parents or ancestors changed last */
     uint32_t *parents;   /* node indices, ascending, distinct; the direct ones */
-    uint32_t *children;  /* node indices of which this is a direct parent: first the walked ones, then the others */
+    uint32_t *children;  /* node indices of which this is a direct parent: first the walked ones, then the others; or `near` */
     uint32_t child_count;
     uint32_t child_capacity;
     uint32_t walked_child_count;

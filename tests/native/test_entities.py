@@ -450,6 +450,29 @@ def test_an_entity_has_all_its_ancestors_whether_few_or_many() -> None:
     assert store.ancestors(teams[25]) == frozenset(teams[:25])
 
 
+def test_a_walked_entity_has_all_that_is_below_it_whether_few_or_many() -> None:
+    store = EntityStore()
+    store.walk_type("Walk")
+    above, below = EntityUid("Walk", "above"), EntityUid("Walk", "below")
+    store.put(below, {}, [above])
+    users = [EntityUid("User", str(number)) for number in range(30)]
+    for number, user in enumerate(users):
+        store.put(user, {}, [below] if number % 2 else [above])
+        assert store.descendants(above) == {below, *users[: number + 1]}
+        assert store.children(below) == set(users[1 : number + 1 : 2])
+        assert [store.is_in(other, above) for other in users] == [other <= number for other in range(len(users))]
+    taken = []
+    for _ in range(3):
+        for number in (*range(0, 30, 3), *range(1, 30, 3), *range(2, 30, 3)):
+            store.remove(users[number])
+            assert not store.is_in(users[number], above)
+        assert store.children(below) == frozenset()
+        for number, user in enumerate(users):
+            store.put(user, {}, [below] if number % 2 else [above])
+        taken.append(store.memory_bytes)
+    assert taken[1] == taken[2], "the first time, tables grow"
+
+
 def test_entities_stay_themselves_when_there_are_very_many() -> None:
     """Their memory comes in larger pieces then: of nodes from 65,536 on, of values from 8 MiB on."""
     store, count = EntityStore(), 70_000
