@@ -185,7 +185,7 @@ class PolicyBench:
             return
         try:
             figures = policy_doors.over_http(bursts=effort.http_bursts, seconds=1)
-        except (ServerFailed, WrongAnswer) as error:
+        except (ServerFailed, WrongAnswer, OSError) as error:
             print(f"left out: over HTTP: {error}")
         else:
             self.parts.append(policy_doors.http_part(figures))
