@@ -44,10 +44,9 @@ class Endings:
 
     async def end_session(self, subject: Subject, origin: bytes) -> int:
         """End what was granted within a session that is over, but what was meant to outlive it; return how many."""
+        # Codes that were not redeemed yet need no ending: a code whose session is over gives nothing.
         families = await self._grants.families_of(subject)
-        ended = await self._end([each for each in families if each.approval.session == origin and not each.offline])
-        await self._grants.store.revoke_session(origin)  # codes that were not redeemed yet
-        return ended
+        return await self._end([each for each in families if each.approval.session == origin and not each.offline])
 
     async def end_subject(self, subject: Subject, client_id: str = "") -> int:
         """End everything that a user has granted, or only what one client got of it; return how many families."""

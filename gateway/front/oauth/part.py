@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,8 +40,11 @@ from gateway.stores.fetch import Fetcher
 from gateway.tokens.own import OwnTokens, own_issuer
 from gateway.types import Clock
 
+_log = logging.getLogger("portcullis.oauth")
+
 DOCUMENT_BYTES_MAX: Final = 16 * 1024  # of a client's metadata
 DOCUMENT_TIMEOUT_S: Final = 3.0
+PURGE_S: Final = 60.0  # between two times that what is over is forgotten, more or less
 NOTICE_TIMEOUT_S: Final = 5.0  # for a client to take the news that a session is over
 NOTICE_BYTES_MAX: Final = 16 * 1024  # of its answer, which says nothing
 _PART: Final = "grants"  # as which its health is watched
@@ -94,7 +99,8 @@ class OpenedOAuth:
         opened = open_token_store(where, run_dir, around.clock, connections=connections)
         self._store = opened
         self._resilience = around.resilience
-        self._watching: asyncio.Task[None] | None = None
+        self._clock = around.clock
+        self._tasks: list[asyncio.Task[None]] = []
         self._fetcher = Fetcher()
         self._permits = around.resilience.permits
         dependency: Literal["cache", "database"] = "cache" if address.startswith(("redis", "unix")) else "database"
@@ -145,18 +151,22 @@ class OpenedOAuth:
         return self.endpoints.routes()
 
     async def start(self) -> None:
-        """Begin to follow the folder of keys, and the health of the store."""
+        """Begin to follow the folder of keys and the health of the store, and to forget what is over."""
         self.service.start()
-        self._watching = asyncio.get_running_loop().create_task(self._watch(), name="grants health")
+        loop = asyncio.get_running_loop()
+        self._tasks = [
+            loop.create_task(self._watch(), name="grants health"),
+            loop.create_task(self._purge_for_ever(), name="grants"),
+        ]
 
     async def stop(self) -> None:
         """End everything that was begun."""
         if self._sessions is not None and self._sessions.grants is self.service:
             self._sessions.grants = None  # and not where a successor is in its place
         self._resilience.unwatch(self._dependency, part=_PART, probe=self._probe)
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.service.stop()
         await self._store.close()
         await self._fetcher.aclose()
@@ -166,6 +176,15 @@ class OpenedOAuth:
         with contextlib.suppress(GatewayError):  # it is told by the health that follows
             await self._probe()
         self._resilience.watch(self._dependency, self._probe, part=_PART)
+
+    async def _purge_for_ever(self) -> None:
+        """Have the store forget what is over, soon: each proof of possession leaves something for a few minutes."""
+        while True:
+            await asyncio.sleep(PURGE_S * random.uniform(0.5, 1.5))  # noqa: S311  (so that workers do not do it at once)
+            try:
+                await self._store.purge(self._clock.wall_s())
+            except GatewayError as error:
+                _log.warning("grants that are over were not forgotten: %s", error)
 
     async def _probe(self) -> None:
         """Look for a grant that nobody has."""

@@ -159,8 +159,8 @@ async def test_a_family_ends_with_its_session_but_an_offline_one_goes_on(world: 
     assert await world.service.ended_session(session) == 1
     assert await world.introspect(bound["access_token"]) == {"active": False}
     assert (await world.introspect(offline["access_token"]))["active"]
-    assert (await world.redeem(code)).json()["error"] == "invalid_grant"
     world.browser.session = None
+    assert (await world.redeem(code)).json()["error"] == "invalid_grant"
     assert (await world.refresh(bound["refresh_token"])).json()["error"] == "invalid_grant"
     assert (await world.refresh(offline["refresh_token"])).status_code == 200
 
