@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from urllib.parse import urlencode
 
 import pyotp
@@ -406,3 +408,34 @@ def test_bodies_that_are_no_form_of_ours_are_refused(
     running: Gateway, headers: tuple[tuple[str, str], ...], body: bytes, status: int
 ) -> None:
     assert running.ask("POST", "/login", *headers, body=body).status == status
+
+
+def test_more_logins_than_can_be_hashed_are_sent_away_and_nothing_else_is(tmp_path: Path) -> None:
+    config = CONFIG.replace("[login]\n", "[login]\nargon2_passes = 60\nthrottle_account_from = 1000\n")
+    config += "[resilience.pools]\nuser_auth = 6\n"
+    with gateway(tmp_path, issuer_toml(tmp_path) + config) as running:
+        add_user(running, "alice")
+        browser = Browser(running.port)
+        form = browser.get("/login").form("/login").fields
+
+        def attempt(number: int) -> tuple[int, list[str], bytes]:
+            own = Browser(running.port)
+            own.cookies = dict(browser.cookies)
+            answer = own.ask("POST", "/login", form={**form, "username": f"user{number}", "password": "wrong"})
+            return answer.status, answer.all("retry-after"), answer.body
+
+        with ThreadPoolExecutor(24) as threads:
+            flood = [threads.submit(attempt, number) for number in range(24)]
+            while not all(each.done() for each in flood):
+                asked_s = time.monotonic()
+                assert running.ask("GET", "/livez").status == 200
+                assert running.ask("GET", "/auth/envoy/app/x").status == 401
+                assert time.monotonic() - asked_s < 1.0
+            answers = [each.result() for each in flood]
+        statuses = {status for status, _, _ in answers}
+        assert statuses == {401, 503}
+        for status, retry_after, body in answers:
+            if status == 503:
+                assert int(retry_after[0]) >= 1
+                assert b"Try again in a while." in body
+        wait_until(lambda: logged_in(running)[1].address == "/account", "the next one gets in")
