@@ -368,7 +368,8 @@ class App:
         from gateway.front.login.part import LoginWish
         from gateway.front.login.ways import offered_of
 
-        offered = offered_of(config)
+        with _faults_at("passkeys"):
+            offered = offered_of(config)
         around = self._login_neighbours(sessions, directory, offered)
         wish = LoginWish(
             config=config.login,

@@ -271,7 +271,7 @@ class SSOConfig(Chapter, frozen=True):
     pushed_requests: Literal["auto", "always", "never"] = "auto"  # RFC 9126; "auto": where it is offered
     tenant: str = ""  # whose users log in there; "" = login.tenant
     link_email: bool = False  # its verified e-mail addresses make its users ours, at their first log-in
-    email_domains: tuple[str, ...] = ()  # for which it may do so; none = none
+    email_domains: tuple[str, ...] = ()  # of the addresses for which it may speak; none = none
     provision: bool = False  # make a user of whoever it knows and we do not
     trust_mfa: bool = False  # its `amr` `mfa` counts as a second factor
     acr_values: tuple[str, ...] = ()  # that are asked for, and one of which its answer must have

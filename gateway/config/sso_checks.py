@@ -83,8 +83,8 @@ def _rules(provider: SSOConfig, path: Path) -> Iterator[Complaint]:
         if not _DOMAIN.fullmatch(domain):
             hint = "as in `corp.example`; domains below it are others"
             yield Complaint((*path, "email_domains", index), f"`{domain}` is no domain", hint)
-    if provider.email_domains and not provider.link_email:
-        yield Complaint((*path, "email_domains"), "has no meaning without link_email", is_warning=True)
+    if provider.email_domains and not provider.link_email and not provider.provision:
+        yield Complaint((*path, "email_domains"), "has no meaning without link_email or provision", is_warning=True)
     if provider.logout_uri:
         parts = split_url(provider.logout_uri)
         if parts is None or parts.scheme not in ("https", "http") or not parts.hostname:

@@ -35,7 +35,7 @@ ACTIONS: Final = frozenset(
         *("passkey.register", "passkey.use", "passkey.rename", "passkey.remove"),
         *("mfa.enrol", "mfa.remove", "mfa.codes", "mfa.totp", "mfa.passkey", "mfa.recovery_code"),
         *("device.remember", "device.use", "device.forget", "device.forget_all"),
-        *("identity.link", "identity.unlink", "login.sso", "sso.verify", "sso.logout"),
+        *("identity.link", "identity.unlink", "sso.verify", "sso.logout"),
         # sessions
         *("session.begin", "session.step_up", "session.end", "session.end_all"),
         # the token service

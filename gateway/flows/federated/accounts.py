@@ -79,12 +79,8 @@ class Accounts:
 
     async def _by_email(self, config: SSOConfig, claims: Mapping[str, Any]) -> User | None:
         """Return the one user that has the address which the provider verified, and may verify."""
-        email = claims.get("email")
-        # "true" as a text is how some say that somebody typed it in: OIDC Core §5.1 has a boolean.
-        if claims.get("email_verified") is not True or not isinstance(email, str):
-            return None
-        domain = email.rpartition("@")[2].lower()
-        if not domain or domain not in {each.lower() for each in config.email_domains}:
+        email = _proved_email(config, claims)
+        if not email:
             return None
         page = await self._directory.find_users(config.tenant, (Condition("email", "eq", email),), limit=2)
         if page.total > 1:
@@ -92,19 +88,22 @@ class Accounts:
         return page.users[0] if page.users else None
 
     async def _made(self, config: SSOConfig, claims: Mapping[str, Any]) -> User:
-        """Make a user of what the provider says. An address counts only where it may link by it."""
-        email = claims.get("email")
+        """Make a user of what the provider says.
+
+        Only an address that it may speak for is kept: by any other it could put itself in the way of somebody whom
+        another provider will link by that address.
+        """
+        email = _proved_email(config, claims)
         name = claims.get("preferred_username") or email or claims["sub"]
         if not isinstance(name, str) or len(name.encode()) > NAME_BYTES_MAX:
             raise SSORefused("user_name", NO_ACCOUNT)
         shown = claims.get("name")
-        verified = isinstance(email, str) and claims.get("email_verified") is True
         now_s = self._clock.wall_s()
         user = User(
             id=new_user_id(),
             tenant=config.tenant,
             user_name=name,
-            emails=(str(email),) if verified else (),
+            emails=(email,) if email else (),
             attributes={"displayName": shown} if isinstance(shown, str) and shown else {},
             created_s=now_s,
             changed_s=now_s,
@@ -135,6 +134,16 @@ def subject_of(claims: Mapping[str, Any]) -> str:
     if not isinstance(subject, str) or not 0 < len(subject) <= 255 or not subject.isascii():
         raise SSORefused("token_subject")
     return subject
+
+
+def _proved_email(config: SSOConfig, claims: Mapping[str, Any]) -> str:
+    """Return the address that the provider verified, and may verify; "" where there is none."""
+    email = claims.get("email")
+    # "true" as a text is how some say that somebody typed it in: OIDC Core §5.1 has a boolean.
+    if claims.get("email_verified") is not True or not isinstance(email, str):
+        return ""
+    domain = email.rpartition("@")[2].lower()
+    return email if domain and domain in {each.lower() for each in config.email_domains} else ""
 
 
 def new_user_id() -> str:

@@ -64,6 +64,7 @@ class SSOStart:
     acr_values: tuple[str, ...] = ()  # of our own classes, that the log-in is to have in the end
     login_hint: str = ""
     reauthenticate: bool = False
+    auth_age_max_s: int | None = None  # how old the proof there may be, for who asks here; None: as the config says
     links: Session | None = None  # who is logged in, and wants to be known by that provider too
 
 
@@ -132,7 +133,7 @@ class Federation:
                 return await self._sent(provider, start)
         except (SSOUnavailable, SSORefused) as error:
             reason = error.reason if isinstance(error, SSORefused) else error.code
-            self._tell(provider, "login.sso", "refused", caller, reason=reason, step="begin")
+            self._tell(provider, "login.federated", "refused", caller, reason=reason, step="begin")
             raise
 
     async def _sent(self, provider: Provider, start: SSOStart) -> str:
@@ -151,10 +152,11 @@ class Federation:
         }
         if config.acr_values:
             request["acr_values"] = " ".join(config.acr_values)
-        if config.auth_age_max_s:
-            request["max_age"] = str(config.auth_age_max_s)
+        age_s_max = _age_s_max(provider, start)
+        if age_s_max is not None:
+            request["max_age"] = str(age_s_max)
         if start.reauthenticate:
-            request["prompt"], request["max_age"] = "login", "0"
+            request["prompt"] = "login"
         if start.login_hint:
             request["login_hint"] = start.login_hint
         await self._keep_state(provider, start, state)
@@ -182,7 +184,7 @@ class Federation:
                     "return_to": start.return_to,
                     "acr_values": list(start.acr_values),
                     "began_s": now_s,
-                    "reauthenticate": start.reauthenticate,
+                    "age_s_max": _age_s_max(provider, start),
                 },
             )
         )
@@ -208,7 +210,7 @@ class Federation:
                 login = await self._completed(provider, parameters, browser, current)
         except (SSOUnavailable, SSORefused) as error:
             reason = error.reason if isinstance(error, SSORefused) else error.code
-            self._tell(provider, "login.sso", "refused", caller, reason=reason, step="complete")
+            self._tell(provider, "login.federated", "refused", caller, reason=reason, step="complete")
             raise
         if login.found.how != "linked":
             self._tell(provider, "identity.link", "success", caller, user=login.user, how=login.found.how)
@@ -301,8 +303,8 @@ class Federation:
     def _check_authentication(self, provider: Provider, grant: Grant, claims: Mapping[str, Any]) -> None:
         """What was asked for about how the user proved to be it has to be so, and not only to have been asked for."""
         config = provider.config
-        age_s_max = 0 if grant.body.get("reauthenticate") else config.auth_age_max_s
-        if age_s_max or grant.body.get("reauthenticate"):
+        age_s_max = grant.body.get("age_s_max")
+        if age_s_max is not None:
             proved_s = claims.get("auth_time")
             since_s = int(grant.body["began_s"]) - age_s_max - config.leeway_s
             if not isinstance(proved_s, int | float) or proved_s < since_s:
@@ -496,6 +498,14 @@ def _check_access_token(id_token: str, claims: Mapping[str, Any], access_token: 
 def _hash_name(algorithm: str) -> str:
     """Return the hash that goes with an algorithm; with EdDSA that is SHA-512, its curve's own."""
     return "sha512" if algorithm == "EdDSA" else f"sha{algorithm[2:]}"
+
+
+def _age_s_max(provider: Provider, start: SSOStart) -> int | None:
+    """Return how old the proof there may be when it is asked for; None: as old as the provider likes."""
+    if start.reauthenticate:
+        return 0
+    asked = [each for each in (provider.config.auth_age_max_s or None, start.auth_age_max_s) if each is not None]
+    return min(asked, default=None)
 
 
 def _methods(provider: Provider, claims: Mapping[str, Any]) -> tuple[str, ...]:

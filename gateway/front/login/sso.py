@@ -138,6 +138,7 @@ class SSOEndpoints:
                 acr_values=goal.acr_values,
                 login_hint=values.get("login_hint", "")[:256],
                 reauthenticate=goal.reauthenticate,
+                auth_age_max_s=goal.max_age_s,
             ),
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,10 +33,16 @@ class Offered:
 
 
 def offered_of(config: Config) -> Offered:
-    """Return the buttons for the ways that a config has; what it does not have is not imported."""
+    """Return the buttons for the ways that a config has; what it does not have is not imported.
+
+    Raises ValueError where a library is missing.
+    """
     offered = Offered()
     if config.passkeys.rp_id:
-        from gateway.front.login.passkeys import passkey_account_way, passkey_second_way, passkey_way
+        try:
+            from gateway.front.login.passkeys import passkey_account_way, passkey_second_way, passkey_way
+        except ModuleNotFoundError as error:
+            raise ValueError(f"{error.name} is missing; `pip install portcullis-gateway[passkeys]`") from error
 
         offered = Offered((passkey_way(),), (passkey_second_way(),), (passkey_account_way(),))
     if config.sso:
@@ -69,6 +76,7 @@ class OpenedWays:
         self._fetcher = Fetcher()
         self._providers: list[Provider] = []
         self._routes: list[Route] = []
+        self._part = f"sso {secrets.token_hex(4)}"  # another one's end is not that of this one's watch
         self.logout_address: Callable[[Session], str | None] = lambda session: None
         if wish.passkeys.rp_id:
             self._open_passkeys()
@@ -82,10 +90,13 @@ class OpenedWays:
     async def start(self) -> None:
         """Begin to learn what providers publish; waits for none of them."""
         self._wish.login.login.leave = self.logout_address
+        if self._providers:
+            self._wish.around.resilience.watch("external_idp", part=self._part)  # by how its calls go
         await asyncio.gather(*(each.start() for each in self._providers))
 
     async def stop(self) -> None:
         """End everything that was begun."""
+        self._wish.around.resilience.unwatch("external_idp", part=self._part)
         await asyncio.gather(*(each.stop() for each in self._providers))
         await self._fetcher.aclose()
 

@@ -46,7 +46,7 @@ def test_a_provider_needs_few_words(tmp_path: Path) -> None:
         ({"client_secret": ""}, "sso.0.client_secret: missing"),
         ({"client_auth": "none"}, 'sso.0.client_secret: has no meaning with client_auth = "none"'),
         ({"link_email": True}, "sso.0.email_domains: missing with link_email"),
-        ({"email_domains": ("corp.example",)}, "sso.0.email_domains: has no meaning without link_email"),
+        ({"email_domains": ("corp.example",)}, "sso.0.email_domains: has no meaning without link_email or provision"),
         ({"link_email": True, "email_domains": ("*.example",)}, "sso.0.email_domains.0: `*.example` is no domain"),
         ({"logout_uri": "javascript:alert(1)"}, "sso.0.logout_uri: `javascript:alert(1)` is no address"),
         (

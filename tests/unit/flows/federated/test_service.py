@@ -30,7 +30,7 @@ async def refusal(world: SSOWorld, work: Any) -> str:
     with pytest.raises(SSORefused) as refused:
         await work
     event = world.events[-1]
-    assert (event.action, event.outcome, event.reason) == ("login.sso", "refused", refused.value.reason)
+    assert (event.action, event.outcome, event.reason) == ("login.federated", "refused", refused.value.reason)
     return refused.value.reason
 
 
@@ -219,7 +219,7 @@ async def test_what_userinfo_tells_of_another_user_is_refused(tmp_path: Path) ->
 
 
 async def test_a_user_is_made_where_the_config_lets_it_and_never_in_anothers_name(tmp_path: Path) -> None:
-    async with sso_world(tmp_path, provision=True) as world:
+    async with sso_world(tmp_path, provision=True, email_domains=("corp.example",)) as world:
         world.idp.told |= {"preferred_username": "carol", "email": "carol@corp.example"}
         login = await world.go()
         assert (login.found.how, login.user.user_name, login.user.emails) == (
@@ -231,6 +231,12 @@ async def test_a_user_is_made_where_the_config_lets_it_and_never_in_anothers_nam
         world.idp.user["sub"] = "another"
         world.idp.told["preferred_username"] = "ALICE"
         assert await refusal(world, world.go()) == "user_name_taken"
+
+
+async def test_an_address_that_it_may_not_speak_for_is_not_kept_of_a_user_that_is_made(tmp_path: Path) -> None:
+    async with sso_world(tmp_path, provision=True, email_domains=("corp.example",)) as world:
+        world.idp.told |= {"preferred_username": "carol", "email": "victim@other.example"}
+        assert (await world.go()).user.emails == ()
 
 
 async def test_who_is_inactive_does_not_get_in(world: SSOWorld) -> None:
@@ -281,6 +287,13 @@ async def test_a_proof_that_was_asked_for_anew_has_to_be_new(world: SSOWorld) ->
     assert await refusal(world, world.go(reauthenticate=True)) == "token_auth_time"
     world.idp.forge_claims = lambda claims: claims | {"auth_time": None}
     assert await refusal(world, world.go(reauthenticate=True)) == "token_auth_time"
+
+
+async def test_a_proof_may_be_only_as_old_as_whoever_asks_lets_it(world: SSOWorld) -> None:
+    world.idp.forge_claims = lambda claims: claims | {"auth_time": claims["iat"] - 500}
+    assert (await world.go(auth_age_max_s=600)).user.id == world.user.id
+    assert world.idp.requests[-1]["max_age"] == "600"
+    assert await refusal(world, world.go(auth_age_max_s=60)) == "token_auth_time"
 
 
 async def test_a_class_that_was_asked_for_has_to_be_there(tmp_path: Path) -> None:
