@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,7 +62,7 @@ from gateway.stores.base import RevocationKind
 from gateway.stores.figures import StoreFigures
 from gateway.stores.pools import DEFAULT
 from gateway.tokens.control import ControlState, TokenControl
-from gateway.types import AuditEvent, Clock, Secret, Session, Subject, SystemClock, WorkerContext
+from gateway.types import AuditEvent, Clock, Secret, Subject, SystemClock, WorkerContext
 
 if TYPE_CHECKING:
     from gateway._native.route_policy import Decided
@@ -396,7 +396,6 @@ class App:
             auditor=self,
             sessions=sessions.sessions,
             directory=directory.directory,
-            ended=self._sessions_ended,
             count=lambda method, outcome: self._metrics.counter("logins_total", method=method, outcome=outcome).add(),
             ways=offered.first,
             second_ways=offered.second,
@@ -463,13 +462,6 @@ class App:
 
             raise GaveUp("there is no token service any more")
         await oauth.service.logout.deliver(job)
-
-    async def _sessions_ended(self, sessions: Sequence[Session], _reason: str) -> None:
-        """End what was granted within sessions that are over; what was meant to outlive them stays."""
-        oauth = self._now.oauth
-        if oauth is not None:
-            for session in sessions:
-                await oauth.service.ended_session(session)
 
     def _trusting(self, config: Config) -> Config:
         """Give a config as it is served: our own tokens are trusted without anybody writing that down."""

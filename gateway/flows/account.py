@@ -5,7 +5,7 @@ Whoever changes how the account is got into proves anew that it is theirs: a ses
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,10 +19,6 @@ from gateway.types import Clock, Session, Subject
 
 FRESH_S: Final = 600  # a proof is new for so long
 _SHOWN_HEX: Final = 64
-
-
-Ended = Callable[[Sequence[Session], str], Awaitable[None]]
-"""Told of sessions that somebody else ended, and why: tokens that were given within them end."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,12 @@ def log_out(running: Gateway, browser: Chromium) -> None:
     browser.wait("document.body.innerText.includes('You are logged out')", "logged out")
 
 
+def without_conditional_ui(browser: Chromium) -> None:
+    """Have a browser that does not offer passkeys in fields: it has to be clicked."""
+    script = "PublicKeyCredential.isConditionalMediationAvailable = undefined"
+    browser.command("Page.addScriptToEvaluateOnNewDocument", source=script)
+
+
 def add_passkey(running: Gateway, browser: Chromium, name: str = "My phone") -> None:
     browser.open(at(running, "/account/passkeys"))
     browser.fill(name=name)
@@ -78,9 +84,7 @@ def test_a_passkey_is_registered_and_logs_in_where_the_browser_wanted_to_go(
     running: Gateway, browser: Chromium
 ) -> None:
     add_user(running, "alice")
-    # A browser that does not offer passkeys in fields: it has to be clicked.
-    script = "PublicKeyCredential.isConditionalMediationAvailable = undefined"
-    browser.command("Page.addScriptToEvaluateOnNewDocument", source=script)
+    without_conditional_ui(browser)
     browser.add_authenticator()
     log_in(running, browser, "alice")
     add_passkey(running, browser)
@@ -135,13 +139,17 @@ def test_a_passkey_is_renamed_and_removed_without_a_script(running: Gateway, bro
 
 def test_a_passkey_is_the_second_factor_beside_a_password(running: Gateway, browser: Chromium) -> None:
     add_user(running, "erin")
-    browser.add_authenticator()
+    without_conditional_ui(browser)
+    authenticator = browser.add_authenticator()
     log_in(running, browser, "erin")
     add_passkey(running, browser)
     log_out(running, browser)
-    browser.command("WebAuthn.disable")
+    browser.command("WebAuthn.setUserVerified", authenticatorId=authenticator, isUserVerified=False)
     browser.open(at(running, "/login"))
     browser.fill(username="erin", password=PASSWORD)
     browser.click("form button")
     browser.at("/mfa")
     browser.picture("code-passkey")
+    browser.click("#passkey")
+    browser.at("/account")
+    assert "erin" in browser.text

@@ -26,7 +26,6 @@ from gateway.errors import (
     OverloadedError,
     ResourceExhaustedError,
 )
-from gateway.flows.account import Ended
 from gateway.flows.federated.accounts import Accounts, Found, subject_of
 from gateway.flows.federated.errors import SSORefused, SSOUnavailable
 from gateway.flows.federated.provider import Endpoints, Provider
@@ -100,13 +99,9 @@ class Federation:
         resilience: Resilience,
         clock: Clock,
         trail: AuditTrail,
-        ended: Ended,
         session_s: int,
     ) -> None:
-        """`origin`: ours, as providers know it. `session_s`: how long our sessions last at most.
-
-        `ended` is told of the sessions that providers end.
-        """
+        """`origin`: ours, as providers know it. `session_s`: how long our sessions last at most."""
         self.providers: Mapping[str, Provider] = {each.id: each for each in providers}
         self._origin = origin
         self._accounts = accounts
@@ -115,7 +110,6 @@ class Federation:
         self._resilience = resilience
         self._clock = clock
         self._trail = trail
-        self._ended = ended
         self._session_s = session_s
 
     def redirect_uri(self, provider: Provider) -> str:
@@ -408,16 +402,15 @@ class Federation:
         if subject is None:
             return 0
         wanted = _short(sid) if sid else ""
-        ended: list[Session] = []
+        ended = 0
         for session in await self._sessions.list_of(subject):
             attributes = session.attributes
             if attributes.get(PROVIDER) == provider.id and wanted in ("", attributes.get(PROVIDER_SESSION)):
                 gone = await self._sessions.end_hash(
                     session.id_hash, reason="back_channel_logout", actor=provider.issuer, caller=caller
                 )
-                ended += [] if gone is None else [gone]
-        await self._ended(ended, "back_channel_logout")
-        return len(ended)
+                ended += gone is not None
+        return ended
 
     async def _subject_of(self, provider: Provider, claims: Mapping[str, Any]) -> Subject | None:
         if claims.get("sub"):

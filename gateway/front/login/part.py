@@ -11,7 +11,7 @@ from typing import Final
 from starlette.routing import Route
 
 from gateway.config import DirectoryConfig, LoginConfig, SessionsConfig, resolve_store_url
-from gateway.flows.account import Accounts, Ended
+from gateway.flows.account import Accounts
 from gateway.flows.breached import LeakedPasswords, LeakFilter, NothingLeaked
 from gateway.flows.devices import KnownBrowsers, RememberedDevices
 from gateway.flows.login import CountLogin, LoginRules, Logins
@@ -44,14 +44,13 @@ _ONLY: Final = ("keep", "look", "take", "change")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoginNeighbours:
-    """What log-in uses of its worker. `ended` is told of every session that a user ends."""
+    """What log-in uses of its worker."""
 
     resilience: Resilience
     clock: Clock
     auditor: Auditor
     sessions: Sessions
     directory: Directory
-    ended: Ended
     count: CountLogin
     ways: Sequence[Way] = ()  # other ways to log in
     second_ways: Sequence[Way] = ()  # other second factors

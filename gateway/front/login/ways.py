@@ -157,7 +157,6 @@ class OpenedWays:
             resilience=around.resilience,
             clock=around.clock,
             trail=AuditTrail(around.auditor, around.clock),
-            ended=around.ended,
             session_s=wish.session_s,
         )
         endpoints = SSOEndpoints(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,6 @@ class SSOWorld:
         self.idp = idp
         self.clock = clock
         self.events = Events()
-        self.ended: list[tuple[bytes, str]] = []
         self.trail = AuditTrail(self.events, clock)
         breaker = IdpBreakerConfig(calls_min=3, failure_threshold=3)
         self.resilience = Resilience(ResilienceConfig(idp_breaker=breaker), clock=clock)
@@ -60,13 +59,9 @@ class SSOWorld:
             resilience=self.resilience,
             clock=clock,
             trail=self.trail,
-            ended=self._note_ended,
             session_s=43_200,
         )
         self.user = User(id="usr_" + "a" * 26, tenant=TENANT, user_name="alice", emails=("alice@corp.example",))
-
-    async def _note_ended(self, sessions: Sequence[Session], reason: str) -> None:
-        self.ended += [(session.id_hash, reason) for session in sessions]
 
     async def start(self, **options: Any) -> str:
         return await self.federation.begin("corp", SSOStart(**{"browser": BROWSER, "return_to": "/app"} | options))

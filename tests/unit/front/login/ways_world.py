@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from gateway.front.refusals import gateway_error
 from gateway.resilience import Resilience
 from gateway.stores import open_directory, open_session_store
 from gateway.stores.directory import Identity, Tenant, User
-from gateway.types import Secret, Session, Subject, SystemClock
+from gateway.types import Secret, Subject, SystemClock
 from tests.contract.test_directory import Rot
 from tests.real.authenticator import SoftAuthenticator
 from tests.real.identity_provider import CLIENT_ID, CLIENT_SECRET, RealIdentityProvider
@@ -51,7 +51,6 @@ class WaysWorld:
         self.idp = idp
         self.clock = SystemClock()
         self.events = Events()
-        self.ended: list[Session] = []
         self.resilience = Resilience(ResilienceConfig(), clock=self.clock)
         self.directory = open_directory("", folder, Rot())
         self.session_store = open_session_store("memory:", folder, self.clock)
@@ -75,7 +74,6 @@ class WaysWorld:
             auditor=self.events,
             sessions=self.sessions,
             directory=self.directory,
-            ended=self._note_ended,
             count=lambda method, outcome: None,
             ways=offered.first,
             second_ways=offered.second,
@@ -110,9 +108,6 @@ class WaysWorld:
         self.http = httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url=ORIGIN)
         self.device = SoftAuthenticator(ORIGIN)
         self.user = User(id="usr_" + "a" * 26, tenant=TENANT, user_name="alice", emails=("alice@corp.example",))
-
-    async def _note_ended(self, sessions: Sequence[Session], reason: str) -> None:
-        self.ended += sessions
 
     async def open(self) -> None:
         await self.directory.put_tenant(Tenant(TENANT, "Default"))
