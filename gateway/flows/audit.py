@@ -47,7 +47,13 @@ ACTIONS: Final = frozenset(
         *("scim.group.create", "scim.group.change", "scim.group.delete"),
         # administration
         *("admin.authenticate", "admin.authorize", "admin.audit.read"),
-        *("admin.user.read", "admin.user.change", "admin.user.deactivate", "admin.user.reactivate"),
+        *(
+            "admin.user.create",
+            "admin.user.read",
+            "admin.user.change",
+            "admin.user.deactivate",
+            "admin.user.reactivate",
+        ),
         *("admin.session.read", "admin.session.end", "admin.session.end_all"),
         *("admin.client.read", "admin.grant.read", "admin.grant.revoke", "admin.state.read"),
         # the gateway itself

@@ -10,9 +10,11 @@ import click
 from gateway.cli.output import as_json_option, config_option, mark, say
 from gateway.cli.store_access import load
 from gateway.cli.user.people import (
+    OPERATOR,
+    Desk,
     ask_password,
+    at_desk,
     document_of,
-    in_directory,
     keep_password,
     name_argument,
     new_id,
@@ -20,7 +22,7 @@ from gateway.cli.user.people import (
 )
 
 if TYPE_CHECKING:
-    from gateway.stores.directory import Directory, User
+    from gateway.stores.directory import User
 
 
 @click.command("add")
@@ -51,23 +53,24 @@ def command(
     tenant = tenant or loaded.config.login.tenant
     password = "" if no_password else ask_password(as_json)
 
-    async def adding(directory: Directory, _run_dir: Path) -> User:
-        if await directory.get_tenant(tenant) is None:
-            await directory.put_tenant(Tenant(tenant, tenant))
+    async def adding(desk: Desk) -> User:
+        if await desk.directory.get_tenant(tenant) is None:
+            await desk.directory.put_tenant(Tenant(tenant, tenant))
         attributes = {"displayName": display_name} if display_name else {}
         wanted = User(id=new_id("usr"), tenant=tenant, user_name=name, emails=emails, attributes=attributes)
         try:
-            made = await directory.add_user(wanted)
+            made = await desk.directory.add_user(wanted)
         except AlreadyExists:
             raise ValueError(f"there is a user `{name}` in tenant `{tenant}` already") from None
         if password:
             try:
-                await keep_password(directory, loaded, made, password, must_change=must_change)
+                await keep_password(desk.directory, loaded, made, password, must_change=must_change)
             except ValueError:
-                await directory.remove_user(tenant, made.id)
+                await desk.directory.remove_user(tenant, made.id)
                 raise
+        desk.trail.tell("admin.user.create", "success", tenant=tenant, actor=OPERATOR, target=made.id)
         return made
 
-    added = in_directory(loaded, adding, as_json)
+    added = at_desk(loaded, adding, as_json)
     document = {"ok": True, "user": document_of(added)}
     say(document, as_json, lambda: click.echo(f"{mark(True)} added `{added.user_name}`: {added.id}"))

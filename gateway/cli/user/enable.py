@@ -10,10 +10,10 @@ import click
 
 from gateway.cli.output import as_json_option, config_option, mark, say
 from gateway.cli.store_access import load
-from gateway.cli.user.people import document_of, in_directory, name_argument, tenant_option, user_of
+from gateway.cli.user.people import OPERATOR, Desk, at_desk, document_of, name_argument, tenant_option, user_of
 
 if TYPE_CHECKING:
-    from gateway.stores.directory import Directory, User
+    from gateway.stores.directory import User
 
 
 @click.command("enable")
@@ -26,12 +26,13 @@ def command(*, name: str, tenant: str, file: Path | None, as_json: bool) -> None
     loaded = load(file, as_json)
     tenant = tenant or loaded.config.login.tenant
 
-    async def enabling(directory: Directory, _run_dir: Path) -> User:
-        changed = await directory.change_user(replace(await user_of(directory, tenant, name), active=True))
+    async def enabling(desk: Desk) -> User:
+        changed = await desk.directory.change_user(replace(await user_of(desk.directory, tenant, name), active=True))
         if changed is None:
             raise ValueError(f"there is no user `{name}` any more")
+        desk.trail.tell("admin.user.reactivate", "success", tenant=tenant, actor=OPERATOR, target=changed.id)
         return changed
 
-    enabled = in_directory(loaded, enabling, as_json)
+    enabled = at_desk(loaded, enabling, as_json)
     document = {"ok": True, "user": document_of(enabled)}
     say(document, as_json, lambda: click.echo(f"{mark(True)} enabled `{enabled.user_name}`"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.cli.user.people import OPERATOR, LoggedTrail
+from gateway.cli.user.people import OPERATOR, Desk
 from gateway.types import Secret, Subject, SystemClock
 
 if TYPE_CHECKING:
@@ -15,19 +15,18 @@ if TYPE_CHECKING:
 _MEMORY = "memory:"
 
 
-async def end_all_of(loaded: LoadedConfig, run_dir: Path, user: User) -> int:
+async def end_all_of(loaded: LoadedConfig, desk: Desk, user: User) -> int:
     """End all sessions and tokens of a user; return how many sessions. Raises StoreUnavailable."""
     subject = Subject(user.tenant, user.id)
-    ended = await _end_sessions(loaded, run_dir, subject)
+    ended = await _end_sessions(loaded, desk, subject)
     if loaded.config.oauth.issuer:
-        await _end_tokens(loaded, run_dir, subject)
+        await _end_tokens(loaded, desk.run_dir, subject)
     return ended
 
 
-async def _end_sessions(loaded: LoadedConfig, run_dir: Path, subject: Subject) -> int:
+async def _end_sessions(loaded: LoadedConfig, desk: Desk, subject: Subject) -> int:
     from gateway.config import resolve_secret, resolve_store_url
     from gateway.flows.sessions import SessionNames, Sessions
-    from gateway.flows.trail import AuditTrail
     from gateway.front.own_keys import own_key
     from gateway.front.sessions import KEY_FILE
     from gateway.stores import open_session_store
@@ -37,12 +36,10 @@ async def _end_sessions(loaded: LoadedConfig, run_dir: Path, subject: Subject) -
     if address in ("", _MEMORY):
         return 0
     clock = SystemClock()
-    key = resolve_secret(config.key, loaded.base_dir) if config.key else Secret(own_key(run_dir, KEY_FILE))
-    store = open_session_store("" if address == "embedded" else address, run_dir, clock)
+    key = resolve_secret(config.key, loaded.base_dir) if config.key else Secret(own_key(desk.run_dir, KEY_FILE))
+    store = open_session_store("" if address == "embedded" else address, desk.run_dir, clock)
     try:
-        sessions = Sessions(
-            store, SessionNames(config.region, key), clock=clock, trail=AuditTrail(LoggedTrail(), clock)
-        )
+        sessions = Sessions(store, SessionNames(config.region, key), clock=clock, trail=desk.trail)
         return await sessions.end_all(subject, reason="operator", actor=OPERATOR)
     finally:
         await store.close()

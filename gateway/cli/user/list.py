@@ -9,10 +9,10 @@ import click
 
 from gateway.cli.output import as_json_option, config_option, say, table
 from gateway.cli.store_access import load
-from gateway.cli.user.people import document_of, in_directory, tenant_option
+from gateway.cli.user.people import Desk, at_desk, document_of, tenant_option
 
 if TYPE_CHECKING:
-    from gateway.stores.directory import Directory, User
+    from gateway.stores.directory import User
 
 _PAGE = 1000
 
@@ -32,15 +32,15 @@ def command(*, name: str, disabled: bool, tenant: str, file: Path | None, as_jso
     conditions = [Condition("user_name", "co", name)] if name else []
     conditions += [Condition("active", "eq", False)] if disabled else []
 
-    async def listing(directory: Directory, _run_dir: Path) -> list[User]:
+    async def listing(desk: Desk) -> list[User]:
         found: list[User] = []
         while True:
-            page = await directory.find_users(tenant, conditions, len(found), _PAGE)
+            page = await desk.directory.find_users(tenant, conditions, len(found), _PAGE)
             found += page.users
             if not page.users or len(found) >= page.total:
                 return found
 
-    users = in_directory(loaded, listing, as_json)
+    users = at_desk(loaded, listing, as_json)
 
     def tell() -> None:
         rows = [(each.user_name, each.id, "yes" if each.active else "no", ", ".join(each.emails)) for each in users]

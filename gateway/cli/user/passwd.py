@@ -12,9 +12,11 @@ from gateway.cli.policy.input import many
 from gateway.cli.store_access import load
 from gateway.cli.user.endings import end_all_of
 from gateway.cli.user.people import (
+    OPERATOR,
+    Desk,
     ask_password,
+    at_desk,
     document_of,
-    in_directory,
     keep_password,
     name_argument,
     tenant_option,
@@ -22,7 +24,7 @@ from gateway.cli.user.people import (
 )
 
 if TYPE_CHECKING:
-    from gateway.stores.directory import Directory, User
+    from gateway.stores.directory import User
 
 
 @click.command("passwd")
@@ -37,12 +39,13 @@ def command(*, name: str, must_change: bool, tenant: str, file: Path | None, as_
     tenant = tenant or loaded.config.login.tenant
     password = ask_password(as_json)
 
-    async def setting(directory: Directory, run_dir: Path) -> tuple[User, int]:
-        found = await user_of(directory, tenant, name)
-        await keep_password(directory, loaded, found, password, must_change=must_change)
-        return found, await end_all_of(loaded, run_dir, found)
+    async def setting(desk: Desk) -> tuple[User, int]:
+        found = await user_of(desk.directory, tenant, name)
+        await keep_password(desk.directory, loaded, found, password, must_change=must_change)
+        desk.trail.tell("password.change", "success", tenant=tenant, actor=OPERATOR, target=found.id)
+        return found, await end_all_of(loaded, desk, found)
 
-    changed, ended = in_directory(loaded, setting, as_json)
+    changed, ended = at_desk(loaded, setting, as_json)
     document = {"ok": True, "user": document_of(changed), "sessions_ended": ended}
     text = f"{mark(True)} set the password of `{changed.user_name}`, and ended {many(ended, 'session')}"
     say(document, as_json, lambda: click.echo(text))

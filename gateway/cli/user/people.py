@@ -2,56 +2,97 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
-import logging
 import secrets
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from gateway.cli.output import fail
+from gateway.cli.output import fail, mark
 from gateway.cli.store_access import with_run_dir
+from gateway.errors import StoreUnavailable
 from gateway.types import AuditEvent, SystemClock
 
 if TYPE_CHECKING:
     from gateway.config import LoadedConfig
     from gateway.flows.password import PasswordHasher
+    from gateway.flows.trail import AuditTrail
     from gateway.stores.directory import Directory, User
 
 T = TypeVar("T")
 
+APPENDS_MAX = 10  # to the audit log, before a command gives up
+APPEND_PAUSE_S = 0.1
 OPERATOR = "operator"  # the actor in the audit trail: who may run the command
-
-_log = logging.getLogger("portcullis.user")
 
 tenant_option = click.option("--tenant", default="", help="Of this tenant; without it that of `login.tenant`.")
 name_argument = click.argument("name", metavar="NAME")
 
 
-class LoggedTrail:
-    """Tells what a command did in the operators' log: the audit log is the running gateway's."""
+class CommandTrail:
+    """Keeps what a command did, to be written into the audit log at its end."""
+
+    def __init__(self) -> None:
+        self.events: list[AuditEvent] = []
 
     def tell(self, event: AuditEvent) -> None:
-        """Write it down."""
-        _log.info("%s %s: %s", event.action, event.outcome, event.target)
+        """Take note of the event."""
+        self.events.append(event)
 
 
-def in_directory(loaded: LoadedConfig, work: Callable[[Directory, Path], Awaitable[T]], as_json: bool) -> T:
-    """Run `work` with the directory and the folder of embedded stores, or end with what is wrong."""
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What a command works with."""
+
+    directory: Directory
+    run_dir: Path  # of embedded stores
+    trail: AuditTrail
+
+
+def at_desk(loaded: LoadedConfig, work: Callable[[Desk], Awaitable[T]], as_json: bool) -> T:
+    """Run `work`, and note in the audit log what it did; or end with what is wrong."""
 
     async def working(run_dir: Path) -> T:
+        from gateway.flows.trail import AuditTrail
         from gateway.front.directory import open_configured_directory
 
+        heard = CommandTrail()
         directory = open_configured_directory(loaded.config.directory, base_dir=loaded.base_dir, run_dir=run_dir)
         try:
-            return await work(directory, run_dir)
+            return await work(Desk(directory, run_dir, AuditTrail(heard, SystemClock())))
         finally:
             await directory.close()
+            await _write_down(loaded, run_dir, heard.events)
 
     return with_run_dir(loaded, working, as_json)
+
+
+async def _write_down(loaded: LoadedConfig, run_dir: Path, events: Sequence[AuditEvent]) -> None:
+    """Append to the chain that all commands on this machine share. What took place is not undone where that fails."""
+    from gateway.front.audit import chain_of, open_configured_audit
+
+    config = loaded.config.audit
+    if not events or config.url == "off":
+        return
+    machine = chain_of(config, 0).rpartition("-")[0]
+    log = open_configured_audit(config, f"{machine}-command", base_dir=loaded.base_dir, run_dir=run_dir)
+    try:
+        for _ in range(APPENDS_MAX):
+            try:
+                await log.append(events)
+            except StoreUnavailable as error:
+                fault = error
+                await asyncio.sleep(APPEND_PAUSE_S)  # another command may be writing
+            else:
+                return
+        click.echo(f"{mark(False)} this is not in the audit log: {fault}", err=True)
+    finally:
+        await log.close()
 
 
 async def user_of(directory: Directory, tenant: str, name: str) -> User:

@@ -12,9 +12,9 @@ from gateway.cli.output import as_json_option, config_option, say
 from gateway.cli.store_access import load
 from gateway.cli.user.people import (
     OPERATOR,
-    LoggedTrail,
+    Desk,
+    at_desk,
     document_of,
-    in_directory,
     name_argument,
     tenant_option,
     user_of,
@@ -22,7 +22,7 @@ from gateway.cli.user.people import (
 from gateway.types import SystemClock
 
 if TYPE_CHECKING:
-    from gateway.stores.directory import Directory, User
+    from gateway.stores.directory import User
 
 
 @click.command("reset")
@@ -41,26 +41,25 @@ def command(*, name: str, lifetime_s: int, tenant: str, file: Path | None, as_js
     config = loaded.config
     tenant = tenant or config.login.tenant
 
-    async def making(directory: Directory, run_dir: Path) -> tuple[User, str]:
+    async def making(desk: Desk) -> tuple[User, str]:
         from gateway.config import resolve_store_url
         from gateway.flows.pending import PendingLogins, new_reset
-        from gateway.flows.trail import AuditTrail
         from gateway.stores import open_token_store
 
-        found = await user_of(directory, tenant, name)
+        found = await user_of(desk.directory, tenant, name)
         clock = SystemClock()
         address = resolve_store_url(config.login.store_url, loaded.base_dir).reveal().decode()
         if address == "memory:":
             raise ValueError("`memory:` is inside the running gateway; use another login.store_url")
-        store = open_token_store("" if address == "embedded" else address, run_dir, clock)
+        store = open_token_store("" if address == "embedded" else address, desk.run_dir, clock)
         try:
-            trail = AuditTrail(LoggedTrail(), clock)
-            secret = await new_reset(PendingLogins(store, clock), found, trail, actor=OPERATOR, lifetime_s=lifetime_s)
+            pending = PendingLogins(store, clock)
+            secret = await new_reset(pending, found, desk.trail, actor=OPERATOR, lifetime_s=lifetime_s)
         finally:
             await store.close()
         return found, secret
 
-    found, secret = in_directory(loaded, making, as_json)
+    found, secret = at_desk(loaded, making, as_json)
     link = f"{config.login.url.rstrip('/')}/login/reset?token={quote(secret)}"
     document = {"ok": True, "user": document_of(found), "link": link, "lifetime_s": lifetime_s}
     say(document, as_json, lambda: click.echo(link))
