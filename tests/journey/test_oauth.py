@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from signal import SIGHUP
 from urllib.parse import urlencode
@@ -12,7 +13,7 @@ from urllib.parse import urlencode
 import pytest
 
 from tests.real.gateway import Gateway, bearer, gateway
-from tests.real.http import Answer
+from tests.real.http import Answer, Connection
 from tests.real.process import wait_until
 
 pytestmark = pytest.mark.journey
@@ -107,6 +108,84 @@ def test_keys_are_replaced_by_their_schedule_and_no_token_is_ever_refused(tmp_pa
         assert len(seen) >= 3  # keys that signed
         assert running.server.output.count('"event":"key.rotate"') >= 3
         assert door(running, first) == 200  # whose key retired three times over, but for its longest token
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    config = f"body_timeout_s = 1.0\n#server\n{CONFIG}"
+    with gateway(tmp_path_factory.mktemp("hostile"), config, env=ENV) as running:
+        yield running
+
+
+FORM = ("content-type", "application/x-www-form-urlencoded")
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "status", "error"),
+    [
+        ((("content-type", "application/json"),), b"{}", 415, "invalid_request"),
+        ((), b"a=b", 415, "invalid_request"),
+        ((FORM,), b"a=" + b"x" * 40_000, 413, "invalid_request"),
+        ((FORM,), b"a=%ff", 400, "invalid_request"),
+        ((FORM,), b"grant_type=x&grant_type=y", 400, "invalid_request"),
+        ((FORM,), b"grant_type=password&client_id=job", 400, "invalid_client"),
+        ((FORM, basic("job", "wrong")), b"grant_type=client_credentials", 401, "invalid_client"),
+        ((FORM, basic("nobody", "wrong")), b"grant_type=client_credentials", 401, "invalid_client"),
+        ((FORM, ("authorization", "Basic !")), b"grant_type=client_credentials", 401, "invalid_client"),
+        ((FORM, basic("job", ENV["JOB_SECRET"])), b"grant_type=password", 400, "unsupported_grant_type"),
+        ((FORM, basic("job", ENV["JOB_SECRET"])), b"grant_type=refresh_token", 400, "unauthorized_client"),
+        (
+            (FORM, basic("job", ENV["JOB_SECRET"])),
+            b"grant_type=client_credentials&scope=admin",
+            400,
+            "invalid_scope",
+        ),
+        (
+            (FORM, basic("job", ENV["JOB_SECRET"])),
+            b"grant_type=client_credentials&resource=https://evil.test",
+            400,
+            "invalid_target",
+        ),
+        (
+            (FORM, ("dpop", "x"), basic("job", ENV["JOB_SECRET"])),
+            b"grant_type=client_credentials",
+            400,
+            "invalid_dpop_proof",
+        ),
+    ],
+)
+def test_the_token_endpoint_tells_a_client_what_rfc_6749_says(
+    hostile: Gateway, headers: tuple[tuple[str, str], ...], body: bytes, status: int, error: str
+) -> None:
+    answer = hostile.ask("POST", "/oauth2/token", *headers, body=body)
+    assert (answer.status, answer.json["error"]) == (status, error)
+    assert answer.one("cache-control") == "no-store"
+
+
+def test_who_stops_in_a_form_is_told_so(hostile: Gateway) -> None:
+    with Connection(hostile.port) as connection:
+        connection.send(
+            b"POST /oauth2/token HTTP/1.1\r\nHost: auth.test\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+            b"Content-Length: 100\r\n\r\ngrant_type="
+        )
+        assert connection.read_answer().status == 408
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "",
+        "client_id=nobody",
+        "client_id=job&client_id=job",
+        "client_id=%ff",
+        "client_id=job&redirect_uri=https://evil.test",
+    ],
+)
+def test_a_browser_is_sent_nowhere_by_a_request_that_nobody_vouches_for(hostile: Gateway, query: str) -> None:
+    answer = hostile.ask("GET", f"/oauth2/authorize?{query}")
+    assert answer.status == 400
+    assert not answer.all("location")
+    assert answer.one("content-type").startswith("text/html")
 
 
 def test_the_first_key_is_made_once_for_all_workers_and_lies_sealed(tmp_path: Path) -> None:

@@ -140,6 +140,20 @@ def test_from_nothing_to_a_token_that_opens_a_door_and_back_by_logging_out(runni
     assert browser.get(asked()).form("/login")
 
 
+def test_what_was_used_once_is_used_up_and_ends_what_it_gave(running: Gateway) -> None:
+    browser, first, _ = log_in(running, "erin")
+    code = carried(browser.get(asked()))["code"]
+    members = tokens(running, code)
+    form = {"code": code, "redirect_uri": CALLBACK, "code_verifier": VERIFIER}
+    again = post(running, "/oauth2/token", grant_type="authorization_code", **form)
+    assert again.json["error"] == "invalid_grant"
+    wait_until(lambda: not opens(running, members), "the tokens of the code are refused", 2.0)
+    assert opens(running, first)
+    for used in (code[:-1], code + "x", "pcc_x", "x" * 5000, "\u2603"):
+        form["code"] = used
+        assert post(running, "/oauth2/token", grant_type="authorization_code", **form).json["error"] == "invalid_grant"
+
+
 def test_a_login_that_was_asked_for_anew_takes_place(running: Gateway) -> None:
     browser, _, _ = log_in(running, "bob")
     page = browser.get(asked(prompt="login"))
