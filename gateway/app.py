@@ -379,7 +379,7 @@ class App:
             parameter=config.forward_auth.login_parameter,
             trusted_proxies=config.server.trusted_proxies,
             body_timeout_s=config.server.body_timeout_s,
-            beside=(offered,),
+            beside=(offered, sessions, directory),
             around=around,
         )
         with _faults_at("login"):

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from signal import SIGHUP
 from urllib.parse import urlencode
 
 import pyotp
@@ -14,7 +15,7 @@ import pytest
 
 from tests.real.browser import Browser, Page
 from tests.real.gateway import Gateway, gateway, issuer_toml
-from tests.real.http import Answer
+from tests.real.http import Answer, Connection
 from tests.real.people import PASSWORD, add_user, portcullis
 from tests.real.process import wait_until
 
@@ -439,3 +440,33 @@ def test_more_logins_than_can_be_hashed_are_sent_away_and_nothing_else_is(tmp_pa
                 assert int(retry_after[0]) >= 1
                 assert b"Try again in a while." in body
         wait_until(lambda: logged_in(running)[1].address == "/account", "the next one gets in")
+
+
+def test_a_reload_that_changes_what_doors_must_know_leaves_people_logged_in(tmp_path: Path) -> None:
+    config = issuer_toml(tmp_path) + CONFIG
+    with gateway(tmp_path, config) as running:
+        add_user(running, "alice")
+        before, _ = logged_in(running)
+        running.write_config(config + '[[routes]]\npath = "/new/{*rest}"\nscopes = ["orders:read"]\n')
+        running.server.signal(SIGHUP)
+        wait_until(lambda: "reloaded: generation" in running.server.output, "the reload")
+        for _ in range(5):
+            assert before.get("/account").status == 200
+            after, page = logged_in(running)
+            assert page.address == "/account", page.text
+            assert forwarded(running, after).status == 200
+
+
+def test_asking_for_the_head_of_a_page_does_nothing_and_shows_nothing(running: Gateway) -> None:
+    for path in ("/login", "/logout", "/mfa", "/account"):
+        with Connection(running.port) as connection:
+            connection.send(f"HEAD {path} HTTP/1.1\r\nHost: app.test\r\n\r\n".encode())
+            head = connection.read_answer("HEAD")
+            seen = Browser(running.port).ask("GET", path)
+            assert (head.status, head.body) == (seen.status, b"")
+
+
+def test_a_link_sets_no_cookie_but_for_what_it_is_for(running: Gateway) -> None:
+    browser = Browser(running.port)
+    assert browser.get("/login/reset?token=made-up").status == 400
+    assert browser.cookies == {}

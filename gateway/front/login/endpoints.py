@@ -100,6 +100,8 @@ class LoginEndpoints:
     async def _serve(
         self, handler: Callable[[Request, Mapping[str, str]], Awaitable[Response]], request: Request
     ) -> Response:
+        if request.method == "HEAD":
+            request.scope["method"] = "GET"  # the same answer; the server leaves its body out (RFC 9110 §9.3.2)
         try:
             posted = once(await read_form(request, self._body_timeout_s)) if request.method == "POST" else {}
             async with self._resilience.serving("user_auth"):
@@ -346,6 +348,8 @@ class LoginEndpoints:
         """Serve `/login/reset`: a link that an operator gave. Its secret leaves the address before a page is shown."""
         token = request.query_params.get("token", "")
         if request.method == "GET" and token:
+            if await self._logins.pending(token, "reset") is None:
+                return self.sorry(request, "error_reset_over", 400)
             response: Response = redirect(RESET_PATH)
             put(response, STEP, token[:_PARAMETER_BYTES_MAX], max_age_s=STEP_S)
             return response

@@ -68,7 +68,9 @@ class LoginWish:
     parameter: str  # that carries where to
     trusted_proxies: tuple[str, ...]
     body_timeout_s: float
-    beside: tuple[object, ...] = ()  # what other ways in are made for: with others these pages are others
+    beside: tuple[
+        object, ...
+    ] = ()  # other ways in, and the parts that hold sessions and users: with others it is another
     around: LoginNeighbours = field(compare=False)
 
 
