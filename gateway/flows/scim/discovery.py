@@ -9,7 +9,6 @@ from scim2_models import (
     Bulk,
     ChangePassword,
     Context,
-    EnterpriseUser,
     ETag,
     External,
     Filter,
@@ -26,7 +25,7 @@ from scim2_models import (
 )
 
 from gateway.flows.scim.limits import ScimLimits
-from gateway.flows.scim.resources import GroupResource, UserCore, UserResource
+from gateway.flows.scim.resources import EnterpriseUser, GroupResource, UserCore, UserResource
 from gateway.flows.scim.values import Reply
 
 CONFIG: Final = "ServiceProviderConfig"

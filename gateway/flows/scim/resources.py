@@ -15,7 +15,6 @@ from scim2_models import (
     URN,
     CaseExact,
     ComplexAttribute,
-    EnterpriseUser,
     Mutability,
     Reference,
     Required,
@@ -40,6 +39,25 @@ class Email(ComplexAttribute):
     display: str | None = None
     type: scim2_models.Email.Type | None = None
     primary: bool | None = None
+
+
+_UserReference: Any = Reference["User"]  # the name of a resource type
+
+
+class Manager(ComplexAttribute):
+    """Whom a user reports to. Its id is enough: clients seldom know its address here."""
+
+    value: Annotated[str | None, CaseExact.true] = None
+    ref: Annotated[_UserReference | None, Required.false] = Field(
+        None, serialization_alias="$ref", validation_alias="$ref"
+    )
+    display_name: Annotated[str | None, Mutability.read_only] = None
+
+
+class EnterpriseUser(scim2_models.EnterpriseUser):
+    """The enterprise extension of users."""
+
+    manager: Manager | None = None  # type: ignore[assignment]
 
 
 class UserCore(scim2_models.User):  # type: ignore[type-arg]
@@ -200,9 +218,13 @@ def member_of(value: str | None) -> Member:
 
 
 def _emails(user: User) -> list[dict[str, Any]]:
-    """Give the addresses, with what a client said of those that are still there: people may have changed them."""
+    """Give the addresses, with what a client said of those that are still there: people may have changed them.
+
+    The same address of the same type is given once (RFC 7643 §2.4).
+    """
     said = cast(Sequence[Mapping[str, Any]], user.attributes.get("emails") or ())
-    kept = [dict(each) for each in said if each.get("value") in user.emails]
+    by_kind = {(each.get("value"), each.get("type")): each for each in reversed(said)}
+    kept = [dict(each) for each in reversed(by_kind.values()) if each.get("value") in user.emails]
     known = {each["value"] for each in kept}
     return [*kept, *({"value": email} for email in user.emails if email not in known)]
 
