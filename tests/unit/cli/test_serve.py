@@ -45,6 +45,7 @@ GROUPS = {
     "keys": ["new", "list", "rotate"],
     "policy": ["check", "test", "explain", "fmt", "compile", "replay"],
     "relation": ["add", "remove", "list", "check"],
+    "tables": ["show", "migrate"],
     "token": ["mint", "inspect", "verify", "revoke"],
     "user": ["add", "list", "disable", "enable", "passwd", "reset", "leaked"],
 }
