@@ -18,7 +18,7 @@ cdef enum:
     HEADERS_MAX = 256          # slots of a Judgement; config's header_count_max lies below
     HOST_BYTES_MAX = 255       # RFC 1035 §2.3.4
     ASKED_MAX = 16_384         # identities whose part of a policy request a listener keeps: as many as its tokens
-    RESERVED_MAX = 32          # native endpoints besides the forward-auth ones
+    RESERVED_MAX = 128         # paths of our own endpoints; compared with each proxied request, by their lengths first
 
 cdef enum Kind:
     ALLOW = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -115,10 +115,23 @@ def admin_app(vitals: Vitals, administer: Callable[[Request], Awaitable[Response
     return Starlette(routes=routes, exception_handlers=_HANDLERS, middleware=_middleware(vitals))
 
 
+OWN_FOLDERS: Final = ("/login/sso/", "/login/passkey/", "/mfa/passkey/", "/account/passkeys/", "/account/sso/")
+"""Folders of which nothing is anybody else's, whatever the config has."""
+
+
 def reserved_paths(introspection: bool, more: Sequence[Route] = ()) -> tuple[bytes, ...]:
-    """List the paths on the doors' listener that are ours, whatever the routes say."""
+    """List the paths on the doors' listener that are ours, whatever the routes say.
+
+    Each proxied request is compared with all of them, so that what lies in a folder of ours is one: `/login/sso/`.
+    """
     paths = [b"/livez", b"/readyz"]
     if introspection:
         paths.append(b"/oauth2/introspect")
-    paths.extend(route.path.partition("{")[0].encode() for route in more)
-    return tuple(paths)
+    paths.extend(_reserved(route.path).encode() for route in more)
+    return tuple(dict.fromkeys(paths))
+
+
+def _reserved(path: str) -> str:
+    """Return what a path reserves: itself, or its folder where that is one of `OWN_FOLDERS`."""
+    folder = next((each for each in OWN_FOLDERS if path.startswith(each)), "")
+    return folder or path.partition("{")[0]

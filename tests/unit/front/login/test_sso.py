@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import pytest
 
+from gateway.front.endpoints import reserved_paths
 from tests.unit.front.login.ways_world import COOKIE, ORIGIN, WaysWorld, ways_world
 
 
@@ -147,3 +148,11 @@ async def test_an_odd_logout_token_is_refused_in_the_words_of_the_standard(
 ) -> None:
     refused = await world.http.post("/login/sso/corp/backchannel", **sent)
     assert (refused.status_code, refused.json()["error"]) == (400, "invalid_request")
+
+
+async def test_however_many_providers_there_are_they_take_one_path_of_the_proxied_site(world: WaysWorld) -> None:
+    paths = reserved_paths(introspection=True, more=[*world.login.routes(), *world.ways.routes()])
+    assert paths.count(b"/login/sso/") == 1
+    assert not [path for path in paths if path.startswith(b"/login/sso/") and path != b"/login/sso/"]
+    assert {b"/login", b"/login/passkey", b"/login/passkey/", b"/account/sso", b"/account/sso/"} <= set(paths)
+    assert b"/login/" not in paths
