@@ -470,3 +470,36 @@ def test_a_link_sets_no_cookie_but_for_what_it_is_for(running: Gateway) -> None:
     browser = Browser(running.port)
     assert browser.get("/login/reset?token=made-up").status == 400
     assert browser.cookies == {}
+
+
+def test_every_form_on_every_page_has_a_token_without_which_it_does_nothing(running: Gateway) -> None:
+    add_user(running, "olga")
+    account, _ = logged_in(running, "olga")
+    enrolled(account)
+    pages = [(account, account.get(path)) for path in ("/account", "/account/password", "/account/mfa", "/logout")]
+    stranger = Browser(running.port)
+    pages.append((stranger, stranger.get("/login")))
+    pages.append(logged_in(running, "olga"))  # asks for a code
+    portcullis(running, "user", "add", "pia", "--must-change", given=f"{PASSWORD}\n")
+    pages.append(logged_in(running, "pia"))
+    add_user(running, "quinn")
+    pages.append(logged_in(running, "quinn", address="/login?acr_values=2fa"))
+    reset = Browser(running.port)
+    link = portcullis(running, "user", "reset", "quinn")["link"]
+    pages.append((reset, reset.get(link.removeprefix("https://app.test"))))
+    seen = set()
+    for browser, page in pages:
+        assert page.status == 200, page.text
+        assert page.forms, page.address
+        for form in page.forms:
+            seen.add(form.action)
+            assert len(form.fields["csrf"]) >= 43, form.action
+            for token in ("", "A" * 43):
+                fields = {**form.fields, "csrf": token, "code": "000000", "new": "x" * 20, "repeat": "x" * 20}
+                assert browser.ask("POST", form.action, form=fields).status in (400, 403), form.action
+    assert seen >= {
+        *("/login", "/mfa", "/mfa/enrol", "/login/change", "/login/reset", "/logout", "/account/password"),
+        *("/account/mfa", "/account/mfa/remove", "/account/mfa/codes", "/account/sessions/end-all"),
+    }
+    assert logged_in(running, "quinn")[1].address == "/account"  # no password was set
+    assert account.get("/account").status == 200
