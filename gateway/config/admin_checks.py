@@ -48,6 +48,13 @@ def admin_complaints(config: Config, base_dir: FilePath, env: Mapping[str, str])
         yield from _role(one.role, config, (*path, "role"))
         if not (one.groups or one.users or one.clients):
             yield Complaint((*path, "role"), "nobody has it", "name `groups`, `users` or `clients`")
+    if config.scim.base_url and any(one.groups for one in admin.roles):
+        yield Complaint(
+            ("admin", "roles"),
+            "whoever provisions groups by SCIM decides who administers",
+            "name `users`, or trust your SCIM clients as administrators",
+            is_warning=True,
+        )
     known = {issuer.issuer for issuer in config.issuers} | {config.oauth.issuer}
     for index, issuer in enumerate(admin.issuers):
         if issuer not in known:

@@ -48,6 +48,21 @@ def bearer_token(request: Request) -> str | None:
     return token.strip() or None if scheme.lower() == "bearer" else None
 
 
+async def judged(judge: Judge, token: str, issuers: frozenset[str]) -> tuple[Mapping[str, Any] | None, str]:
+    """Give the claims of an access token of one of `issuers` and "ok", or None and the reason.
+
+    A token that is bound to a key counts only with a proof of the key (RFC 9449 §7), which these endpoints do not take.
+    """
+    if not issuers:
+        return None, "unknown"
+    claims, reason = await judge(token.encode("utf-8", "surrogateescape"))
+    if claims is None:
+        return None, reason
+    if claims.get("iss") not in issuers:
+        return None, "issuer"
+    return (None, "sender_constrained") if claims.get("cnf") else (claims, "ok")
+
+
 def scopes_of(claims: Mapping[str, Any]) -> frozenset[str]:
     """Give the scopes of a token, by either claim that issuers use."""
     found = claims.get("scope", claims.get("scp", ""))

@@ -11,7 +11,7 @@ from gateway.errors import GatewayError
 from gateway.flows.admin import Administrator, RoleAssignments
 from gateway.flows.sessions import Sessions
 from gateway.flows.trail import AuditTrail, Caller
-from gateway.front.bearers import RETRYABLE, FailureNotes, Judge, KnownTokens, bearer_token, scopes_of
+from gateway.front.bearers import RETRYABLE, FailureNotes, Judge, KnownTokens, bearer_token, judged, scopes_of
 from gateway.stores.directory import Directory
 
 GUARD: Final = "x-portcullis-admin"  # a header that no page of another site can send: it is not asked for by CORS
@@ -102,12 +102,10 @@ class AdminCallers:
         )
 
     async def _of_token(self, token: str, where: Caller) -> Administrator:
-        if not self._issuers:
-            raise self._nobody(where, "unknown")
-        claims, reason = await self._judge(token.encode("utf-8", "surrogateescape"))
+        claims, reason = await judged(self._judge, token, self._issuers)
         if claims is None and reason in RETRYABLE:
             raise TokenUnjudged("what is needed to judge the token cannot be had now")
-        if claims is None or claims.get("iss") not in self._issuers:
+        if claims is None:
             raise self._nobody(where, reason)
         if self._scope not in scopes_of(claims):
             raise self._nobody(where, "scope", str(claims.get("sub", "")))
@@ -117,12 +115,12 @@ class AdminCallers:
         issuer, subject = str(claims.get("iss", "")), str(claims.get("sub", ""))
         if issuer == self._own_issuer and not subject.startswith("usr_"):
             return Administrator(id=subject, kind="client", roles=self._roles.of_client(subject), where=where)
-        user = (
-            await self._roles.user(subject)
-            if issuer == self._own_issuer
-            else await self._directory.find_linked(self._roles.tenant, issuer, subject)
-        )
-        if user is None or not user.active or str(claims.get("tenant", self._roles.tenant)) != self._roles.tenant:
+        if issuer != self._own_issuer:
+            user = await self._directory.find_linked(self._roles.tenant, issuer, subject)
+        else:
+            is_here = claims.get("tenant", "") == self._roles.tenant
+            user = await self._roles.user(subject) if is_here else None
+        if user is None or not user.active:
             raise self._nobody(where, "inactive", subject)
         auth_time = claims.get("auth_time")
         return Administrator(

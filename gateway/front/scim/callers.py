@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from gateway.flows.scim import ScimCaller
 from gateway.flows.trail import AuditTrail, Caller
-from gateway.front.bearers import RETRYABLE, FailureNotes, Judge, KnownTokens, bearer_token, scopes_of
+from gateway.front.bearers import RETRYABLE, FailureNotes, Judge, KnownTokens, bearer_token, judged, scopes_of
 
 _INVALID: Final = 'Bearer realm="scim", error="invalid_token"'
 
@@ -68,12 +68,10 @@ class ScimCallers:
         if name is not None:
             client = self._clients[name]
             return ScimCaller(name, client.tenant, where, client.is_reader)
-        if not self._issuers:
-            raise self._refused(where, "unknown", "the token is not known", _INVALID)
-        claims, reason = await self._judge(token.encode("utf-8", "surrogateescape"))
+        claims, reason = await judged(self._judge, token, self._issuers)
         if claims is None and reason in RETRYABLE:
             raise CallerRefused(503, "what is needed to judge the token cannot be had now")
-        if claims is None or claims.get("iss") not in self._issuers:
+        if claims is None:
             raise self._refused(where, reason, "the token does not count here", _INVALID)
         return self._of_token(claims, where)
 
