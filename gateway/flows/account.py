@@ -5,6 +5,7 @@ Whoever changes how the account is got into proves anew that it is theirs: a ses
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -19,6 +20,7 @@ from gateway.types import Clock, Session, Subject
 
 FRESH_S: Final = 600  # a proof is new for so long
 _SHOWN_HEX: Final = 64
+_ID: Final = re.compile(r"[a-z]{3}_[a-z2-7]{26}")  # of a device: nothing else is asked for in a store
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +156,9 @@ class Accounts:
 
     async def remove_factor(self, user: User, device_id: str, caller: Caller) -> bool:
         """Remove an app, and forget the devices that were remembered thanks to it."""
-        removed = await self._logins.factors.remove(user.tenant, user.id, device_id, caller)
+        removed = _ID.fullmatch(device_id) is not None and await self._logins.factors.remove(
+            user.tenant, user.id, device_id, caller
+        )
         if removed:
             await self._logins.devices.forget_all(user.tenant, user.id)
         return removed
@@ -165,6 +169,8 @@ class Accounts:
 
     async def forget_device(self, user: User, device_id: str, caller: Caller) -> bool:
         """Forget a device that was remembered."""
+        if _ID.fullmatch(device_id) is None:
+            return False
         return await self._logins.devices.forget(user.tenant, user.id, device_id, caller)
 
     async def _end(self, sessions: Sequence[Session], reason: str, caller: Caller) -> None:

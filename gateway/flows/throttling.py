@@ -16,7 +16,7 @@ from typing import Final
 from gateway.stores.directory import Directory, Throttle
 from gateway.types import Clock
 
-FORGET_S: Final = 86_400.0
+FORGET_WINDOWS: Final = 2  # a count may be forgotten after so many: strangers choose what is counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Throttling:
             window_s=self._limits.window_s,
             block_from=block_from,
             block_s=self._limits.pause_s,
-            expires_s=now_s + FORGET_S,
+            expires_s=now_s + FORGET_WINDOWS * self._limits.window_s,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
@@ -37,6 +38,7 @@ LOGOUT_PATH: Final = "/logout"
 PARAMETERS: Final = ("acr_values", "prompt", "max_age", "tenant", "login_hint")
 DAY_S: Final = 86_400
 _PARAMETER_BYTES_MAX: Final = 512
+_TENANT: Final = re.compile(r"[^\x00-\x1f\x7f]{1,64}")  # others are nobody's, and not every store takes them
 _PAGES: Final[Mapping[StepKind, str]] = {
     "code": CODE_PATH,
     "enrol": ENROL_PATH,
@@ -140,7 +142,7 @@ class LoginEndpoints:
             acr_values=tuple(given["acr_values"].split()),
             reauthenticate="login" in given["prompt"].split() or "select_account" in given["prompt"].split(),
             max_age_s=int(age) if age.isascii() and age.isdigit() and len(age) < 10 else None,
-            tenant=given["tenant"],
+            tenant=given["tenant"] if _TENANT.fullmatch(given["tenant"]) else "",
         )
 
     def answer(self, request: Request, outcome: LoggedIn | Next) -> Response:
