@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -129,8 +130,9 @@ async def test_a_challenge_is_good_for_its_browser_tenant_and_purpose_alone(worl
     assert world.events.last() == ("login.passkey", "refused", "challenge_foreign")
     await world.directory.put_tenant(Tenant("other", "Other"))
     options = await world.passkeys.offer_login(TENANT, "b-1")
-    with pytest.raises(PasskeyRefused):
+    with pytest.raises(PasskeyRefused) as refused:
         await world.passkeys.log_in("other", "b-1", world.device.get(options))
+    assert refused.value.reason == "challenge_foreign"
     second = await world.passkeys.offer_second(world.user, b"b-1")
     assert second is not None
     with pytest.raises(PasskeyRefused) as refused:
@@ -184,6 +186,28 @@ async def test_a_second_factor_needs_nobody_verified_and_takes_the_users_own_pas
     assert options is not None
     with pytest.raises(PasskeyRefused):
         await world.passkeys.verify_second(other, b"login", device.get(options))
+
+
+async def test_somebody_elses_passkey_is_no_second_factor(world: PasskeyWorld) -> None:
+    await world.register()
+    alice, alices = world.user, world.device
+    world.user = await world.directory.add_user(replace(alice, id="usr_" + "b" * 26, user_name="bob"))
+    world.device = SoftAuthenticator(ORIGIN)
+    await world.register()
+    options = await world.passkeys.offer_second(world.user, b"login")
+    assert options is not None
+    with pytest.raises(PasskeyRefused) as refused:
+        await world.passkeys.verify_second(world.user, b"login", alices.get(options, alices.credentials[0]))
+    assert refused.value.reason == "credential_foreign"
+
+
+async def test_a_challenge_of_registration_is_none_of_a_second_factor(world: PasskeyWorld) -> None:
+    await world.register()
+    session = world.session(id_hash=hashlib.sha256(b"login").digest())  # so that both are bound to the same
+    options = await world.passkeys.offer_registration(world.user, session)
+    with pytest.raises(PasskeyRefused) as refused:
+        await world.passkeys.verify_second(world.user, b"login", world.device.get(options))
+    assert refused.value.reason == "challenge_foreign"
 
 
 async def test_who_is_inactive_or_gone_does_not_log_in(world: PasskeyWorld) -> None:
