@@ -24,6 +24,7 @@ from gateway._native.metrics import MetricsBlock
 from gateway._native.token import TokenValidator
 from gateway.config import Config, IntrospectionConfig, resolve_secret
 from gateway.errors import ConfigError, ConfigFault, GatewayError, KeyInvalid
+from gateway.flows.degraded import as_granted
 from gateway.front.answers import deny_answers
 from gateway.front.asgi import App as ASGIApp
 from gateway.front.asking import Asking
@@ -651,6 +652,7 @@ class App:
 
     def tell(self, event: AuditEvent) -> None:
         """Note what matters for security in the audit log of the config in force, and in its lines."""
+        event = as_granted(event, self._resilience.degradation.current)
         lines, log = self._now.logs.audit, self._audit.now
         if lines is not None:
             lines.tell(event)

@@ -111,6 +111,14 @@ class DeadlineExceededError(GatewayError):
     retry_after_s = 5.0
 
 
+class NotOffered(GatewayError):
+    """What was asked for is left out while what it needs is down; nothing was tried. See gateway.flows.degraded."""
+
+    code = "not_offered"
+    status = 503
+    retry_after_s = 60.0
+
+
 class AlreadyExists(GatewayError):
     """Something of that name or id is there already. `field` says what collides."""
 

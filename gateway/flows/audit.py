@@ -38,6 +38,7 @@ ACTIONS: Final = frozenset(
         *("identity.link", "identity.unlink", "sso.verify", "sso.logout"),
         # sessions
         *("session.begin", "session.step_up", "session.end", "session.end_all"),
+        *("session.provisional", "session.reconcile"),
         # the token service
         *("oauth.authorize", "oauth.consent", "oauth.token", "oauth.revoke", "oauth.register", "oauth.client"),
         *("oauth.code.replayed", "oauth.refresh.reused", "oauth.family.ended"),

@@ -22,6 +22,7 @@ BATCH: Final = 20
 HOLD_S: Final = 60.0
 RETRY_S: Final = 5.0  # before the second attempt; doubled each time
 RETRY_S_MAX: Final = 3600.0
+PURGE_S: Final = 3600.0  # between two looks for what was done long ago
 
 Handle = Callable[[Job], Awaitable[None]]
 """Does one job. Raises GaveUp for one that cannot be done, and whatever else for one to be tried again."""
@@ -34,10 +35,22 @@ class GaveUp(Exception):
 class DeferredRunner:
     """Runs the jobs of one worker. Belongs to one event loop."""
 
-    def __init__(self, work: DeferredWork, handlers: Mapping[str, Handle], clock: Clock) -> None:
-        """`handlers` by kind of job; jobs of other kinds are left to who knows them, for RETRY_S_MAX at a time."""
+    def __init__(
+        self,
+        work: DeferredWork,
+        handlers: Mapping[str, Handle],
+        clock: Clock,
+        *,
+        ready: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """`handlers` by kind of job; jobs of other kinds are left to who knows them, for RETRY_S_MAX at a time.
+
+        While `ready()` is false, as when what the jobs need is down, none is taken: to fail would count against them.
+        """
         self._work = work
-        self._handlers = handlers
+        self._ready = ready
+        self._handlers = dict(handlers)
+        self._purged_s = float("-inf")
         self._clock = clock
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -48,6 +61,10 @@ class DeferredRunner:
         new = await self._work.put(kind, key, body, due_s)
         self._wanted.set()
         return new
+
+    def handle(self, kind: str, handle: Handle) -> None:
+        """Have one more kind of jobs done."""
+        self._handlers[kind] = handle
 
     async def start(self) -> None:
         """Begin."""
@@ -75,6 +92,11 @@ class DeferredRunner:
 
     async def run_once(self) -> int:
         """Do what is due, at most BATCH; return how many there were. Raises StoreUnavailable."""
+        if not self._ready():
+            return 0
+        if self._clock.monotonic_s() - self._purged_s >= PURGE_S:
+            self._purged_s = self._clock.monotonic_s()
+            await self._work.purge()
         jobs = await self._work.claim(BATCH, HOLD_S)
         await asyncio.gather(*(self._do(job) for job in jobs))
         return len(jobs)
@@ -87,14 +109,16 @@ class DeferredRunner:
                 return
             async with asyncio.timeout(HOLD_S / 2):
                 await handle(job)
-            await self._work.complete(job)
-            self.done += 1
+            is_ours = await self._work.complete(job)  # awaited first: others count meanwhile
+            self.done += is_ours
         except GaveUp as error:
             self.failed += 1
             _log.error("`%s` of `%s` is given up: %s", job.kind, job.key, error)
             await self._work.give_up(job, str(error))
-        except (GatewayError, OSError, TimeoutError, ValueError) as error:
+        except Exception as error:
             self.failed += 1
+            if not isinstance(error, (GatewayError, OSError, TimeoutError, ValueError)):
+                _log.exception("`%s` of `%s` is at fault", job.kind, job.key)
             pause_s = min(RETRY_S_MAX, RETRY_S * 2 ** (job.attempt - 1))
             _log.warning("`%s` failed, and is tried again in %.0f s: %s", job.kind, pause_s, error or "no answer")
             with contextlib.suppress(StoreUnavailable):  # then its hold runs out, which comes to the same

@@ -20,21 +20,23 @@ from typing import Final, Literal
 
 from gateway.errors import AlreadyExists
 from gateway.flows.agents import agent_name
+from gateway.flows.degraded import Offers, all_is_well
 from gateway.flows.devices import KnownBrowsers, RememberedDevices
 from gateway.flows.mfa import SecondFactors
 from gateway.flows.password import PasswordHasher, PasswordProblem, PasswordRules, same
 from gateway.flows.pending import Goal, Pending, PendingLogins, StepKind
-from gateway.flows.risk import AddressMap, LoginSigns, Place, Risk, Sighting, assess
+from gateway.flows.reckoning import LOGIN, PLACE, LoginNote, Reckoning, new_name, sightings_of
+from gateway.flows.risk import AddressMap, LoginSigns, Risk, assess
 from gateway.flows.sessions import Begun, Proof, Sessions
 from gateway.flows.strength import CODE, KNOWN, ONE_FACTOR, TWO_FACTORS, acr_of, meets, with_class
 from gateway.flows.throttling import Attempt, Throttling
 from gateway.flows.trail import NOBODY, AuditTrail, Caller
 from gateway.stores.directory import NAME_BYTES_MAX, Directory, PasswordHash, User
-from gateway.types import Clock, Session, Subject
+from gateway.types import Clock, Subject
 
 ADDRESS: Final = "address"  # attributes of a session
 AGENT: Final = "agent"
-PLACE: Final = "place"
+LOGIN_FAILURES: Final = "login_failures"  # failed attempts before a log-in that is assessed later
 _NOBODY: Final = "usr_nobody"  # whose credentials are asked for where there is no such user
 _DECIMALS: Final = 1  # of degrees: some 10 km, enough to tell a journey
 
@@ -132,7 +134,12 @@ class Logins:
         clock: Clock,
         trail: AuditTrail,
         count: CountLogin = lambda method, outcome: None,
+        offers: Offers | None = None,
+        reckoning: Reckoning | None = None,
     ) -> None:
+        """`offers`: what is done at the level in force. `reckoning`: assesses later what is not assessed then; without
+        it everything is assessed at once, at every level.
+        """
         self.factors = factors
         self.devices = devices
         self.passwords = passwords
@@ -147,6 +154,12 @@ class Logins:
         self._clock = clock
         self._trail = trail
         self._count = count
+        self._offers = offers or all_is_well()
+        self._reckoning = reckoning
+
+    def check_offered(self) -> None:
+        """Raise NotOffered where nobody can log in now."""
+        self._offers.check("new_login")
 
     # -- first proofs -------------------------------------------------------------------------------------------------
 
@@ -156,6 +169,7 @@ class Logins:
         Whether the name is anybody's, whether they may log in and what was wrong shows nowhere: the same is asked of
         the directory, and one hash is computed.
         """
+        self._offers.check("new_login")
         tenant = goal.tenant or self.rules.tenant
         user = await self._find(tenant, name)
         user_id = _NOBODY if user is None else user.id
@@ -196,11 +210,14 @@ class Logins:
 
         `methods`: how, by the names of RFC 8176. `attributes`: that the session will have beside its own.
         """
+        self._offers.check("new_login")
         subject = Subject(user.tenant, user.id)
         if not user.active:
             self._refused(method, "inactive", user.tenant, user.id, browser.caller)
             return Refused("credentials")
-        risk = await self._assess(user, browser, 0 if attempt is None else attempt.failures)
+        failures = 0 if attempt is None else attempt.failures
+        skips = self._reckoning is not None and not self._offers.allows("behaviour")
+        risk = await self._assess(user, browser, failures, is_whole=not skips)
         if risk.points >= self.rules.risk_refused:
             self._refused(method, "risk", user.tenant, user.id, browser.caller, risk=str(risk))
             return Refused("credentials")
@@ -209,8 +226,9 @@ class Logins:
             subject=subject,
             goal=goal,
             methods=tuple(methods),
-            risk=risk.points,
-            attributes=attributes or {},
+            # What was not looked at is no reason to ask for less: a remembered device is not enough then.
+            risk=max(risk.points, self.rules.risk_code) if skips else risk.points,
+            attributes={**(attributes or {}), **(self._noted(failures) if skips else {})},
         )
         step = await self._missing(pending, browser)
         if step is not None:
@@ -232,6 +250,7 @@ class Logins:
             return None
         if meets(session.acr, goal.acr_values):
             return LoggedIn(begun=Begun(browser.session, session), target=goal.target)
+        self._offers.check("step_up")
         step: StepKind = "code"
         if not (await self.factors.of(session.subject.id)).any:
             if TWO_FACTORS not in goal.acr_values:
@@ -366,19 +385,23 @@ class Logins:
         made = await self._hasher.hash(password)
         await self._directory.set_password(replace(kept, hash=made), replaces=kept.hash)
 
-    async def _assess(self, user: User, browser: Browser, failures: int) -> Risk:
-        now_s = self._clock.wall_s()
-        live = await self._sessions.list_of(Subject(user.tenant, user.id))
-        sightings = [Sighting(place, each.created_s) for each in live if (place := _place_of(each)) is not None]
+    async def _assess(self, user: User, browser: Browser, failures: int, *, is_whole: bool) -> Risk:
+        """Assess a log-in by what is at hand, and where that `is_whole` by the user's other sessions."""
+        live = list(await self._sessions.list_of(Subject(user.tenant, user.id))) if is_whole else []
         signs = LoginSigns(
-            now_s=now_s,
+            now_s=self._clock.wall_s(),
             known_browser=bool(self._browsers.read(browser.known, user.id)),
             failures=failures,
             recent_logins_s=[each.created_s for each in live],
-            place=self._addresses.find(browser.caller.address),
-            sightings=sightings,
+            place=self._addresses.find(browser.caller.address) if is_whole else None,
+            sightings=sightings_of(live),
         )
         return assess(signs)
+
+    @staticmethod
+    def _noted(failures: int) -> dict[str, str]:
+        """Give what a session says whose log-in is assessed later."""
+        return {LOGIN: new_name(), LOGIN_FAILURES: str(failures)}
 
     async def _missing(self, pending: Pending, browser: Browser) -> StepKind | None:
         """Say what has to be shown, beside what was: nothing, a code, or first of all an app that makes codes."""
@@ -427,6 +450,15 @@ class Logins:
                 subject.tenant, subject.id, agent_name(browser.agent), browser.caller
             )
             device_value, device_id = remembered.value, remembered.device.id
+        if self._reckoning is not None and LOGIN in pending.attributes:
+            note = LoginNote(
+                name=pending.attributes[LOGIN],
+                subject=subject,
+                address=browser.caller.address,
+                known_browser=bool(self._browsers.read(browser.known, subject.id)),
+                failures=int(pending.attributes.get(LOGIN_FAILURES, "0")),
+            )
+            await self._reckoning.promise(note)
         proof = Proof(amr=with_class(pending.methods), acr=acr, device_id=device_id)
         begun = await self._session(pending, proof, browser)
         if begun is None:
@@ -453,7 +485,7 @@ class Logins:
         if old is not None and old.subject == pending.subject:
             return await self._sessions.step_up(browser.session, proof, caller=browser.caller)
         attributes = {**pending.attributes, AGENT: agent_name(browser.agent), ADDRESS: browser.caller.address[:64]}
-        place = self._addresses.find(browser.caller.address)
+        place = self._addresses.find(browser.caller.address) if self._offers.allows("fingerprint") else None
         if place is not None:
             attributes[PLACE] = f"{round(place.latitude, _DECIMALS)},{round(place.longitude, _DECIMALS)}"
         try:
@@ -480,8 +512,3 @@ class Logins:
             reason=reason,
             **({"risk_parts": risk} if risk else {}),
         )
-
-
-def _place_of(session: Session) -> Place | None:
-    latitude, comma, longitude = session.attributes.get(PLACE, "").partition(",")
-    return Place(float(latitude), float(longitude)) if comma else None

@@ -33,6 +33,7 @@ KEY_BYTES_MIN: Final = 32
 SHOWN_CHARACTERS: Final = 16  # of a session's hash, in the audit trail
 TOUCH_SHARE: Final = 20  # a session is noted as seen once in this part of its idle time
 TOUCH_S_MAX: Final = 60  # and at least this often
+PROVISIONAL_S: Final = 900  # that a provisional session lasts
 ORIGIN: Final = "origin"  # attribute: the hash of a session's first id, in hexadecimal, once it has another
 
 
@@ -124,6 +125,7 @@ class Proof:
     device_id: str = ""
     requires_reauth: bool = False
     provisional: bool = False
+    proved_s: int = 0  # where it is provisional: when the earlier proof was given that it rests on
 
 
 class GrantEnder(Protocol):
@@ -167,12 +169,16 @@ class Sessions:
     ) -> Begun:
         """Begin a session for who has just proved to be `subject`; `former`, the browser's value until now, ends.
 
-        Raises AlreadyExists where the subject was logged out everywhere meanwhile.
+        One that is provisional lasts PROVISIONAL_S, and says when its user really proved something. Raises
+        AlreadyExists where the subject was logged out everywhere meanwhile.
         """
         if former:
             await self.end(former, reason="replaced", caller=caller)
         value = self._names.new()
         session = self._made(value, subject, proof, attributes or {})
+        if proof.provisional:
+            expires_s = min(session.expires_s, session.created_s + PROVISIONAL_S)
+            session = replace(session, expires_s=expires_s, authenticated_s=proof.proved_s)
         await self._store.create(session)
         self._told("session.begin", session, caller=caller, amr=" ".join(proof.amr))
         return Begun(value, session)
@@ -215,6 +221,12 @@ class Sessions:
             return None
         self._told("session.step_up", new, caller=caller, amr=" ".join(proof.amr))
         return Begun(fresh, new)
+
+    async def settle(self, session: Session) -> bool:
+        """Let a provisional session be none any more; a credential is still to be verified. False where it changed."""
+        return await self._store.replace(
+            replace(session, provisional=False, version=session.version + 1), session.version
+        )
 
     async def end(self, value: str, *, reason: str = "logout", caller: Caller = NOBODY) -> Session | None:
         """End a session; give it where it was this call that ended it."""

@@ -271,7 +271,7 @@ class Resilience:
 
         async def attempt() -> T:
             breaker = self.breakers.of(dependency, operation, tenant)
-            if self._is_gone(dependency, part):
+            if self.is_gone(dependency, part):
                 breaker.refuse(self.config.health.interval_s)
             breaker.check()  # before anybody waits for a permit that would be of no use
             async with self._permit(dependency) as permit:
@@ -280,7 +280,8 @@ class Resilience:
 
         return await self.retries[dependency].call(attempt, idempotent=idempotent, worth=worth)
 
-    def _is_gone(self, dependency: BreakerName, part: str) -> bool:
+    def is_gone(self, dependency: BreakerName, part: str) -> bool:
+        """Tell whether probes of `part` found its server gone; False where nobody probes it."""
         name = _HEALTH.get(dependency)
         watched = None if name is None else self._parts.get(name, {}).get(part)
         return watched is not None and watched.failures >= BAD_SAMPLES

@@ -23,15 +23,19 @@ from gateway.errors import (
     AlreadyExists,
     BulkheadFullError,
     DeadlineExceededError,
+    NotOffered,
     OverloadedError,
     ResourceExhaustedError,
+    StoreUnavailable,
 )
+from gateway.flows.deferred import DeferredRunner
 from gateway.flows.federated.accounts import Accounts, Found, subject_of
 from gateway.flows.federated.errors import SSORefused, SSOUnavailable
 from gateway.flows.federated.provider import Endpoints, Provider
 from gateway.flows.sessions import Sessions
 from gateway.flows.trail import NOBODY, AuditTrail, Caller
 from gateway.resilience import Resilience
+from gateway.stores.deferred import Job
 from gateway.stores.directory import User
 from gateway.stores.grants import Grant, TokenStore
 from gateway.types import Clock, Session, Subject
@@ -41,6 +45,7 @@ FEDERATED: Final = "fed"  # authentication method of a session: somebody else vo
 PROVIDER: Final = "idp"  # attribute of a session: the id of the provider
 PROVIDER_SESSION: Final = "idp_sid"  # and what stands for its session there
 LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
+LOGOUT_JOB: Final = "back_channel_logout"
 LOGOUT_AGE_S_MAX: Final = 300  # of a logout token
 PARAMETERS_MAX: Final = 32
 
@@ -100,8 +105,12 @@ class Federation:
         clock: Clock,
         trail: AuditTrail,
         session_s: int,
+        deferring: DeferredRunner | None = None,
     ) -> None:
-        """`origin`: ours, as providers know it. `session_s`: how long our sessions last at most."""
+        """`origin`: ours, as providers know it. `session_s`: how long our sessions last at most.
+
+        `deferring` does later what providers ask for while a store is away; without it they have to ask again.
+        """
         self.providers: Mapping[str, Provider] = {each.id: each for each in providers}
         self._origin = origin
         self._accounts = accounts
@@ -111,6 +120,9 @@ class Federation:
         self._clock = clock
         self._trail = trail
         self._session_s = session_s
+        self._deferring = deferring
+        if deferring is not None:
+            deferring.handle(LOGOUT_JOB, self._end_later)
 
     def redirect_uri(self, provider: Provider) -> str:
         """Return the one address at which a provider's answers are taken."""
@@ -123,6 +135,9 @@ class Federation:
         provider = self.providers[provider_id]
         try:
             async with self._step(provider):
+                if not self._resilience.degradation.current.allows("new_login"):
+                    now = self._resilience.degradation.current  # nobody is sent away to come back for nothing
+                    raise NotOffered("nobody can log in without the directory", retry_after_s=now.retry_after_s)
                 provider.check()
                 return await self._sent(provider, start)
         except (SSOUnavailable, SSORefused) as error:
@@ -357,21 +372,45 @@ class Federation:
     async def back_channel_logout(self, provider_id: str, token: str, *, caller: Caller = NOBODY) -> int:
         """End the sessions that a provider says are over (Back-Channel Logout 1.0 §2.5–2.7); return how many.
 
+        While a store is away, what a token says that was verified is promised, and done as soon as that is back.
         Raises SSORefused for a logout token that is none, or was here before.
         """
         provider = self.providers[provider_id]
         try:
             async with self._step(provider):
                 claims = await provider.validate(token)
-                await self._check_logout_token(provider, claims)
-                ended = await self._end(provider, claims, caller)
+                self._check_logout_claims(provider, claims)
+                try:
+                    await self._use_logout_token(provider, claims)
+                    ended = await self._end(provider, claims, caller)
+                except StoreUnavailable:
+                    if self._deferring is None:
+                        raise
+                    await self._promise_logout(self._deferring, provider, claims)
+                    self._tell(provider, "sso.logout", "degraded", caller, reason="deferred")
+                    return 0
         except SSORefused as refused:
             self._tell(provider, "sso.logout", "refused", caller, reason=refused.reason)
             raise
         self._tell(provider, "sso.logout", "success", caller, sessions=ended)
         return ended
 
-    async def _check_logout_token(self, provider: Provider, claims: Mapping[str, Any]) -> None:
+    async def _promise_logout(self, deferring: DeferredRunner, provider: Provider, claims: Mapping[str, Any]) -> None:
+        """Promise to end what a verified logout token names; a token that comes again is the same promise."""
+        key = _hash(f"{provider.id}\0{provider.issuer}\0{claims['jti']}").hex()
+        said = {name: claims[name] for name in ("sub", "sid") if claims.get(name)}
+        body = {"provider": provider.id, "issuer": provider.issuer, "claims": said, "at_s": self._clock.wall_s()}
+        await deferring.put(LOGOUT_JOB, f"{LOGOUT_JOB}:{key}", body)
+
+    async def _end_later(self, job: Job) -> None:
+        provider = self.providers.get(str(job.body["provider"]))
+        if provider is None or provider.issuer != job.body["issuer"]:
+            return  # it is trusted no more
+        began_s = float(job.body["at_s"])
+        ended = await self._end(provider, job.body["claims"], NOBODY, before_s=began_s)
+        self._tell(provider, "sso.logout", "success", NOBODY, sessions=ended, deferred="yes")
+
+    def _check_logout_claims(self, provider: Provider, claims: Mapping[str, Any]) -> None:
         events, now_s = claims.get("events"), self._clock.wall_s()
         if not isinstance(events, dict) or not isinstance(events.get(LOGOUT_EVENT), dict) or "nonce" in claims:
             raise SSORefused("token_kind")
@@ -385,6 +424,10 @@ class Federation:
             raise SSORefused("token_age")
         if not isinstance(token_id, str) or not token_id:
             raise SSORefused("token_id")
+
+    async def _use_logout_token(self, provider: Provider, claims: Mapping[str, Any]) -> None:
+        """Note that a logout token was here. Raises SSORefused where it was before."""
+        now_s, leeway_s, token_id = self._clock.wall_s(), provider.config.leeway_s, claims["jti"]
         used = Grant(
             kind="assertion",
             key=_hash(f"logout\0{provider.id}\0{provider.issuer}\0{token_id}"),
@@ -397,7 +440,10 @@ class Federation:
         except AlreadyExists:
             raise SSORefused("token_replayed") from None
 
-    async def _end(self, provider: Provider, claims: Mapping[str, Any], caller: Caller) -> int:
+    async def _end(
+        self, provider: Provider, claims: Mapping[str, Any], caller: Caller, *, before_s: float | None = None
+    ) -> int:
+        """End the sessions that a logout token names, but those that were begun after `before_s`."""
         sid, subject = claims.get("sid", ""), await self._subject_of(provider, claims)
         if subject is None:
             return 0
@@ -405,6 +451,8 @@ class Federation:
         ended = 0
         for session in await self._sessions.list_of(subject):
             attributes = session.attributes
+            if before_s is not None and session.created_s > before_s:
+                continue
             if attributes.get(PROVIDER) == provider.id and wanted in ("", attributes.get(PROVIDER_SESSION)):
                 gone = await self._sessions.end_hash(
                     session.id_hash, reason="back_channel_logout", actor=provider.issuer, caller=caller

@@ -18,6 +18,7 @@ from gateway.errors import GatewayError
 from gateway.flows.account import Accounts
 from gateway.flows.login import Browser, LoggedIn, Logins, Next, NotGood, Outcome, Refused
 from gateway.flows.pending import Goal, Pending, StepKind
+from gateway.flows.provisional import ProvisionalSessions
 from gateway.flows.trail import Caller
 from gateway.front.forms import BodyRefused, once, read_form
 from gateway.front.login.cookies import DEVICE, KNOWN, KNOWN_S, STEP, STEP_S, Forms, drop, put
@@ -34,6 +35,7 @@ CODE_PATH: Final = "/mfa"
 ENROL_PATH: Final = "/mfa/enrol"
 CHANGE_PATH: Final = "/login/change"
 RESET_PATH: Final = "/login/reset"
+PROVISIONAL_PATH: Final = "/login/provisional"
 LOGOUT_PATH: Final = "/logout"
 PARAMETERS: Final = ("acr_values", "prompt", "max_age", "tenant", "login_hint")
 DAY_S: Final = 86_400
@@ -65,6 +67,7 @@ class LoginEndpoints:
         session_cookie: str,
         parameter: str,
         body_timeout_s: float,
+        provisional: ProvisionalSessions,
     ) -> None:
         """`parameter`: that carries where to go afterwards."""
         self.pages = pages
@@ -77,6 +80,7 @@ class LoginEndpoints:
         self._session_cookie = session_cookie
         self._parameter = parameter
         self._body_timeout_s = body_timeout_s
+        self._provisional = provisional
         self.leave: Callable[[Session], str | None] = lambda session: None
         """Says where else somebody has to log out, by the session that is over; set by who adds other ways in."""
 
@@ -89,6 +93,7 @@ class LoginEndpoints:
             Route(CODE_PATH, served(self.code), methods=["GET", "POST"]),
             Route(ENROL_PATH, served(self.enrol), methods=["GET", "POST"]),
             Route(CHANGE_PATH, served(self.change), methods=["GET", "POST"]),
+            Route(PROVISIONAL_PATH, served(self.provisional), methods=["POST"]),
             Route(RESET_PATH, served(self.reset), methods=["GET", "POST"]),
             Route(LOGOUT_PATH, served(self.logout), methods=["GET", "POST"]),
         ]
@@ -117,7 +122,9 @@ class LoginEndpoints:
             )
             busy = error.code in ("pool_full", "resource_exhausted", "overloaded")
             status = error.status if error.status >= 500 else 409
-            response = self.sorry(request, "error_busy" if busy else "error_unavailable", status, request_id=request_id)
+            text = "error_busy" if busy else "error_not_offered" if error.code == "not_offered" else "error_unavailable"
+            seconds = max(1, math.ceil(error.retry_after_s or 1))
+            response = self.sorry(request, text, status, request_id=request_id, seconds=seconds)
             if error.retry_after_s is not None:
                 response.headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
             return response
@@ -185,7 +192,7 @@ class LoginEndpoints:
             self.forms.tie(response, key)
         return response
 
-    def sorry(self, request: Request, text: str, status: int, *, request_id: str = "") -> Response:
+    def sorry(self, request: Request, text: str, status: int, *, request_id: str = "", seconds: int = 0) -> Response:
         """Say why it does not go on, and offer to begin again."""
         texts = self.texts(request)
         return self.pages.page(
@@ -193,7 +200,7 @@ class LoginEndpoints:
             "message.html",
             status,
             title=texts["wrong_title"],
-            text=texts[text],
+            text=texts[text].format(seconds=seconds),
             refresh="",
             target=LOGIN_PATH,
             button=texts["again"],
@@ -225,11 +232,14 @@ class LoginEndpoints:
         values = posted if request.method == "POST" else dict(request.query_params)
         goal, browser = self.goal_of(request, values), self.browser_of(request)
         if request.method == "GET":
+            if await self._provisional.earlier(browser.session) is not None:
+                return self._provisional_page(request, values)
             outcome = await self._logins.resume(goal, browser)
             if isinstance(outcome, LoggedIn):
                 return self.go(request, outcome.target)
             if isinstance(outcome, Next):
                 return self.answer(request, outcome)
+            self._logins.check_offered()
             return self._login_page(request, values)
         if not self.forms.accepts(request, posted.get("csrf", "")):
             return self._login_page(request, values, "error_form", 403)
@@ -237,6 +247,20 @@ class LoginEndpoints:
         if isinstance(outcome, Refused):
             return self._refused(request, outcome, partial(self._login_page, request, values))
         return self.answer(request, outcome)
+
+    async def provisional(self, request: Request, posted: Mapping[str, str]) -> Response:
+        """Serve `/login/provisional`: who has a session that ends soon goes on a little."""
+        if not self.forms.accepts(request, posted.get("csrf", "")):
+            return self.sorry(request, "error_form", 403)
+        browser = self.browser_of(request)
+        begun = await self._provisional.begin(browser.session, caller=browser.caller)
+        if begun is None:
+            return self.sorry(request, "error_over", 401)
+        return self.answer(request, LoggedIn(begun=begun, target=self.goal_of(request, posted).target))
+
+    def _provisional_page(self, request: Request, values: Mapping[str, str]) -> Response:
+        fields = {self._parameter: values.get(self._parameter, "")}
+        return self.show(request, "provisional.html", fields=fields, action=PROVISIONAL_PATH)
 
     def _login_page(
         self, request: Request, values: Mapping[str, str], error: str = "", status: int = 200, *, text: str = ""

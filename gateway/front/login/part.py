@@ -13,11 +13,15 @@ from starlette.routing import Route
 from gateway.config import DirectoryConfig, LoginConfig, SessionsConfig, resolve_store_url
 from gateway.flows.account import Accounts
 from gateway.flows.breached import LeakedPasswords, LeakFilter, NothingLeaked
+from gateway.flows.deferred import DeferredRunner
+from gateway.flows.degraded import Offers
 from gateway.flows.devices import KnownBrowsers, RememberedDevices
 from gateway.flows.login import CountLogin, LoginRules, Logins
 from gateway.flows.mfa import SecondFactors
 from gateway.flows.password import HashParameters, PasswordHasher, PasswordRules
 from gateway.flows.pending import PendingLogins
+from gateway.flows.provisional import ProvisionalSessions
+from gateway.flows.reckoning import Reckoning
 from gateway.flows.risk import AddressMap, MaxMindMap, NoAddressMap
 from gateway.flows.sessions import Sessions
 from gateway.flows.throttling import ThrottleLimits, Throttling
@@ -31,13 +35,15 @@ from gateway.front.login.pages import Pages, Way
 from gateway.front.login.targets import Targets
 from gateway.front.trust import TrustedProxies
 from gateway.resilience import BreakerName, Resilience, guarded
-from gateway.stores import open_token_store
+from gateway.stores import open_deferred_work, open_token_store
 from gateway.stores.directory import Directory
 from gateway.stores.grants import TokenStore
 from gateway.types import Clock
 
 _log = logging.getLogger("portcullis.login")
 
+SOON_FILE: Final = "deferred-login.sqlite3"  # in run_dir: what waits until stores can be asked again
+IDLE_FILE: Final = "deferred-idle.sqlite3"  # in run_dir: what waits until all is well
 _READS: Final = ("look",)
 _ONLY: Final = ("keep", "look", "take", "change")
 
@@ -84,6 +90,24 @@ class OpenedLogin:
         sealer = directory_sealer(wish.directory, base_dir, run_dir)
         self._store, grants = _grants(wish, base_dir, run_dir)
         self.grants = grants
+        sessions_in = _dependency_of(wish.sessions.url, base_dir)
+        offers = Offers(
+            lambda: around.resilience.degradation.current,
+            sessions_gone=lambda: around.resilience.is_gone(sessions_in, "sessions"),
+        )
+        # In files of this machine, whatever `deferred.url` says: this work is put off because servers are away.
+        self._works = [open_deferred_work(f"sqlite:{name}", run_dir, clock) for name in (SOON_FILE, IDLE_FILE)]
+        self.deferring = DeferredRunner(self._works[0], {}, clock, ready=lambda: not _stores_down(around.resilience))
+        self._idle = DeferredRunner(self._works[1], {}, clock, ready=lambda: offers.allows("behaviour"))
+        self.provisional = ProvisionalSessions(
+            self.deferring,
+            sessions=around.sessions,
+            directory=around.directory,
+            offers=offers,
+            auditor=around.auditor,
+            clock=clock,
+        )
+        addresses = _address_map(config, base_dir)
         self.hasher = PasswordHasher(around.resilience.hashing.run, hash_parameters(config))
         self.logins = Logins(
             directory=around.directory,
@@ -106,7 +130,7 @@ class OpenedLogin:
             ),
             devices=RememberedDevices(around.directory, clock, trail, lifetime_s=config.remember_s),
             browsers=KnownBrowsers(sealer.derive(b"known browsers")),
-            addresses=_address_map(config, base_dir),
+            addresses=addresses,
             rules=LoginRules(
                 tenant=config.tenant,
                 mfa_required=config.mfa == "required",
@@ -116,6 +140,15 @@ class OpenedLogin:
             clock=clock,
             trail=trail,
             count=around.count,
+            offers=offers,
+            reckoning=Reckoning(
+                self._idle,
+                sessions=around.sessions,
+                addresses=addresses,
+                auditor=around.auditor,
+                clock=clock,
+                refused=config.risk_refused,
+            ),
         )
         self.accounts = Accounts(
             directory=around.directory,
@@ -136,6 +169,7 @@ class OpenedLogin:
             session_cookie=cookie,
             parameter=wish.parameter,
             body_timeout_s=wish.body_timeout_s,
+            provisional=self.provisional,
         )
         self.account = AccountEndpoints(self.accounts, self.login, cookie)
 
@@ -144,11 +178,27 @@ class OpenedLogin:
         return [*self.login.routes(), *self.account.routes()]
 
     async def start(self) -> None:
-        """Nothing runs beside the requests."""
+        """Begin to do what was promised."""
+        await self.deferring.start()
+        await self._idle.start()
 
     async def stop(self) -> None:
-        """Close what was opened."""
+        """End what runs, and close what was opened."""
+        await self.deferring.stop()
+        await self._idle.stop()
+        for work in self._works:
+            await work.close()
         await self._store.close()
+
+
+def _dependency_of(url: str, base_dir: Path) -> BreakerName:
+    """Say which dependency sessions lie in."""
+    return "cache" if resolve_store_url(url, base_dir).reveal().startswith((b"redis", b"unix")) else "database"
+
+
+def _stores_down(resilience: Resilience) -> bool:
+    health = resilience.degradation.current.health
+    return "down" in (health.get("database"), health.get("cache"))
 
 
 def hash_parameters(config: LoginConfig) -> HashParameters:

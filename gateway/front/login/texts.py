@@ -46,6 +46,7 @@ _ENGLISH: Final = {
     "error_passkey_name": "A passkey needs a name.",
     "error_sso": "Logging in with {name} is not possible at the moment. "
     "Use your password, or try again in {seconds} s.",
+    "error_not_offered": "Nobody can log in at the moment; who is logged in stays so. Try again in {seconds} seconds.",
     "error_over": "This took too long, or was done already. Begin again.",
     "error_reset_over": "This link is used up, or too old. Ask for another.",
     "error_same": "This is your current password. Choose another.",
@@ -86,6 +87,9 @@ _ENGLISH: Final = {
     "passkeys_intro": "A passkey logs you in with your fingerprint, your face or the PIN of your device. "
     "It works on this site alone, so nobody can trick you into giving it away.",
     "passkeys_none": "You have no passkey yet.",
+    "provisional_text": "Nobody can log in at the moment, and your session ends soon. You can go on for 15 minutes, "
+    "with less than you may otherwise do.",
+    "provisional_title": "Go on for a while",
     "remember": "Remember this device for {days} days",
     "repeat_password": "New password, once more",
     "request_id": "Reference",

@@ -158,6 +158,7 @@ class OpenedWays:
             clock=around.clock,
             trail=AuditTrail(around.auditor, around.clock),
             session_s=wish.session_s,
+            deferring=wish.login.deferring,
         )
         endpoints = SSOEndpoints(
             federation,

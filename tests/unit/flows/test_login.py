@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import StoreUnavailable
-from gateway.flows.login import AGENT, PLACE, LoggedIn, LoginRules, Next, NotGood, Refused
+from gateway.flows.login import AGENT, LoggedIn, LoginRules, Next, NotGood, Refused
 from gateway.flows.password import HashParameters, PasswordHasher
 from gateway.flows.pending import new_reset
+from gateway.flows.reckoning import PLACE
 from gateway.flows.risk import Place
 from gateway.flows.sessions import Proof
 from gateway.flows.trail import AuditTrail

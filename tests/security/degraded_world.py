@@ -1,0 +1,263 @@
+"""The flows of log-in over stores in memory that can be slow or gone, with the real resilience, on a virtual loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from gateway.config import ResilienceConfig
+from gateway.config.knobs import HealthConfig
+from gateway.errors import StoreUnavailable
+from gateway.flows.breached import NothingLeaked
+from gateway.flows.deferred import DeferredRunner
+from gateway.flows.degraded import Offers, as_granted
+from gateway.flows.devices import KnownBrowsers, RememberedDevices
+from gateway.flows.login import Browser, LoginRules, Logins, Outcome
+from gateway.flows.mfa import SecondFactors
+from gateway.flows.password import HashParameters, PasswordHasher, PasswordRules
+from gateway.flows.pending import Goal, PendingLogins
+from gateway.flows.provisional import ProvisionalSessions
+from gateway.flows.reckoning import Reckoning
+from gateway.flows.risk import AddressMap, NoAddressMap
+from gateway.flows.sessions import SessionLimits, SessionNames, Sessions
+from gateway.flows.throttling import ThrottleLimits, Throttling
+from gateway.flows.trail import AuditTrail, Caller
+from gateway.resilience import Resilience, guarded
+from gateway.resilience.health import DEPENDENCIES, DependencyName
+from gateway.stores import open_session_store, open_token_store
+from gateway.stores.deferred import Backlog, Job
+from gateway.stores.directory import PasswordHash, Throttle, User
+from gateway.types import AuditEvent, Secret
+from tests.virtual_time import LoopClock
+
+State = Literal["up", "slow", "down", "frozen"]
+STATES: tuple[State, ...] = ("up", "slow", "down", "frozen")
+CLOCK = LoopClock()
+TENANT = "acme"
+PASSWORD = "correct horse battery staple"
+GOAL = Goal(target="/app", tenant=TENANT)
+KEY = "k" * 32
+SLOW_S = 0.35
+LIMIT_S = 1.0  # of one call to a store
+
+
+class Faults:
+    """How each dependency is."""
+
+    def __init__(self) -> None:
+        self.states: dict[DependencyName, State] = dict.fromkeys(DEPENDENCIES, "up")
+
+    async def meet(self, name: DependencyName) -> None:
+        """Take as long as the dependency takes now, and fail where it fails."""
+        state = self.states[name]
+        if state == "slow":
+            await asyncio.sleep(SLOW_S)
+        elif state == "frozen":
+            await asyncio.sleep(1e6)
+        elif state == "down":
+            raise StoreUnavailable(f"`{name}` is down")
+
+
+def cut(store: Any, name: DependencyName, faults: Faults) -> Any:
+    """Give a store that is as ill as a dependency: every call meets that first."""
+
+    def wrap(method: str) -> Callable[..., Any]:
+        async def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+            await faults.meet(name)
+            return await getattr(store, method)(*args, **kwargs)
+
+        return call
+
+    names = [each for each in dir(type(store)) if not each.startswith("_")]
+    coroutines = [each for each in names if asyncio.iscoroutinefunction(getattr(type(store), each))]
+    return type("Cut", (), {each: wrap(each) for each in coroutines})()
+
+
+class MemoryUsers:
+    """The directory, as far as a log-in by password asks for it."""
+
+    def __init__(self) -> None:
+        self.users: dict[str, User] = {}
+        self.passwords: dict[str, PasswordHash] = {}
+
+    async def find_user(self, tenant: str, name: str) -> User | None:
+        return next((each for each in self.users.values() if (each.tenant, each.user_name) == (tenant, name)), None)
+
+    async def get_user(self, tenant: str, user_id: str) -> User | None:
+        return self.users.get(user_id)
+
+    async def get_password(self, user_id: str) -> PasswordHash | None:
+        return self.passwords.get(user_id)
+
+    async def set_password(self, made: PasswordHash, replaces: str | None = None) -> None:
+        self.passwords[made.user_id] = made
+
+    async def get_throttles(self, keys: Sequence[str]) -> Mapping[str, Throttle]:
+        return {}
+
+    async def note_failure(self, key: str, now_s: float, **limits: float) -> Throttle:
+        return Throttle(1, now_s, 0.0)
+
+    async def forget_failures(self, key: str) -> None:
+        """Nothing is counted here: throttling has tests of its own."""
+
+    async def totps_of(self, user_id: str) -> Sequence[Any]:
+        return ()
+
+    async def count_recovery_codes(self, user_id: str) -> int:
+        return 0
+
+
+class MemoryWork:
+    """Deferred work in a dict, by the laws of its protocol as far as they are asked for here."""
+
+    shared = "process"
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, Job] = {}
+        self.due: dict[str, float] = {}
+        self.completed: list[str] = []
+        self.dead_keys: list[str] = []
+
+    async def put(self, kind: str, key: str, body: Mapping[str, Any], due_s: float = 0.0) -> bool:
+        if key in self.jobs or key in self.completed:
+            return False
+        self.jobs[key] = Job(key, kind, dict(body), 0, CLOCK.wall_s(), "")
+        self.due[key] = due_s
+        return True
+
+    async def claim(self, limit: int, hold_s: float) -> Sequence[Job]:
+        now_s = CLOCK.wall_s()
+        free = [key for key in self.jobs if self.due[key] <= now_s][:limit]
+        for key in free:
+            self.jobs[key] = replace(self.jobs[key], attempt=self.jobs[key].attempt + 1)
+            self.due[key] = now_s + hold_s
+        return [self.jobs[key] for key in free]
+
+    async def complete(self, job: Job) -> bool:
+        if self.jobs.pop(job.key, None) is None:
+            return False
+        self.completed.append(job.key)
+        return True
+
+    async def retry(self, job: Job, due_s: float, error: str) -> bool:
+        self.due[job.key] = due_s
+        return True
+
+    async def give_up(self, job: Job, error: str) -> bool:
+        del self.jobs[job.key]
+        self.dead_keys.append(job.key)
+        return True
+
+    async def dead(self) -> Sequence[Any]:
+        return ()
+
+    async def revive(self, key: str) -> bool:
+        return False
+
+    async def backlog(self) -> Backlog:
+        return Backlog(len(self.jobs), len(self.dead_keys), None)
+
+    async def purge(self) -> int:
+        return 0
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+class DegradedWorld:
+    """To be made, started and stopped on a virtual loop."""
+
+    def __init__(self, *, provisional: bool = False, addresses: AddressMap | None = None) -> None:
+        self.faults = Faults()
+        self.events: list[AuditEvent] = []
+        config = ResilienceConfig(health=HealthConfig(provisional=provisional))
+        self.resilience = Resilience(config, clock=CLOCK)
+        self.users = MemoryUsers()
+        directory = self._guarded(self.users, "database", "directory")
+        here = Path()
+        sessions = self._guarded(open_session_store("memory:", here, CLOCK), "cache", "sessions")
+        grants = self._guarded(open_token_store("memory:", here, CLOCK), "cache", "log-ins")
+        trail = AuditTrail(self, CLOCK)
+        limits = SessionLimits(idle_s=0, absolute_s=3600)
+        self.sessions = Sessions(sessions, SessionNames("local", Secret(KEY)), clock=CLOCK, trail=trail, limits=limits)
+        self.offers = Offers(
+            lambda: self.resilience.degradation.current,
+            sessions_gone=lambda: self.resilience.is_gone("cache", "sessions"),
+        )
+        self.work, self.idle_work = MemoryWork(), MemoryWork()
+        self.deferring = DeferredRunner(self.work, {}, CLOCK, ready=self._is_well)
+        self.idle = DeferredRunner(self.idle_work, {}, CLOCK, ready=lambda: self.offers.allows("behaviour"))
+        found = addresses or NoAddressMap()
+        rules = LoginRules(tenant=TENANT)
+        self.reckoning = Reckoning(
+            self.idle, sessions=self.sessions, addresses=found, auditor=self, clock=CLOCK, refused=rules.risk_refused
+        )
+        self.provisional = ProvisionalSessions(
+            self.deferring, sessions=self.sessions, directory=directory, offers=self.offers, auditor=self, clock=CLOCK
+        )
+        self.logins = Logins(
+            directory=directory,
+            pending=PendingLogins(grants, CLOCK),
+            sessions=self.sessions,
+            hasher=PasswordHasher(_at_once, HashParameters(memory_kib=64, passes=1, lanes=1)),
+            passwords=PasswordRules(NothingLeaked(), 12),
+            throttling=Throttling(directory, CLOCK, ThrottleLimits()),
+            factors=SecondFactors(directory, CLOCK, trail, issuer="Acme"),
+            devices=RememberedDevices(directory, CLOCK, trail, lifetime_s=0),
+            browsers=KnownBrowsers(KEY.encode()),
+            addresses=found,
+            rules=rules,
+            clock=CLOCK,
+            trail=trail,
+            offers=self.offers,
+            reckoning=self.reckoning,
+        )
+
+    def _guarded(self, store: Any, name: Literal["database", "cache"], part: str) -> Any:
+        self.resilience.watch(name, lambda: self.faults.meet(name), part=part)
+        return guarded(cut(store, name, self.faults), self.resilience, name, name=part, limit_s=LIMIT_S)
+
+    def _is_well(self) -> bool:
+        health = self.resilience.degradation.current.health
+        return "down" not in (health.get("database"), health.get("cache"))
+
+    async def __aenter__(self) -> DegradedWorld:
+        for name in ("external_idp", "policy_engine"):
+            self.resilience.watch(name, lambda name=name: self.faults.meet(name))  # type: ignore[misc]
+        self.resilience.start()
+        await self.deferring.start()
+        await self.idle.start()
+        user = User(id="usr_alice", tenant=TENANT, user_name="alice")
+        self.users.users[user.id] = user
+        assert await self.logins.set_password(user, PASSWORD) is None
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.deferring.stop()
+        await self.idle.stop()
+        await self.resilience.stop()
+
+    @property
+    def level(self) -> int:
+        return self.resilience.degradation.current.level
+
+    def tell(self, event: AuditEvent) -> None:
+        self.events.append(as_granted(event, self.resilience.degradation.current))
+
+    def told(self, action: str) -> list[AuditEvent]:
+        return [each for each in self.events if each.action == action]
+
+    async def log_in(self, password: str = PASSWORD, name: str = "alice", address: str = "192.0.2.1") -> Outcome:
+        async with self.resilience.serving("user_auth"):
+            return await self.logins.password(name, password, GOAL, Browser(caller=Caller(address=address)))
+
+    def set(self, **states: State) -> None:
+        self.faults.states.update(states)  # type: ignore[arg-type]
+
+
+async def _at_once(work: Callable[[], Any]) -> Any:
+    return work()
