@@ -283,6 +283,7 @@ class Approvals:
             acr=session.acr,
             amr=session.amr,
             requires_reauth=session.requires_reauth or session.provisional,
+            provisional=session.provisional,
         )
         grant = CodeGrant(
             approval=approval,

@@ -30,6 +30,7 @@ class Approval:
     acr: str = ""
     amr: tuple[str, ...] = ()
     requires_reauth: bool = False  # the session has a weaker proof than it should
+    provisional: bool = False  # it was given while the directory was away, by an earlier proof
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,6 +271,7 @@ def _approval_body(approval: Approval) -> dict[str, Any]:
         "acr": approval.acr,
         "amr": list(approval.amr),
         "requires_reauth": approval.requires_reauth,
+        "provisional": approval.provisional,
     }
 
 
@@ -284,6 +286,7 @@ def _approval(client_id: str, subject: Subject, body: Mapping[str, Any], session
         acr=body["acr"],
         amr=tuple(body["amr"]),
         requires_reauth=body["requires_reauth"],
+        provisional=body.get("provisional", False),  # what was kept before there was such a thing has none
     )
 
 

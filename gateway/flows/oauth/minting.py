@@ -139,6 +139,8 @@ def _authentication(approval: Approval) -> dict[str, Any]:
         claims["amr"] = list(approval.amr)
     if approval.requires_reauth:
         claims["requires_reauth"] = True
+    if approval.provisional:
+        claims["provisional"] = True
     return claims
 
 

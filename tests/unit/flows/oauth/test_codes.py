@@ -258,3 +258,11 @@ async def test_the_token_endpoint_refuses_by_the_codes_of_rfc_6749_section_5_2(
 async def test_a_field_that_stands_there_twice_is_refused(world: World) -> None:
     answer = await world.token({"client_id": "app", "grant_type": ["refresh_token", "refresh_token"]})
     assert answer.json()["error"] == "invalid_request"
+
+
+async def test_tokens_of_a_provisional_session_say_so_and_cannot_be_refreshed(world: World) -> None:
+    world.browser.log_in(provisional=True)
+    members = await world.log_in()
+    assert "refresh_token" not in members
+    said = claims_of(members["access_token"])
+    assert (said["provisional"], said["requires_reauth"]) == (True, True)
