@@ -19,7 +19,7 @@ _log = logging.getLogger("portcullis.deferred")
 
 POLL_S: Final = 1.0  # between two looks at an empty queue; a job that was put here is looked for at once
 BATCH: Final = 20
-HOLD_S: Final = 60.0
+HOLD_S: Final = 20.0  # a handler has half of it; what a worker held that died is taken up after it
 RETRY_S: Final = 5.0  # before the second attempt; doubled each time
 RETRY_S_MAX: Final = 3600.0
 PURGE_S: Final = 3600.0  # between two looks for what was done long ago

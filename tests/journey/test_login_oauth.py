@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from signal import SIGKILL
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import jwt
 import pytest
 
+from gateway.stores import open_deferred_work
+from gateway.types import SystemClock
 from tests.journey.test_login import code_of, secret_of
 from tests.real.browser import Browser, Page
 from tests.real.gateway import Gateway, gateway
 from tests.real.people import PASSWORD, add_user
-from tests.real.process import wait_until
+from tests.real.process import free_port, wait_until
 
 pytestmark = pytest.mark.journey
 
@@ -51,9 +56,9 @@ backchannel_logout_uri = "http://127.0.0.1:PORT/logout"
 
 
 class Shop:
-    """An application that hears when sessions are over; the first `failures` times it cannot take the news."""
+    """An application that hears when sessions are over."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.told: list[dict[str, list[str]]] = []
         shop = self
 
@@ -67,7 +72,7 @@ class Shop:
             def log_message(self, format: str, *args: Any) -> None:
                 """Say nothing."""
 
-        self._server = HTTPServer(("127.0.0.1", 0), Handler)
+        self._server = HTTPServer(("127.0.0.1", port), Handler)
         self.port = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
@@ -175,3 +180,38 @@ def test_nobody_is_told_who_does_not_know_the_session(running: Gateway, shop: Sh
     known.submit(known.get("/account"), "/account/sessions/end-all")
     wait_until(lambda: len(shop.told) > before, "the shop is told")
     assert len(shop.told) == before + 1
+
+
+def left_to_do(run_dir: Path) -> tuple[int, int]:
+    """Tell how many jobs wait, and how many were set aside; those that were done are never done again."""
+
+    async def look() -> tuple[int, int]:
+        work = open_deferred_work("", run_dir, SystemClock())
+        try:
+            backlog = await work.backlog()
+            return backlog.waiting, backlog.dead
+        finally:
+            await work.close()
+
+    return asyncio.run(look())
+
+
+def test_a_notice_survives_the_gateway_that_promised_it_and_comes_once(tmp_path: Path) -> None:
+    port = free_port()  # where nobody listens yet
+    with gateway(tmp_path, CONFIG.replace("PORT", str(port)), workers=2, env=ENV) as running:
+        add_user(running, "carol", env=ENV)
+        browser = Browser(running.port)
+        page = browser.submit(browser.get(authorize()), "/login", username="carol", password=PASSWORD)
+        known = redeemed(running, browser.get(page.refresh))
+        browser.submit(browser.get("/logout"), "/logout")
+        os.killpg(running.server.process.pid, SIGKILL)
+        running.server.process.wait()
+        running.restart()
+        shop = Shop(port)
+        try:
+            wait_until(lambda: bool(shop.told), "the shop is told", 90.0)
+            wait_until(lambda: left_to_do(tmp_path / "run") == (0, 0), "the notice is done with")
+            ((token,),) = [told["logout_token"] for told in shop.told]
+            assert jwt.decode(token, options={"verify_signature": False})["sid"] == known["sid"]
+        finally:
+            shop.close()
