@@ -16,6 +16,8 @@ CLASSES: Final = (ONE_FACTOR, TWO_FACTORS, PHISHING_RESISTANT)  # the weakest fi
 KNOWN: Final = "pwd"
 CODE: Final = "otp"  # of an app, or a recovery code: each counts once
 SEVERAL: Final = "mfa"
+FEDERATED: Final = "fed"  # an identity provider vouches
+_FIRST: Final = frozenset({KNOWN, FEDERATED})  # what a key or a code is the second factor of
 _BOUND_TO_SITE: Final = frozenset({"hwk", "swk", "pop"})  # keys that sign for this site alone
 _POSSESSED: Final = frozenset({CODE, *_BOUND_TO_SITE})
 
@@ -23,9 +25,10 @@ _POSSESSED: Final = frozenset({CODE, *_BOUND_TO_SITE})
 def acr_of(methods: Iterable[str]) -> str:
     """Give the class of what was proved."""
     found = frozenset(methods)
-    if found & _BOUND_TO_SITE and ("user" in found or KNOWN in found or SEVERAL in found):
+    # "user" says that somebody was there, and not who (RFC 8176 §2): a stolen key would do.
+    if found & _BOUND_TO_SITE and (SEVERAL in found or found & _FIRST):
         return PHISHING_RESISTANT
-    if SEVERAL in found or (KNOWN in found and found & _POSSESSED):
+    if SEVERAL in found or (found & _FIRST and found & _POSSESSED):
         return TWO_FACTORS
     return ONE_FACTOR
 

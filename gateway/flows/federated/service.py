@@ -33,6 +33,7 @@ from gateway.flows.federated.accounts import Accounts, Found, subject_of
 from gateway.flows.federated.errors import SSORefused, SSOUnavailable
 from gateway.flows.federated.provider import Endpoints, Provider
 from gateway.flows.sessions import Sessions
+from gateway.flows.strength import FEDERATED
 from gateway.flows.trail import NOBODY, AuditTrail, Caller
 from gateway.resilience import Resilience
 from gateway.stores.deferred import Job
@@ -41,7 +42,6 @@ from gateway.stores.grants import Grant, TokenStore
 from gateway.types import Clock, Session, Subject
 
 STATE_S: Final = 600  # how long somebody may take at the provider
-FEDERATED: Final = "fed"  # authentication method of a session: somebody else vouches
 PROVIDER: Final = "idp"  # attribute of a session: the id of the provider
 PROVIDER_SESSION: Final = "idp_sid"  # and what stands for its session there
 LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"

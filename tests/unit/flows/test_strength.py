@@ -17,8 +17,11 @@ from gateway.flows.strength import acr_of, meets, with_class
         (("fed", "mfa"), "2fa"),
         (("fed",), "1fa"),
         (("hwk",), "1fa"),  # without having looked at who holds it
-        (("hwk", "user"), "phr"),
-        (("swk", "user"), "phr"),
+        (("pop", "user"), "1fa"),  # somebody was there
+        (("pop", "user", "mfa"), "phr"),
+        (("hwk", "user", "mfa"), "phr"),
+        (("fed", "pop", "user"), "phr"),
+        (("fed", "otp"), "2fa"),
         (("pwd", "hwk"), "phr"),
     ],
 )

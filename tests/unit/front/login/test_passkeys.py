@@ -155,6 +155,6 @@ async def test_a_passkey_is_a_second_factor_beside_what_was_proved(world: WaysWo
     assert done.json() == {"location": "/account"}
     session = await world.sessions.find(world.http.cookies[COOKIE])
     assert session is not None
-    assert session.attributes["idp"] == "corp"
+    assert (session.attributes["idp"], session.acr) == ("corp", "phr")
     again = await world.post("/mfa/passkey", csrf=csrf, answer=world.device.get(options))
     assert again.status_code == 403  # the form was of the browser before it was logged in
