@@ -44,7 +44,9 @@ def test_what_the_page_shows_is_what_happens(tmp_path: Path, page: str, secrets:
     def answers() -> bool:
         headers = {"Authorization": f"Bearer {environment[secrets[0]]}"}
         try:
-            return httpx2.get(f"http://127.0.0.1:{placed(probe)}", headers=headers).status_code == 200
+            state = httpx2.get(f"http://127.0.0.1:{ports['8481']}/readyz").json()["status"]
+            answer = httpx2.get(f"http://127.0.0.1:{placed(probe)}", headers=headers)
+            return answer.status_code == 200 and state == "ok"
         except httpx2.HTTPError:
             return False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping
@@ -21,6 +22,7 @@ from gateway.flows.trail import Caller
 from gateway.front.forms import BodyRefused, read_json
 from gateway.front.refusals import told_of
 from gateway.front.scim.callers import CallerRefused, ScimCallers
+from gateway.front.scim.pace import Pace
 from gateway.resilience import Resilience
 
 _log = logging.getLogger("portcullis.scim")
@@ -32,6 +34,9 @@ _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _KINDS: Final[dict[str, Kind]] = {"users": "User", "groups": "Group"}
 _DISCOVERY: Final = {name.lower(): name for name in (CONFIG, TYPES, SCHEMAS)}
 _PARAMETERS: Final = ("filter", "sortBy", "sortOrder", "attributes", "excludedAttributes", "startIndex", "count")
+_BUSY: Final = ("pool_full", "overloaded", "resource_exhausted")
+HOLD_BACK_S: Final = 1.0  # before who found no place is told so
+HELD_BACK_MAX: Final = 1000  # requests at once; more are told at once
 _BULK_SLACK_S: Final = 10.0  # for the operation that is under way when a bulk request's time is over
 
 Answer = Callable[[ScimCaller], Awaitable[Reply]]
@@ -49,6 +54,7 @@ class ScimEndpoints:
         *,
         limits: ScimLimits,
         resilience: Resilience,
+        pace: Pace,
         where: Callable[[Request], Caller],
         body_timeout_s: float,
     ) -> None:
@@ -61,6 +67,8 @@ class ScimEndpoints:
         self._resilience = resilience
         self._where = where
         self._body_timeout_s = body_timeout_s
+        self._pace = pace
+        self._held_back = 0
 
     def routes(self) -> list[Route]:
         """Return the one route."""
@@ -79,6 +87,8 @@ class ScimEndpoints:
         except BodyRefused as error:
             return _error(Error(status=error.status, scim_type=_scim_type(error), detail=str(error)))
         except GatewayError as error:
+            if error.code in _BUSY:
+                await self._hold_back()
             level = logging.WARNING if error.status >= 500 else logging.INFO
             text = "%s was refused: %s: %s"
             _log.log(level, text, request.scope["path"], error.code, error, extra={"request_id": where.request_id})
@@ -87,6 +97,15 @@ class ScimEndpoints:
                 headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
             return _error(refusal_of(error), headers)
         return _response(reply)
+
+    async def _hold_back(self) -> None:
+        """Let who is refused wait for a while: clients that ask again at once would leave no time for anybody else."""
+        if self._held_back < HELD_BACK_MAX:
+            self._held_back += 1
+            try:
+                await asyncio.sleep(HOLD_BACK_S)
+            finally:
+                self._held_back -= 1
 
     async def _answered(self, request: Request, where: Caller) -> Reply:
         place, _, rest = str(request.path_params["place"]).strip("/").partition("/")
@@ -98,6 +117,7 @@ class ScimEndpoints:
                 raise SCIMException.from_error(Error(status=403, detail="these are not filtered"))
             return self._discovery.answer(name, rest)
         caller = await self._callers.who(request, where)
+        self._pace.take()
         answer, limit_s = await self._planned(request, place, rest)
         if caller.is_reader and request.method != "GET" and not request.url.path.endswith("/.search"):
             raise SCIMException.from_error(Error(status=403, detail="this token may only read"))

@@ -19,6 +19,7 @@ from gateway.front.bearers import FailureNotes, Judge, KnownTokens
 from gateway.front.login.part import hash_parameters, password_rules
 from gateway.front.scim.callers import Client, ScimCallers
 from gateway.front.scim.endpoints import PREFIX, ScimEndpoints, refusal_of
+from gateway.front.scim.pace import Pace
 from gateway.resilience import Resilience
 from gateway.stores.directory import Directory
 from gateway.types import Clock
@@ -89,6 +90,7 @@ class OpenedScim:
             callers,
             limits=limits,
             resilience=around.resilience,
+            pace=Pace(config.per_second, around.clock),
             where=around.where,
             body_timeout_s=wish.body_timeout_s,
         )
