@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 from gateway.config import SSOConfig
 from gateway.errors import AlreadyExists
 from gateway.flows.federated.errors import SSORefused
-from gateway.stores.directory import NAME_BYTES_MAX, Condition, Directory, Identity, User
+from gateway.stores.directory import NAME_BYTES_MAX, Condition, Directory, Identity, Tenant, User
 from gateway.types import Clock, Subject
 
 How = Literal["linked", "link_email", "provision", "link"]
@@ -108,6 +108,8 @@ class Accounts:
             created_s=now_s,
             changed_s=now_s,
         )
+        if await self._directory.get_tenant(config.tenant) is None:
+            await self._directory.put_tenant(Tenant(config.tenant, config.tenant))
         try:
             return await self._directory.add_user(user)
         except AlreadyExists:  # somebody's name already: whoever this is, it is not proved to be them

@@ -233,6 +233,12 @@ async def test_a_user_is_made_where_the_config_lets_it_and_never_in_anothers_nam
         assert await refusal(world, world.go()) == "user_name_taken"
 
 
+async def test_the_first_user_of_a_tenant_may_come_from_there(tmp_path: Path) -> None:
+    async with sso_world(tmp_path, provision=True, tenant="fresh") as world:
+        login = await world.go()
+        assert (login.user.tenant, login.user.user_name) == ("fresh", world.idp.user["sub"])
+
+
 async def test_an_address_that_it_may_not_speak_for_is_not_kept_of_a_user_that_is_made(tmp_path: Path) -> None:
     async with sso_world(tmp_path, provision=True, email_domains=("corp.example",)) as world:
         world.idp.told |= {"preferred_username": "carol", "email": "victim@other.example"}
