@@ -6,6 +6,8 @@ are: passwords as argon2id hashes, recovery codes and devices as SHA-256, TOTP s
 
 from __future__ import annotations
 
+import base64
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
@@ -18,6 +20,11 @@ EMAILS_MAX: Final = 32
 MEMBERS_MAX: Final = 10_000  # changed in one call
 PAGE_MAX: Final = 1000
 CREDENTIALS_MAX: Final = 64  # passkeys, TOTP devices, remembered devices or codes of one user, of each kind
+
+
+def new_id(prefix: str) -> str:
+    """Make the id of a user (`usr_`) or group (`grp_`): 128 random bits that nobody had or will have."""
+    return prefix + base64.b32encode(secrets.token_bytes(16)).rstrip(b"=").decode().lower()
 
 
 class Encrypter(Protocol):

@@ -17,7 +17,6 @@ from gateway.cli.user.people import (
     document_of,
     keep_password,
     name_argument,
-    new_id,
     tenant_option,
 )
 
@@ -47,7 +46,7 @@ def command(
 ) -> None:
     """Add the user NAME. The password is read from standard input: a line of a pipe, or unseen from a terminal."""
     from gateway.errors import AlreadyExists
-    from gateway.stores.directory import Tenant, User
+    from gateway.stores.directory import Tenant, User, new_id
 
     loaded = load(file, as_json)
     tenant = tenant or loaded.config.login.tenant
@@ -57,7 +56,7 @@ def command(
         if await desk.directory.get_tenant(tenant) is None:
             await desk.directory.put_tenant(Tenant(tenant, tenant))
         attributes = {"displayName": display_name} if display_name else {}
-        wanted = User(id=new_id("usr"), tenant=tenant, user_name=name, emails=emails, attributes=attributes)
+        wanted = User(id=new_id("usr_"), tenant=tenant, user_name=name, emails=emails, attributes=attributes)
         try:
             made = await desk.directory.add_user(wanted)
         except AlreadyExists:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import secrets
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -103,11 +101,6 @@ async def user_of(directory: Directory, tenant: str, name: str) -> User:
     if found is None:
         raise ValueError(f"there is no user `{name}` in tenant `{tenant}`")
     return found
-
-
-def new_id(prefix: str) -> str:
-    """Make an id that nobody can guess and that is never used again."""
-    return f"{prefix}_{base64.b32encode(secrets.token_bytes(16)).rstrip(b'=').decode().lower()}"
 
 
 def ask_password(as_json: bool) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -11,7 +9,7 @@ from typing import Any, Final, Literal
 from gateway.config import SSOConfig
 from gateway.errors import AlreadyExists
 from gateway.flows.federated.errors import SSORefused
-from gateway.stores.directory import NAME_BYTES_MAX, Condition, Directory, Identity, Tenant, User
+from gateway.stores.directory import NAME_BYTES_MAX, Condition, Directory, Identity, Tenant, User, new_id
 from gateway.types import Clock, Subject
 
 How = Literal["linked", "link_email", "provision", "link"]
@@ -100,7 +98,7 @@ class Accounts:
         shown = claims.get("name")
         now_s = self._clock.wall_s()
         user = User(
-            id=new_user_id(),
+            id=new_id("usr_"),
             tenant=config.tenant,
             user_name=name,
             emails=(email,) if email else (),
@@ -146,11 +144,6 @@ def _proved_email(config: SSOConfig, claims: Mapping[str, Any]) -> str:
         return ""
     domain = email.rpartition("@")[2].lower()
     return email if domain and domain in {each.lower() for each in config.email_domains} else ""
-
-
-def new_user_id() -> str:
-    """Return an id that no user has or had."""
-    return "usr_" + base64.b32encode(secrets.token_bytes(16)).rstrip(b"=").decode().lower()
 
 
 def _active(user: User) -> User:

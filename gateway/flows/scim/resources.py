@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -23,7 +21,7 @@ from scim2_models import (
     default_comparison_key,
 )
 
-from gateway.stores.directory import Group, Member, User
+from gateway.stores.directory import Group, Member, User, new_id
 from gateway.stores.schema import folded
 
 USERS: Final = "Users"
@@ -107,11 +105,6 @@ POLICY: Final = ScimPolicy(
     comparison_key=_comparison_key,
 )
 """What clients may send beside the specification: Entra ID and Okta do."""
-
-
-def new_id(prefix: str) -> str:
-    """Make an id of 128 random bits that is never used again."""
-    return prefix + base64.b32encode(secrets.token_bytes(16)).rstrip(b"=").decode().lower()
 
 
 def etag_of(version: int) -> str:
