@@ -34,6 +34,10 @@ issuer = "{issuer}"
 audiences = ["demo-api"]
 algorithms = ["ES256"]
 
+[policy]
+path = "{folder}/policies"
+entities = "{folder}/entities.json"
+
 [log]
 access = "off"
 audit = "-"
@@ -49,10 +53,45 @@ scopes = ["admin"]
 upstream = "{app}"
 
 [[routes]]
+path = "/notes/{{id}}"
+methods = ["GET"]
+action = 'Action::"read"'
+resource = 'Note::"{{id}}"'
+upstream = "{app}"
+
+[[routes]]
 path = "/public/{{*rest}}"
 auth = "none"
 upstream = "{app}"
 """
+
+_SCHEMA = """\
+entity Team;
+entity User in [Team];
+entity Note { owner: User, team?: Team };
+action read appliesTo { principal: User, resource: Note };
+"""
+
+_POLICIES = """\
+// Everybody reads their own notes.
+@id("owners")
+permit (principal, action == Action::"read", resource) when { resource.owner == principal };
+
+// A team reads what its members share with it.
+@id("teams")
+permit (principal, action == Action::"read", resource) when { resource has team && principal in resource.team };
+"""
+
+_ENTITIES = [
+    {"uid": {"type": "User", "id": "alice"}, "attrs": {}, "parents": [{"type": "Team", "id": "blue"}]},
+    {"uid": {"type": "Note", "id": "1"}, "attrs": {"owner": {"type": "User", "id": "alice"}}, "parents": []},
+    {
+        "uid": {"type": "Note", "id": "2"},
+        "attrs": {"owner": {"type": "User", "id": "bob"}, "team": {"type": "Team", "id": "blue"}},
+        "parents": [],
+    },
+    {"uid": {"type": "Note", "id": "3"}, "attrs": {"owner": {"type": "User", "id": "bob"}}, "parents": []},
+]
 
 _GUIDE = """
 Portcullis demo
@@ -70,6 +109,11 @@ Portcullis demo
 
   4. where it lacks the scope: 403
      curl -i -H "Authorization: Bearer $TOKEN" {gateway}/admin/users
+
+  5. where policies decide: her own note and her team's, 200; somebody else's, 403
+     for note in 1 2 3; do
+       curl -s -o /dev/null -w '%{{http_code}}\\n' -H "Authorization: Bearer $TOKEN" {gateway}/notes/$note
+     done
 
   also: what nobody may pretend, and what proxies ask
      curl -s -H "X-Auth-Subject: root" {gateway}/public/hello
@@ -100,12 +144,20 @@ def demo(port: int | None, as_json: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="portcullis-demo-") as folder, _services() as (issuer, app):
         listen = f"127.0.0.1:{port or _free_port(PREFERRED_PORT)}"
         admin = f"127.0.0.1:{_free_port(PREFERRED_PORT + 1)}"
+        _write_policies(Path(folder))
         config = Path(folder) / "portcullis.toml"
         config.write_text(_CONFIG.format(listen=listen, admin=admin, folder=folder, issuer=issuer, app=app))
         places = Places(f"http://{listen}", f"http://{admin}", issuer, app)
         with _announced(places, as_json):
             status = _serve(config)
     sys.exit(status)
+
+
+def _write_policies(folder: Path) -> None:
+    (folder / "policies").mkdir()
+    (folder / "policies" / "notes.cedarschema").write_text(_SCHEMA)
+    (folder / "policies" / "notes.cedar").write_text(_POLICIES)
+    (folder / "entities.json").write_text(json.dumps(_ENTITIES))
 
 
 def _serve(config: Path) -> int:
