@@ -5,10 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, Final
 
 from pydantic import ValidationError
-from scim2_models import Context, Error, InvalidValueException, ResponseParameters, SCIMException
+from scim2_models import (
+    Context,
+    Error,
+    InvalidValueException,
+    PatchOp,
+    ResponseParameters,
+    SCIMException,
+    SearchRequest,
+)
 
 from gateway.flows.scim.filters import Kind
 from gateway.flows.scim.resources import POLICY, GroupResource, UserResource
@@ -25,9 +34,33 @@ def read(model: Any, payload: Any, context: Context) -> Any:
         raise refused(error) from None
 
 
+@cache
 def over(generic: Any, model: Any) -> Any:
-    """Give a message of the library for resources of a kind that is known only now."""
+    """Give a message of the library for resources of a kind that is known only now.
+
+    Kept, since the library makes it anew whenever nobody holds it, which takes longer than all the rest of a request.
+    """
     return generic[model]
+
+
+@cache
+def warm_up() -> None:
+    """Have the library make its parsers and models: with the first request that would hold up a worker."""
+    for kind, model in MODELS.items():
+        path = "userName" if kind == "User" else "displayName"
+        text = f'{path} eq "x" and not (meta.created pr)'
+        with POLICY:
+            sought = {"filter": text, "sortBy": path, "attributes": path}
+            read(over(SearchRequest, model), sought, Context.SEARCH_REQUEST)
+        payload = {"schemas": [str(model.__schema__)], path: "x"}
+        resource = read(model, payload, Context.RESOURCE_CREATION_REQUEST)
+        operations = {
+            "schemas": [str(PatchOp.__schema__)],
+            "Operations": [{"op": "replace", "path": path, "value": "y"}],
+        }
+        read(over(PatchOp, model), operations, Context.RESOURCE_PATCH_REQUEST).patch(resource, POLICY)
+        resource.model_dump(scim_ctx=Context.RESOURCE_QUERY_RESPONSE)
+    read(over(SearchRequest, UserResource | GroupResource), {"count": 1}, Context.SEARCH_REQUEST)
 
 
 def refused(error: ValidationError) -> SCIMException:

@@ -14,6 +14,7 @@ from gateway.flows.leaving import Leaving
 from gateway.flows.password import PasswordHasher
 from gateway.flows.scim import BulkService, Discovery, ScimLimits, ScimService
 from gateway.flows.scim.passwords import DirectoryPasswords
+from gateway.flows.scim.reading import warm_up
 from gateway.flows.trail import Auditor, AuditTrail, Caller
 from gateway.front.bearers import FailureNotes, Judge, KnownTokens
 from gateway.front.login.part import hash_parameters, password_rules
@@ -58,6 +59,7 @@ class OpenedScim:
     def __init__(self, wish: ScimWish, *, base_dir: Path) -> None:
         """Raises ValueError for a token that cannot be used."""
         config, around = wish.config, wish.around
+        warm_up()
         limits = limits_of(config)
         trail = AuditTrail(around.auditor, around.clock)
         base_url = config.base_url.rstrip("/") + PREFIX
