@@ -34,15 +34,18 @@ class Watched:
         self.proofs = 0  # of them, that gave a session
         self.carried_tries = 0  # with an earlier session
         self.values: list[str] = []
-        self.falls_s: list[float] = []
+        self.falls: list[tuple[int, float]] = []  # by how much, and when
         world.resilience.degradation.subscribe(self._changed)
 
     def _changed(self, before: DegradationSnapshot, after: DegradationSnapshot) -> None:
         if after.level < before.level:
-            assert after.level == before.level - 1
-            now_s = CLOCK.monotonic_s()
-            assert not self.falls_s or now_s - self.falls_s[-1] >= FALL_S - LOOK_S
-            self.falls_s.append(now_s)
+            self.falls.append((before.level - after.level, CLOCK.monotonic_s()))
+
+    def check_falls(self) -> None:
+        """The level fell by one at a time, with time between."""
+        assert all(steps == 1 for steps, _ in self.falls)
+        times_s = [at_s for _, at_s in self.falls]
+        assert all(later - earlier >= FALL_S - LOOK_S for earlier, later in itertools.pairwise(times_s))
 
     def least_level(self) -> int:
         """The level that the faults ask for which are in force."""
@@ -119,6 +122,7 @@ async def run(steps: list[tuple[DependencyName, State] | str | float]) -> None:
             world.faults.states[name] = "up"
         await asyncio.sleep(WELL_S)
         assert world.level == 0
+        watched.check_falls()
         await watched.act("right")
         assert watched.proofs >= 2  # recovered, without a restart
         await asyncio.sleep(2.0)
