@@ -24,7 +24,8 @@ from gateway._native.metrics import MetricsBlock
 from gateway._native.token import TokenValidator
 from gateway.config import Config, IntrospectionConfig, resolve_secret
 from gateway.errors import ConfigError, ConfigFault, GatewayError, KeyInvalid
-from gateway.flows.degraded import as_granted
+from gateway.flows.degraded import as_granted, level_teller
+from gateway.flows.trail import AuditTrail
 from gateway.front.answers import deny_answers
 from gateway.front.asgi import App as ASGIApp
 from gateway.front.asking import Asking
@@ -764,6 +765,7 @@ class App:
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
         self._upstreams.commit(self._now.pools)
         self._is_started = True
+        self._resilience.subscribe(level_teller(AuditTrail(self, self._clock)))
         self._resilience.start()
         starts = [self._now.control.start()]
         starts.append(self._sessions.start())

@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from gateway.errors import NotOffered
+from gateway.flows.trail import AuditTrail, Outcome
 from gateway.resilience import DegradationSnapshot
+from gateway.resilience.assembly import LevelChange
 from gateway.resilience.degradation import LEVEL_NAMES, Feature
 from gateway.types import DETAILS_MAX, AuditEvent
 
@@ -112,6 +114,18 @@ _WELL: Final = DegradationSnapshot(
     {},
     (),
 )
+
+
+def level_teller(trail: AuditTrail) -> Callable[[object], None]:
+    """Give a listener to events of resilience that records each change of the level."""
+
+    def tell(event: object) -> None:
+        if isinstance(event, LevelChange):
+            outcome: Outcome = "degraded" if event.after else "success"
+            reason = ", ".join(event.reasons) or "recovering"
+            trail.tell("degradation.change", outcome, reason=reason, before=event.before, after=event.after)
+
+    return tell
 
 
 def as_granted(event: AuditEvent, now: DegradationSnapshot) -> AuditEvent:

@@ -102,3 +102,5 @@ def test_who_is_logged_in_goes_on_and_nobody_else_gets_in(
         wait_until(lambda: level_of(running) == 0, "level 0", 30)
         wait_until(lambda: COOKIE in logged_in(running)[0].cookies, "a log-in", 20)
         assert forwarded(running, known).status in (200, 302)  # 302: Redis lost it with its memory
+        told = "".join(path.read_text("utf-8", "replace") for path in tmp_path.rglob("audit*/**/*") if path.is_file())
+        assert "degradation.change" in told

@@ -13,11 +13,13 @@ import pytest
 
 from gateway.errors import NotOffered, StoreUnavailable
 from gateway.flows.deferred import HOLD_S, DeferredRunner, GaveUp
-from gateway.flows.degraded import TABLE, Offers, all_is_well, as_granted
+from gateway.flows.degraded import TABLE, Offers, all_is_well, as_granted, level_teller
 from gateway.flows.login import LoggedIn
 from gateway.flows.risk import Place
 from gateway.flows.sessions import PROVISIONAL_S, Proof
+from gateway.flows.trail import AuditTrail
 from gateway.resilience import DegradationSnapshot
+from gateway.resilience.assembly import LevelChange
 from gateway.resilience.degradation import Level, determine_degradation_level, offered_features
 from gateway.resilience.health import DEPENDENCIES, HealthStatus
 from gateway.stores import open_deferred_work
@@ -79,6 +81,23 @@ def test_what_is_granted_above_level_0_says_so_in_the_audit_log() -> None:
     assert as_granted(refused, snapshot()) is refused
     full = replace(EVENT, details={str(number): number for number in range(16)})
     assert as_granted(full, snapshot()).outcome == "degraded"
+
+
+def test_each_change_of_the_level_is_recorded() -> None:
+    events: list[AuditEvent] = []
+
+    class Recorder:
+        def tell(self, event: AuditEvent) -> None:
+            events.append(event)
+
+    tell = level_teller(AuditTrail(Recorder(), MovedClock()))
+    tell(LevelChange(0, 2, ("database down",)))
+    tell(LevelChange(1, 0, ()))
+    tell("a transition of a breaker")
+    assert [(each.outcome, each.reason, each.details["after"]) for each in events] == [
+        ("degraded", "database down", 2),
+        ("success", "recovering", 0),
+    ]
 
 
 class TwoCities:
