@@ -6,21 +6,16 @@ verifier of PKCE are made of it and of a secret that only the browser has, so th
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 import secrets
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
 
-import orjson
-
-from gateway._native import base64url
 from gateway.errors import (
-    AlreadyExists,
     BulkheadFullError,
     DeadlineExceededError,
     NotOffered,
@@ -29,8 +24,11 @@ from gateway.errors import (
     StoreUnavailable,
 )
 from gateway.flows.deferred import DeferredRunner
-from gateway.flows.federated.accounts import Accounts, Found, subject_of
+from gateway.flows.federated.accounts import Accounts, Found
+from gateway.flows.federated.bindings import derived, hash_of, text_of
+from gateway.flows.federated.checks import check_access_token, check_id_token, check_issuer
 from gateway.flows.federated.errors import SSORefused, SSOUnavailable
+from gateway.flows.federated.logout import PROVIDER, PROVIDER_SESSION, ProviderLogouts, short_of
 from gateway.flows.federated.provider import Endpoints, Provider
 from gateway.flows.sessions import Sessions
 from gateway.flows.strength import FEDERATED
@@ -41,12 +39,8 @@ from gateway.stores.directory import User
 from gateway.stores.grants import Grant, TokenStore
 from gateway.types import Clock, Session, Subject
 
+LOGOUT_JOB: Final = "back_channel_logout"  # what is put off
 STATE_S: Final = 600  # how long somebody may take at the provider
-PROVIDER: Final = "idp"  # attribute of a session: the id of the provider
-PROVIDER_SESSION: Final = "idp_sid"  # and what stands for its session there
-LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
-LOGOUT_JOB: Final = "back_channel_logout"
-LOGOUT_AGE_S_MAX: Final = 300  # of a logout token
 PARAMETERS_MAX: Final = 32
 
 # What the provider may say instead of a code (RFC 6749 §4.1.2.1, OIDC Core §3.1.2.6); everything else is "other".
@@ -114,12 +108,13 @@ class Federation:
         self.providers: Mapping[str, Provider] = {each.id: each for each in providers}
         self._origin = origin
         self._accounts = accounts
-        self._sessions = sessions
         self._grants = grants
         self._resilience = resilience
         self._clock = clock
         self._trail = trail
-        self._session_s = session_s
+        self._logouts = ProviderLogouts(
+            accounts=accounts, sessions=sessions, grants=grants, clock=clock, session_s=session_s
+        )
         self._deferring = deferring
         if deferring is not None:
             deferring.handle(LOGOUT_JOB, self._end_later)
@@ -148,15 +143,15 @@ class Federation:
     async def _sent(self, provider: Provider, start: SSOStart) -> str:
         endpoints = await provider.endpoints()
         config = provider.config
-        state = _text(secrets.token_bytes(32))
+        state = text_of(secrets.token_bytes(32))
         request = {
             "response_type": "code",
             "client_id": config.client_id,
             "redirect_uri": self.redirect_uri(provider),
             "scope": " ".join(dict.fromkeys(("openid", *config.scopes))),
             "state": state,
-            "nonce": _derived(start.browser, state, "nonce"),
-            "code_challenge": _text(hashlib.sha256(_derived(start.browser, state, "verifier").encode()).digest()),
+            "nonce": derived(start.browser, state, "nonce"),
+            "code_challenge": text_of(hashlib.sha256(derived(start.browser, state, "verifier").encode()).digest()),
             "code_challenge_method": "S256",
         }
         if config.acr_values:
@@ -182,14 +177,14 @@ class Federation:
         await self._grants.keep(
             Grant(
                 kind="sso_state",
-                key=_hash(state),
+                key=hash_of(state),
                 tenant=provider.config.tenant,
                 expires_s=now_s + STATE_S,
                 subject=None if start.links is None else start.links.subject,
                 body={
                     "provider": provider.id,
                     "issuer": provider.issuer,
-                    "browser": _hash(start.browser).hex(),
+                    "browser": hash_of(start.browser).hex(),
                     "return_to": start.return_to,
                     "acr_values": list(start.acr_values),
                     "began_s": now_s,
@@ -234,7 +229,7 @@ class Federation:
             raise SSORefused("answer_repeats")
         grant = await self._taken(provider, answer.get("state", ""), browser)
         endpoints = await provider.endpoints()
-        self._check_issuer(provider, endpoints, answer)
+        check_issuer(provider, endpoints, answer)
         if grant.subject not in (None, current):
             raise SSORefused("session_other")
         if "error" in answer:
@@ -245,14 +240,14 @@ class Federation:
         code, state = answer.get("code", ""), answer["state"]
         if not code:
             raise SSORefused("answer_without_code")
-        verifier = _derived(browser, state, "verifier")
+        verifier = derived(browser, state, "verifier")
         id_token, access_token = await provider.redeem(endpoints, code, verifier, self.redirect_uri(provider))
         claims = await provider.validate(id_token)
-        self._check_id_token(provider, grant, claims, _derived(browser, state, "nonce"))
-        _check_access_token(id_token, claims, access_token)
+        check_id_token(provider, grant, claims, derived(browser, state, "nonce"))
+        check_access_token(id_token, claims, access_token)
         claims = await self._with_userinfo(provider, endpoints, claims, access_token)
         found = await self._found(provider, grant, claims)
-        await self._remember_session(provider, claims, found.user)
+        await self._logouts.remember(provider, claims, found.user)
         return SSOLogin(
             user=found.user,
             methods=_methods(provider, claims),
@@ -267,59 +262,16 @@ class Federation:
         """Use up what was kept with `state`. Raises SSORefused where that was of another browser or provider."""
         if not state or not browser:
             raise SSORefused("state_missing")
-        taken = await self._grants.take("sso_state", _hash(state))
+        taken = await self._grants.take("sso_state", hash_of(state))
         if taken.grant is None:
             raise SSORefused(f"state_{taken.found}")
         body = taken.grant.body
-        if not hmac.compare_digest(str(body.get("browser")), _hash(browser).hex()):
+        if not hmac.compare_digest(str(body.get("browser")), hash_of(browser).hex()):
             raise SSORefused("state_of_another_browser")
         # The answer of one provider at the address of another: the mix-up attack (RFC 9700 §4.4).
         if body.get("provider") != provider.id or body.get("issuer") != provider.issuer:
             raise SSORefused("state_of_another_provider")
         return taken.grant
-
-    @staticmethod
-    def _check_issuer(provider: Provider, endpoints: Endpoints, answer: Mapping[str, str]) -> None:
-        """RFC 9207 §2.4: compared wherever it is there, and it must be there where the provider says that it is."""
-        issuer = answer.get("iss")
-        if issuer is None:
-            if endpoints.names_itself:
-                raise SSORefused("answer_without_issuer")
-        elif issuer != provider.issuer:
-            raise SSORefused("answer_of_another_issuer")
-
-    def _check_id_token(self, provider: Provider, grant: Grant, claims: Mapping[str, Any], nonce: str) -> None:
-        """OIDC Core §3.1.3.7, as far as the judge of tokens does not do it: it knows nothing of this log-in."""
-        subject_of(claims)
-        held = claims.get("nonce")
-        if not isinstance(held, str) or not hmac.compare_digest(held.encode(), nonce.encode()):
-            raise SSORefused("token_nonce")
-        if "events" in claims:
-            raise SSORefused("token_kind")  # a logout token is no log-in
-        config = provider.config
-        audience = claims.get("aud")
-        party = claims.get("azp")
-        if (isinstance(audience, list) and len(audience) > 1 and party is None) or party not in (
-            None,
-            config.client_id,
-        ):
-            raise SSORefused("token_party")
-        issued_s = claims.get("iat")
-        if not isinstance(issued_s, int | float) or issued_s < int(grant.body["began_s"]) - config.leeway_s:
-            raise SSORefused("token_age")
-        self._check_authentication(provider, grant, claims)
-
-    def _check_authentication(self, provider: Provider, grant: Grant, claims: Mapping[str, Any]) -> None:
-        """What was asked for about how the user proved to be it has to be so, and not only to have been asked for."""
-        config = provider.config
-        age_s_max = grant.body.get("age_s_max")
-        if age_s_max is not None:
-            proved_s = claims.get("auth_time")
-            since_s = int(grant.body["began_s"]) - age_s_max - config.leeway_s
-            if not isinstance(proved_s, int | float) or proved_s < since_s:
-                raise SSORefused("token_auth_time")
-        if config.acr_values and claims.get("acr") not in config.acr_values:
-            raise SSORefused("token_acr")
 
     async def _with_userinfo(
         self, provider: Provider, endpoints: Endpoints, claims: dict[str, Any], access_token: str
@@ -379,10 +331,10 @@ class Federation:
         try:
             async with self._step(provider):
                 claims = await provider.validate(token)
-                self._check_logout_claims(provider, claims)
+                self._logouts.check(provider, claims)
                 try:
-                    await self._use_logout_token(provider, claims)
-                    ended = await self._end(provider, claims, caller)
+                    await self._logouts.use(provider, claims)
+                    ended = await self._logouts.end(provider, claims, caller)
                 except StoreUnavailable:
                     if self._deferring is None:
                         raise
@@ -397,7 +349,7 @@ class Federation:
 
     async def _promise_logout(self, deferring: DeferredRunner, provider: Provider, claims: Mapping[str, Any]) -> None:
         """Promise to end what a verified logout token names; a token that comes again is the same promise."""
-        key = _hash(f"{provider.id}\0{provider.issuer}\0{claims['jti']}").hex()
+        key = hash_of(f"{provider.id}\0{provider.issuer}\0{claims['jti']}").hex()
         said = {name: claims[name] for name in ("sub", "sid") if claims.get(name)}
         body = {"provider": provider.id, "issuer": provider.issuer, "claims": said, "at_s": self._clock.wall_s()}
         await deferring.put(LOGOUT_JOB, f"{LOGOUT_JOB}:{key}", body)
@@ -407,85 +359,8 @@ class Federation:
         if provider is None or provider.issuer != job.body["issuer"]:
             return  # it is trusted no more
         began_s = float(job.body["at_s"])
-        ended = await self._end(provider, job.body["claims"], NOBODY, before_s=began_s)
+        ended = await self._logouts.end(provider, job.body["claims"], NOBODY, before_s=began_s)
         self._tell(provider, "sso.logout", "success", NOBODY, sessions=ended, deferred="yes")
-
-    def _check_logout_claims(self, provider: Provider, claims: Mapping[str, Any]) -> None:
-        events, now_s = claims.get("events"), self._clock.wall_s()
-        if not isinstance(events, dict) or not isinstance(events.get(LOGOUT_EVENT), dict) or "nonce" in claims:
-            raise SSORefused("token_kind")
-        if not isinstance(claims.get("sub", ""), str) or not isinstance(claims.get("sid", ""), str):
-            raise SSORefused("token_subject")
-        if not claims.get("sub") and not claims.get("sid"):
-            raise SSORefused("token_subject")
-        issued_s, token_id = claims.get("iat"), claims.get("jti")
-        leeway_s = provider.config.leeway_s
-        if not isinstance(issued_s, int | float) or abs(now_s - issued_s) > LOGOUT_AGE_S_MAX + leeway_s:
-            raise SSORefused("token_age")
-        if not isinstance(token_id, str) or not token_id:
-            raise SSORefused("token_id")
-
-    async def _use_logout_token(self, provider: Provider, claims: Mapping[str, Any]) -> None:
-        """Note that a logout token was here. Raises SSORefused where it was before."""
-        now_s, leeway_s, token_id = self._clock.wall_s(), provider.config.leeway_s, claims["jti"]
-        used = Grant(
-            kind="assertion",
-            key=_hash(f"logout\0{provider.id}\0{provider.issuer}\0{token_id}"),
-            tenant=provider.config.tenant,
-            expires_s=int(now_s) + 2 * (LOGOUT_AGE_S_MAX + leeway_s),
-            body={"by": secrets.token_bytes(8)},  # a store takes the very same grant twice, for a call that is repeated
-        )
-        try:
-            await self._grants.keep(used)
-        except AlreadyExists:
-            raise SSORefused("token_replayed") from None
-
-    async def _end(
-        self, provider: Provider, claims: Mapping[str, Any], caller: Caller, *, before_s: float | None = None
-    ) -> int:
-        """End the sessions that a logout token names, but those that were begun after `before_s`."""
-        sid, subject = claims.get("sid", ""), await self._subject_of(provider, claims)
-        if subject is None:
-            return 0
-        wanted = _short(sid) if sid else ""
-        ended = 0
-        for session in await self._sessions.list_of(subject):
-            attributes = session.attributes
-            if before_s is not None and session.created_s > before_s:
-                continue
-            if attributes.get(PROVIDER) == provider.id and wanted in ("", attributes.get(PROVIDER_SESSION)):
-                gone = await self._sessions.end_hash(
-                    session.id_hash, reason="back_channel_logout", actor=provider.issuer, caller=caller
-                )
-                ended += gone is not None
-        return ended
-
-    async def _subject_of(self, provider: Provider, claims: Mapping[str, Any]) -> Subject | None:
-        if claims.get("sub"):
-            user = await self._accounts.linked(provider.config, claims["sub"])
-            return None if user is None else Subject(user.tenant, user.id)
-        grant = await self._grants.look("sso_state", _session_key(provider, claims["sid"]))
-        return None if grant is None else grant.subject
-
-    async def _remember_session(self, provider: Provider, claims: Mapping[str, Any], user: User) -> None:
-        """Keep whose the provider's session is: a logout token may name the session alone."""
-        sid = claims.get("sid")
-        if not isinstance(sid, str) or not sid:
-            return
-        key = _session_key(provider, sid)
-        grant = Grant(
-            kind="sso_state",
-            key=key,
-            tenant=provider.config.tenant,
-            expires_s=int(self._clock.wall_s()) + self._session_s,
-            subject=Subject(user.tenant, user.id),
-        )
-        try:
-            await self._grants.keep(grant)
-        except AlreadyExists:  # the same session there, another log-in here
-            former = await self._grants.look("sso_state", key)
-            if former is not None and former.subject == grant.subject:
-                await self._grants.change(replace(grant, version=former.version + 1), former.version)
 
     # -- both ---------------------------------------------------------------------------------------------------------
 
@@ -525,22 +400,6 @@ class Federation:
         )
 
 
-def _check_access_token(id_token: str, claims: Mapping[str, Any], access_token: str) -> None:
-    """OIDC Core §3.1.3.8: where the id token says which access token came with it, it is this one."""
-    said = claims.get("at_hash")
-    if said is None or not access_token:
-        return
-    header = orjson.loads(base64url.decode(id_token.partition(".")[0].encode()))  # verified, so it can be read
-    digest = hashlib.new(_hash_name(header["alg"]), access_token.encode()).digest()
-    if not isinstance(said, str) or not hmac.compare_digest(said.encode(), _text(digest[: len(digest) // 2]).encode()):
-        raise SSORefused("token_at_hash")
-
-
-def _hash_name(algorithm: str) -> str:
-    """Return the hash that goes with an algorithm; with EdDSA that is SHA-512, its curve's own."""
-    return "sha512" if algorithm == "EdDSA" else f"sha{algorithm[2:]}"
-
-
 def _age_s_max(provider: Provider, start: SSOStart) -> int | None:
     """Return how old the proof there may be when it is asked for; None: as old as the provider likes."""
     if start.reauthenticate:
@@ -558,25 +417,4 @@ def _methods(provider: Provider, claims: Mapping[str, Any]) -> tuple[str, ...]:
 def _attributes(provider: Provider, claims: Mapping[str, Any]) -> dict[str, str]:
     sid = claims.get("sid")
     known = {PROVIDER: provider.id}
-    return {**known, PROVIDER_SESSION: _short(sid)} if isinstance(sid, str) and sid else known
-
-
-def _session_key(provider: Provider, sid: str) -> bytes:
-    return _hash(f"sid\0{provider.id}\0{provider.issuer}\0{sid}")
-
-
-def _short(sid: str) -> str:
-    """Return what stands for a session there in a session here, which has little room."""
-    return _text(_hash(sid)[:16])
-
-
-def _derived(browser: str, state: str, use: str) -> str:
-    return _text(hmac.digest(browser.encode(), f"{use}\0{state}".encode(), "sha256"))
-
-
-def _hash(text: str) -> bytes:
-    return hashlib.sha256(text.encode()).digest()
-
-
-def _text(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+    return {**known, PROVIDER_SESSION: short_of(sid)} if isinstance(sid, str) and sid else known
