@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,8 @@ VERSION_TABLE: Final = "portcullis_schema"
 LOCK: Final = 7_310_593_858_137_419  # PostgreSQL's advisory lock for this: a number of our own
 CONNECT_TIMEOUT_S: Final = 5
 BUSY_TIMEOUT_S: Final = 30.0  # for another process's migration
+
+_TURN: Final = threading.Lock()  # alembic keeps what it works at in its module: two threads get each other's, or none
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +68,8 @@ def _migrate(connection: Connection, revision: str, *, forward: bool) -> str:
     config = _config()
     config.attributes["connection"] = connection
     before = _version(connection) or BASE
-    (command.upgrade if forward else command.downgrade)(config, revision)
+    with _TURN:
+        (command.upgrade if forward else command.downgrade)(config, revision)
     after = _version(connection) or BASE
     if after != before:
         logger.info("the tables were brought from revision %s to %s", before, after)
