@@ -117,7 +117,7 @@ class ScimEndpoints:
                 raise SCIMException.from_error(Error(status=403, detail="these are not filtered"))
             return self._discovery.answer(name, rest)
         caller = await self._callers.who(request, where)
-        self._pace.take()
+        await asyncio.sleep(self._pace.take())
         answer, limit_s = await self._planned(request, place, rest)
         if caller.is_reader and request.method != "GET" and not request.url.path.endswith("/.search"):
             raise SCIMException.from_error(Error(status=403, detail="this token may only read"))
