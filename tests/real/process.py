@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -17,12 +18,18 @@ import pytest
 START_TIMEOUT_S = 20.0
 
 
+_given: deque[int] = deque(maxlen=1000)  # ports that may still be meant for somebody, though nobody listens yet
+
+
 def free_port() -> int:
-    """Give a loopback port that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Give a loopback port that nobody listened on a moment ago, and that was not just given to somebody else."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if port not in _given:
+            _given.append(port)
+            return port
 
 
 def find_binary(name: str, *places: str) -> str:
