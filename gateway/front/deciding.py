@@ -18,7 +18,7 @@ from typing import Any, Final
 from gateway._native.uid import EntityUid
 from gateway.config import DecisionCacheConfig, PolicyConfig, SourceConfig, resolve_store_url
 from gateway.front.attribute_sources import open_configured_source
-from gateway.front.in_force import InForce
+from gateway.front.in_force import InForce, first_look
 from gateway.policy.attributes import UNAVAILABLE, AttributePrefetcher, AttributeUnavailable, SourcedTypes
 from gateway.policy.decisions import Decided, DecisionCache
 from gateway.policy.engine import Engine
@@ -31,7 +31,6 @@ from gateway.types import Clock
 
 _log = logging.getLogger("portcullis.deciding")
 
-FIRST_LOOK_S: Final = 5.0  # a start waits this long for the first look at every log; then it goes on, and refuses
 BREAKER_SHARE: Final = 0.9  # of what a decision may take: a source that hangs must be a fault before it is given up
 LACKS_MAX: Final = 8  # entities that a door may lack one after another, beyond what the diagnosis needed
 
@@ -83,10 +82,7 @@ class Deciding:
     async def start(self) -> None:
         """Begin to follow; wait for the first look at every log, FIRST_LOOK_S at most."""
         if self.prefetcher is not None:
-            starting = asyncio.ensure_future(self.prefetcher.start())
-            _, pending = await asyncio.wait((starting,), timeout=FIRST_LOOK_S)
-            for task in pending:
-                task.cancel()  # the following goes on; only the waiting ends
+            await first_look(self.prefetcher.start())
         if self._shared is not None:
             await self._shared.get_many(())  # connects: the first question need not
         self._started.set()

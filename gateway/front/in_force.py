@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+FIRST_LOOK_S: Final = 5.0  # a start waits this long for the first look; then it goes on, and what is unknown refuses
 
 
 class Running(Protocol):
@@ -19,6 +21,13 @@ class Running(Protocol):
 
 Wish = TypeVar("Wish")
 Part = TypeVar("Part", bound=Running)
+
+
+async def first_look(start: Coroutine[Any, Any, None]) -> None:
+    """Run what begins a following and waits for its first look; end the waiting, not the following, at FIRST_LOOK_S."""
+    _, pending = await asyncio.wait((asyncio.ensure_future(start),), timeout=FIRST_LOOK_S)
+    for waiting in pending:
+        waiting.cancel()
 
 
 class InForce(Generic[Wish, Part]):

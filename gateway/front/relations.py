@@ -10,16 +10,15 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from gateway.config import RelationsConfig, resolve_store_url
+from gateway.front.in_force import first_look
 from gateway.policy.relation_follower import RelationFollower
 from gateway.policy.relations import RelationGraph
 from gateway.stores import open_relation_store
 from gateway.stores.relations import RelationStore
 from gateway.types import Clock
-
-FIRST_READ_S: Final = 5.0  # a start waits this long for all relations to be read; then it goes on, and refuses
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +31,8 @@ class Following:
     follower: RelationFollower
 
     async def start(self) -> None:
-        """Begin to follow; wait for the first attempt to read everything, FIRST_READ_S at most."""
-        starting = asyncio.ensure_future(self.follower.start())
-        _, pending = await asyncio.wait((starting,), timeout=FIRST_READ_S)
-        for task in pending:
-            task.cancel()  # the following goes on; only the waiting ends
+        """Begin to follow; wait for the first attempt to read everything, FIRST_LOOK_S at most."""
+        await first_look(self.follower.start())
 
     async def stop(self, *, keep_store: bool) -> None:
         """End the following; the store goes too, unless another one has it."""

@@ -8,7 +8,6 @@ was seen and their time is not over, and others are refused. Nobody is let in wh
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from gateway.config import SessionsConfig, resolve_secret, resolve_store_url
 from gateway.errors import BulkheadFullError, GatewayError, OverloadedError, StoreUnavailable
 from gateway.flows.sessions import SessionLimits, SessionNames, Sessions
 from gateway.flows.trail import Auditor, AuditTrail
+from gateway.front.in_force import first_look
 from gateway.front.own_keys import own_key
 from gateway.resilience import Resilience, guarded
 from gateway.stores import Connections, open_session_store
@@ -32,7 +32,6 @@ from gateway.types import SESSION_EPOCH, Clock, Secret, Session
 
 _log = logging.getLogger("portcullis.sessions")
 
-FIRST_LOOK_S: Final = 5.0  # a start waits this long for the first look at the log
 KEY_FILE: Final = "sessions.key"  # in run_dir, where the config names none
 PAGE: Final = 500  # changes read at once
 HEARTBEAT_S: Final = 0.25
@@ -311,10 +310,7 @@ class OpenedSessions:
 
     async def start(self) -> None:
         """Begin to follow changes; wait for the first look, FIRST_LOOK_S at most."""
-        starting = asyncio.ensure_future(self.learner.start())
-        _, pending = await asyncio.wait((starting,), timeout=FIRST_LOOK_S)
-        for task in pending:
-            task.cancel()  # the following goes on; only the waiting ends
+        await first_look(self.learner.start())
         # Not before: to load the driver takes longer than a probe may, and is no outage.
         self._resilience.watch(self._dependency, self._probe, part=_PART)
 
