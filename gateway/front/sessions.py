@@ -8,6 +8,7 @@ was seen and their time is not over, and others are refused. Nobody is let in wh
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from gateway.flows.sessions import SessionLimits, SessionNames, Sessions
 from gateway.flows.trail import Auditor, AuditTrail
 from gateway.front.in_force import first_look
 from gateway.front.own_keys import own_key
-from gateway.resilience import Resilience, guarded
+from gateway.resilience import Resilience, detached, guarded
 from gateway.stores import Connections, open_session_store
 from gateway.stores.base import ORIGIN, Revision
 from gateway.stores.following import Following
@@ -108,6 +109,7 @@ class SessionLearner:
         self._keep_s = keep_s
         self._offline_s = offline_s
         self._kept: OrderedDict[bytes, _Kept] = OrderedDict()  # the one read longest ago first
+        self._flights: dict[bytes, asyncio.Task[str | None]] = {}  # cookie's value -> the asking about it
         self._revision: Revision = ORIGIN
         self._learned = self._refused = self._offline = self._revoked = 0
         rules = IssuerRules(self._issuer, audiences=(), any_audience=True, algorithms=(), opaque=True, leeway_s=0)
@@ -128,8 +130,12 @@ class SessionLearner:
         await self._following.start()
 
     async def stop(self) -> None:
-        """Stop following; the store stays open."""
+        """Stop following, and asking; the store stays open."""
         await self._following.stop()
+        flights = list(self._flights.values())
+        for flight in flights:
+            flight.cancel()
+        await asyncio.gather(*flights, return_exceptions=True)
 
     def state(self) -> SessionState:
         """Say how sessions stand."""
@@ -152,11 +158,21 @@ class SessionLearner:
         if name is None:
             self._refused += 1
             return INVALID
+        # A page asks for fifty things at once: the first question is the answer to all.
+        flight = self._flights.get(value)
+        if flight is None:
+            flight = detached(self._asked(value, text, name.id_hash), name="session", keep_pool=True)
+            self._flights[value] = flight
+            flight.add_done_callback(lambda _: self._flights.pop(value))
+        await asyncio.wait((flight,))
+        return UNAVAILABLE if flight.cancelled() else flight.result()
+
+    async def _asked(self, value: bytes, text: str, id_hash: bytes) -> str | None:
         try:
             async with self._serving():
-                return await self._look_up(value, text, name.id_hash)
+                return await self._look_up(value, text, id_hash)
         except (StoreUnavailable, BulkheadFullError, OverloadedError) as error:
-            return self._go_on(value, name.id_hash, error)
+            return self._go_on(value, id_hash, error)
 
     async def _look_up(self, value: bytes, text: str, id_hash: bytes) -> str | None:
         """Read the session, and have the hot path know it; as `ask`, but raises what goes wrong."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,30 @@ async def test_a_session_is_learned_and_then_known(door: Door) -> None:
     assert reason == "ok"
     assert identity is not None
     assert (identity.subject, identity.issuer, identity.scopes) == (b"usr_alice", ISSUER.encode(), (b"a", b"b"))
+
+
+async def test_who_asks_at_once_about_one_session_asks_the_store_once(door: Door) -> None:
+    begun = await door.sessions.begin(ALICE, PASSWORD)
+    asked = [door.learner.ask(begun.value.encode()) for _ in range(100)]
+    assert await asyncio.gather(*asked) == [None] * 100
+    assert door.learner.state().learned == 1
+
+
+async def test_who_gives_up_waiting_takes_the_answer_from_nobody(door: Door) -> None:
+    begun = await door.sessions.begin(ALICE, PASSWORD)
+    hasty, patient = (asyncio.create_task(door.learner.ask(begun.value.encode())) for _ in range(2))
+    await asyncio.sleep(0)
+    hasty.cancel()
+    assert await patient is None
+    assert hasty.cancelled()
+
+
+async def test_who_waits_while_the_learner_stops_is_told_to_come_again(door: Door) -> None:
+    begun = await door.sessions.begin(ALICE, PASSWORD)
+    waiting = asyncio.create_task(door.learner.ask(begun.value.encode()))
+    await asyncio.sleep(0)
+    await door.learner.stop()
+    assert await waiting == UNAVAILABLE
 
 
 async def test_what_the_hot_path_keeps_ends_and_is_learned_again(door: Door) -> None:
