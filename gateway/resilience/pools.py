@@ -11,6 +11,9 @@ POOLS: tuple[PoolName, ...] = get_args(PoolName)
 ShareName = Literal[PoolName, "background"]
 BACKGROUND: ShareName = "background"  # work that runs in no pool: refreshes, audit, what was put off
 
+# Work in bulk, that nobody waits for at a screen: it gives way to all other work where they meet.
+BULK: frozenset[ShareName] = frozenset({"scim_provisioning"})
+
 _current: ContextVar[ShareName] = ContextVar("portcullis_pool", default=BACKGROUND)
 
 

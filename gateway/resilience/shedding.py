@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gateway.errors import OverloadedError
+from gateway.resilience.pools import BULK
 from gateway.types import Clock
 
 Urgency = Literal["exempt", "critical", "normal"]
@@ -28,7 +29,7 @@ Urgency = Literal["exempt", "critical", "normal"]
 
 # Where the loop itself stands nobody's queue shows whose work it is; bulk work gives way first, and people wait for the
 # rest. By the time that the loop's share is a third, all of it has.
-SHED_FIRST = frozenset({"scim_provisioning"})
+SHED_FIRST = BULK
 SHED_FIRST_UNTIL = 1 / 3
 
 SHARE_MAX = 0.95  # something always gets through, or nothing would tell that the queue is gone

@@ -1,4 +1,7 @@
-"""An SQLite file with the tables of `schema.py`, shared by the workers of a machine: WAL, one writer at a time."""
+"""An SQLite file with the tables of `schema.py`, shared by the workers of a machine: WAL, one writer at a time.
+
+Reads have a connection and a thread of their own: in WAL mode they need not wait until what is written is on the disk.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +35,7 @@ class SQLiteDatabase:
 
     def __init__(self, path: Path) -> None:
         self._file = SQLiteFile(path, "", "", self._prepare)
+        self._reading = SQLiteFile(path, "", "", self._prepare_reading)
         self._compiler = Compiler(_dialect, lambda text: text)
         self._opened = False
         self._opening = asyncio.Lock()
@@ -41,24 +45,25 @@ class SQLiteDatabase:
         return ORIGIN  # all see what was committed
 
     async def read(self, program: Callable[[], Program[T]], after: Revision = "") -> T:
-        return await self._run(program, "BEGIN")
+        return await self._run(self._reading, program, "BEGIN")
 
     async def write(self, program: Callable[[], Program[T]]) -> T:
-        return await self._run(program, "BEGIN IMMEDIATE")
+        return await self._run(self._file, program, "BEGIN IMMEDIATE")
 
     def pools(self) -> Sequence[PoolState]:
         return ()
 
     async def close(self) -> None:
+        await self._reading.close()
         await self._file.close()
 
-    async def _run(self, program: Callable[[], Program[T]], begin: str) -> T:
+    async def _run(self, file: SQLiteFile, program: Callable[[], Program[T]], begin: str) -> T:
         if not self._opened:
             async with self._opening:
                 if not self._opened:
                     await self._open()
                     self._opened = True
-        outcome = await self._file.call(lambda db: self._drive(db, program, begin))
+        outcome = await file.call(lambda db: self._drive(db, program, begin))
         if isinstance(outcome, _Raised):
             raise outcome.error
         return outcome
@@ -72,13 +77,17 @@ class SQLiteDatabase:
             ) from error
         await self._file.call(lambda db: None, OPEN_TIMEOUT_S)
 
-    # -- in the thread
+    # -- in the threads
 
     def _prepare(self, db: sqlite3.Connection) -> None:
         """Bring the tables to what this code works with."""
         if is_old(_version(db)):
             upgrade(f"sqlite:{self._file.path}")
         db.execute("PRAGMA foreign_keys = ON")
+
+    def _prepare_reading(self, db: sqlite3.Connection) -> None:
+        self._prepare(db)  # the file may have been taken away since
+        db.execute("PRAGMA query_only = ON")
 
     def _drive(self, db: sqlite3.Connection, program: Callable[[], Program[T]], begin: str) -> T | _Raised:
         db.execute(begin)

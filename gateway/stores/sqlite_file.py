@@ -9,12 +9,12 @@ import sqlite3
 import stat
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 from gateway.errors import StoreUnavailable
+from gateway.stores.work_thread import WorkThread
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ class SQLiteFile:
         self.path = path
         self._prepare = prepare
         self.log_id = ""  # which log it is; known in the thread
-        self.thread = ThreadPoolExecutor(1, thread_name_prefix=f"sqlite-{path.stem}")
+        self.thread = WorkThread(f"sqlite-{path.stem}")
         self._schema = schema
         self._log_table = log_table
         self._connection: sqlite3.Connection | None = None  # used and closed by the thread only
@@ -52,7 +52,7 @@ class SQLiteFile:
         timeout_s = CALL_TIMEOUT_S if timeout_s is None else timeout_s
         try:
             async with asyncio.timeout(timeout_s):
-                return await asyncio.get_running_loop().run_in_executor(self.thread, self._work, work)
+                return await self.thread.run(lambda: self._work(work))
         except TimeoutError as error:
             raise StoreUnavailable(f"`{self.path}` did not answer within {timeout_s:g} s") from error
         except (sqlite3.Error, OSError, RuntimeError) as error:
@@ -62,8 +62,8 @@ class SQLiteFile:
         """Close the file; never raises."""
         with suppress(RuntimeError, TimeoutError):
             async with asyncio.timeout(CALL_TIMEOUT_S):
-                await asyncio.get_running_loop().run_in_executor(self.thread, self._disconnect)
-        self.thread.shutdown(wait=False)
+                await self.thread.run(self._disconnect)
+        self.thread.close()
 
     # -- in the thread
 

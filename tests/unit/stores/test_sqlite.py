@@ -179,12 +179,13 @@ async def test_a_thread_that_hangs_in_the_disk_costs_the_deadline(
 ) -> None:
     monkeypatch.setattr(module, "CALL_TIMEOUT_S", 0.2)
     await store.append([row("a")])
-    store._file.thread.submit(time.sleep, 0.6)
+    sleeping = asyncio.ensure_future(store._file.thread.run(lambda: time.sleep(0.6)))
+    await asyncio.sleep(0)
     started = time.monotonic()
     with pytest.raises(StoreUnavailable):
         await store.read_after(ORIGIN, 10)
     assert time.monotonic() - started < 0.3
-    await asyncio.sleep(0.6)
+    await sleeping
     assert await names(store) == [b"a"]
 
 
@@ -216,8 +217,10 @@ async def test_the_event_loop_never_waits_for_the_disk(store: SQLiteRevocationSt
             longest_s = max(longest_s, time.perf_counter() - before)
 
     watcher = asyncio.create_task(watch())
-    store._file.thread.submit(time.sleep, 0.5)  # a disk that takes its time
+    sleeping = asyncio.ensure_future(store._file.thread.run(lambda: time.sleep(0.5)))  # a disk that takes its time
+    await asyncio.sleep(0)
     await store.append([row("b")])
+    assert sleeping.done()
     done.set()
     await watcher
     assert longest_s < 0.4
