@@ -209,7 +209,7 @@ class ScimConfig(Chapter, frozen=True):
     filter_bytes_max: Annotated[int, msgspec.Meta(ge=1, le=65_536)] = 2048  # of a filter or a path
     filter_terms_max: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 50  # comparisons in one filter
     filter_depth_max: Annotated[int, msgspec.Meta(ge=1, le=100)] = 10  # parentheses within each other
-    per_second: Count = 100  # requests of each worker; more wait up to a second, or get 503: others need its time too
+    per_second: Count = 50  # requests, and operations, of each worker; more wait a second at most, or get 503
     scan_max: Count = 5000  # resources looked through where an index cannot answer; more: `tooMany`
 
 

@@ -36,6 +36,8 @@ _METHODS: Final = ("POST", "PUT", "PATCH", "DELETE")
 
 Refusal = Callable[[GatewayError], Error]
 """Says to a client what a fault of the gateway's own is."""
+Turn = Callable[[], Awaitable[None]]
+"""Waits until the next operation may begin."""
 
 
 @dataclass(slots=True)
@@ -54,11 +56,15 @@ class _Job:
 class BulkService:
     """Runs bulk requests over a ScimService."""
 
-    def __init__(self, service: ScimService, *, limits: ScimLimits, clock: Clock, refusal: Refusal) -> None:
+    def __init__(
+        self, service: ScimService, *, limits: ScimLimits, clock: Clock, refusal: Refusal, turn: Turn | None = None
+    ) -> None:
+        """`turn`: waited for before each operation but the first, whose turn was that of the request."""
         self._service = service
         self._limits = limits
         self._clock = clock
         self._refusal = refusal
+        self._turn = turn
 
     async def run(self, payload: Any, caller: ScimCaller) -> Reply:
         """Run a bulk request. Raises SCIMException for one that is none."""
@@ -72,6 +78,8 @@ class BulkService:
             waiting.remove(job)
             if errors_max and sum(1 for each in done if _failed(each)) >= errors_max:
                 break  # RFC 7644 §3.7.3: what was not begun is not answered
+            if done and self._turn is not None:
+                await self._turn()
             if self._clock.monotonic_s() >= ends_s:
                 job.reply = _answer(job, 503, Error(status=503, detail="there is no time left for this operation"))
             else:

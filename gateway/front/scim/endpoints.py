@@ -116,12 +116,13 @@ class ScimEndpoints:
             if "filter" in request.query_params:
                 raise SCIMException.from_error(Error(status=403, detail="these are not filtered"))
             return self._discovery.answer(name, rest)
+        self._pace.check()
         caller = await self._callers.who(request, where)
-        await asyncio.sleep(self._pace.take())
         answer, limit_s = await self._planned(request, place, rest)
         if caller.is_reader and request.method != "GET" and not request.url.path.endswith("/.search"):
             raise SCIMException.from_error(Error(status=403, detail="this token may only read"))
         async with self._resilience.serving("scim_provisioning", limit_s=limit_s):
+            await asyncio.sleep(self._pace.take())  # in the pool: who waits for a turn is counted there
             return await answer(caller)
 
     async def _planned(self, request: Request, place: str, rest: str) -> tuple[Answer, float | None]:

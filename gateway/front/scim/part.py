@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,14 +86,19 @@ class OpenedScim:
             trail=trail,
             failures=FailureNotes(around.clock),
         )
+        pace = Pace(config.per_second, around.clock)
+
+        async def turn() -> None:
+            await asyncio.sleep(pace.take())
+
         self._endpoints = ScimEndpoints(
             service,
-            BulkService(service, limits=limits, clock=around.clock, refusal=refusal_of),
+            BulkService(service, limits=limits, clock=around.clock, refusal=refusal_of, turn=turn),
             Discovery(limits, base_url=base_url, passwords=service.keeps_passwords),
             callers,
             limits=limits,
             resilience=around.resilience,
-            pace=Pace(config.per_second, around.clock),
+            pace=pace,
             where=around.where,
             body_timeout_s=wish.body_timeout_s,
         )

@@ -47,6 +47,13 @@ async def test_each_operation_has_its_answer(world: ScimWorld) -> None:
     assert await world.found("User", "userName pr") == ["alice"]
 
 
+async def test_each_operation_but_the_first_waits_for_its_turn(world: ScimWorld) -> None:
+    """The request had the first turn: many operations in one request leave as much time for others as many requests."""
+    answers = await run(world, *(post("Users", f"u{number}", userName=f"user{number}") for number in range(5)))
+    assert [each["status"] for each in answers] == ["201"] * 5
+    assert world.turns == 4
+
+
 async def test_operations_wait_for_what_they_name(world: ScimWorld) -> None:
     answers = await run(
         world,

@@ -52,7 +52,13 @@ class ScimWorld(PeopleWorld):
             trail=self.trail,
             passwords=self.passwords,
         )
-        self.bulk = BulkService(self.service, limits=self.limits, clock=self.clock, refusal=_refusal)
+        self.turns = 0
+        self.bulk = BulkService(
+            self.service, limits=self.limits, clock=self.clock, refusal=_refusal, turn=self._take_turn
+        )
+
+    async def _take_turn(self) -> None:
+        self.turns += 1
 
     async def user(self, name: str, **more: Any) -> dict[str, Any]:
         """Add a user; give it as it was answered."""
