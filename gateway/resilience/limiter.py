@@ -69,9 +69,11 @@ class Limiter:
         admitted_max: int,
         reserved: int = 0,
         clock: Clock,
-        on_delay: Callable[[float], None] | None = None,
+        on_delay: Callable[[float, float], None] | None = None,
     ) -> None:
-        """`on_delay` is told how long each piece of work waited, in seconds, as soon as that is known."""
+        """`on_delay` is told how long each piece of work waited, as soon as that is known, and how long work takes as a
+        rule; both in seconds.
+        """
         self._clock = clock
         self._on_delay = on_delay
         self._critical: dict[asyncio.Future[bool], None] = {}  # oldest first; True = its turn, False = waited enough
@@ -108,7 +110,7 @@ class Limiter:
         if self.running < self.running_max:
             self.running += 1
             if self._on_delay is not None:
-                self._on_delay(0.0)
+                self._on_delay(0.0, self.service_s)
         elif wait_s <= 0:
             self.refused_waited += 1
             raise LimiterRefused("waited")
@@ -154,7 +156,7 @@ class Limiter:
             timer.cancel()
             queue.pop(turn, None)
             if self._on_delay is not None:
-                self._on_delay(self._clock.monotonic_s() - began_s)
+                self._on_delay(self._clock.monotonic_s() - began_s, self.service_s)
         if not has_place:
             self.refused_waited += 1
             raise LimiterRefused("waited")

@@ -1,7 +1,8 @@
 """Refuse early what would only wait: shedding by the time that work spends in queues, after CoDel (RFC 8289).
 
 As in CoDel a queue is bad when it *stands*: when even the least delay seen within an interval was above the target. A
-burst that drains is none. CoDel's own law, to drop at shrinking distances, assumes senders that slow down when they
+burst that drains is none; nor is who waits for the one before them, which takes as long as it takes: where work is long, the
+target is too (RFC 8289 §4.4: never less than one piece of work takes). CoDel's own law, to drop at shrinking distances, assumes senders that slow down when they
 are dropped; clients that log in do not, and at ten times the load it would take minutes to drop enough. So the share
 that is refused is steered directly: in each interval it grows by how long the queue is, unless that shrinks already,
 and it shrinks when the queue is gone. (Simulated: with 10 servers of 20 ms, useful answers stay at 95 to 100 % of
@@ -37,6 +38,8 @@ GROWTH = 0.1  # of what is still let in, in a bad interval, for each target that
 GROWTH_MAX = 0.5
 DECAY = 0.8  # of what is refused stays so after a good interval
 SHARE_MIN = 0.01  # below it nothing is refused any more
+WORK_AHEAD = 2.0  # pieces of work that one may wait for, whatever the target says
+LOOKS_MIN = 2  # in an interval; fewer tell of one that waited, not of a queue
 OUR_SHARE = 0.5
 LAGS_KEPT = 200  # of the last seconds: five at four looks an interval
 LAG_SAMPLES = 4  # looks at the loop in an interval
@@ -55,19 +58,25 @@ class SheddingLimits:
 class QueueWatch:
     """One queue, and the share of new work that it lets be refused."""
 
-    __slots__ = ("_clock", "_ends_s", "_former_s", "_least_s", "_share", "limits")
+    __slots__ = ("_clock", "_ends_s", "_former_s", "_least_s", "_looks", "_looks_min", "_share", "_target_s", "limits")
 
-    def __init__(self, limits: SheddingLimits, clock: Clock) -> None:
+    def __init__(self, limits: SheddingLimits, clock: Clock, *, looks_min: int = LOOKS_MIN) -> None:
+        """`looks_min`: with fewer in an interval nothing is concluded."""
         self.limits = limits
+        self._looks_min = looks_min
         self._clock = clock
         self._least_s: float | None = None  # in this interval
+        self._looks = 0  # in this interval
+        self._target_s = limits.target_s
         self._former_s = 0.0  # the least of the interval before; 0 where it was a good one
         self._ends_s = clock.monotonic_s() + limits.interval_s
         self._share = 0.0
 
-    def observe(self, delay_s: float) -> None:
-        """Take note that something waited for `delay_s` seconds."""
+    def observe(self, delay_s: float, service_s: float = 0.0) -> None:
+        """Take note that something waited for `delay_s` seconds, where work takes `service_s` as a rule."""
         self._turn()
+        self._looks += 1
+        self._target_s = max(self.limits.target_s, WORK_AHEAD * service_s)
         if self._least_s is None or delay_s < self._least_s:
             self._least_s = delay_s
 
@@ -81,17 +90,19 @@ class QueueWatch:
         now_s = self._clock.monotonic_s()
         if now_s < self._ends_s:
             return
-        if self._least_s is not None and self._least_s > self.limits.target_s:
-            if self._least_s >= self._former_s:
-                growth = min(GROWTH_MAX, GROWTH * self._least_s / self.limits.target_s)
-                self._share = min(SHARE_MAX, self._share + growth * (1 - self._share))
-            self._former_s = self._least_s
+        if self._least_s is not None and self._least_s > self._target_s:
+            if self._looks >= self._looks_min:
+                if self._least_s >= self._former_s:
+                    growth = min(GROWTH_MAX, GROWTH * self._least_s / self._target_s)
+                    self._share = min(SHARE_MAX, self._share + growth * (1 - self._share))
+                self._former_s = self._least_s
         else:
             self._former_s = 0.0
             passed = 1 + int((now_s - self._ends_s) / self.limits.interval_s)  # those in which nobody came are good
             self._share *= DECAY ** min(passed, 100)
             self._share = 0.0 if self._share < SHARE_MIN else self._share
         self._least_s = None
+        self._looks = 0
         self._ends_s = now_s + self.limits.interval_s
 
 
@@ -110,7 +121,7 @@ class LoadShedder:
         self._clock = clock
         self._retry_after_s = retry_after_s
         self._random_share = random_share
-        self._loop_watch = QueueWatch(limits, clock)
+        self._loop_watch = QueueWatch(limits, clock, looks_min=1)  # a loop that is late looks seldom
         self._watches: dict[str, list[QueueWatch]] = {}
         self._lag: asyncio.Task[None] | None = None
         self._lags: deque[tuple[float, float]] = deque(maxlen=LAGS_KEPT)  # when, and how late the loop was

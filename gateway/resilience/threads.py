@@ -43,7 +43,7 @@ class WorkThreads:
         waits: WaitLimits,
         retry_after_s: Callable[[], float],
         clock: Clock,
-        on_delay: Callable[[float], None] | None = None,
+        on_delay: Callable[[float, float], None] | None = None,
     ) -> None:
         """`threads`: 0 = one a core that this process may use."""
         count = threads or len(os.sched_getaffinity(0))

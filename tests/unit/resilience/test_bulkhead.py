@@ -374,6 +374,7 @@ def test_shed_work_does_not_enter_but_admin_does() -> None:
         )
         for watch in (shedder.watch("user_auth"), shedder.watch("admin_auth")):
             watch.observe(1.0)
+            watch.observe(1.0)
         await asyncio.sleep(0.11)
         with pytest.raises(OverloadedError):
             await bulkheads.execute("user_auth", settle)

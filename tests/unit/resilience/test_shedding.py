@@ -20,6 +20,7 @@ LIMITS = SheddingLimits(target_s=0.05, interval_s=0.1)
 def standing(watch: QueueWatch, clock: MovedClock, intervals: int, delay_s: float = 0.2) -> None:
     for _ in range(intervals):
         watch.observe(delay_s)
+        watch.observe(delay_s + 0.01)
         clock.move(LIMITS.interval_s)
 
 
@@ -43,6 +44,40 @@ def test_a_queue_that_stands_sheds_more_with_each_interval_and_never_all() -> No
     assert shares == sorted(shares)
     assert shares[0] == pytest.approx(0.4)
     assert shares[-1] == SHARE_MAX
+
+
+def test_one_that_waited_is_no_queue() -> None:
+    """Ten log-ins a second, each of which waits for the one before it: there is time for all of them."""
+    clock = MovedClock()
+    watch = QueueWatch(LIMITS, clock)
+    for _ in range(50):
+        watch.observe(0.06)
+        clock.move(LIMITS.interval_s)
+        assert watch.share() == 0.0
+
+
+def test_who_waits_for_the_two_before_them_is_in_no_queue_that_stands() -> None:
+    clock = MovedClock()
+    watch = QueueWatch(LIMITS, clock)
+    for _ in range(50):
+        watch.observe(0.11, 0.06)
+        watch.observe(0.12, 0.06)
+        clock.move(LIMITS.interval_s)
+        assert watch.share() == 0.0
+    watch.observe(0.13, 0.06)
+    watch.observe(0.14, 0.06)
+    clock.move(LIMITS.interval_s)
+    assert watch.share() > 0.0
+
+
+def test_few_looks_leave_the_share_as_it_is() -> None:
+    clock = MovedClock()
+    watch = QueueWatch(LIMITS, clock)
+    standing(watch, clock, 3)
+    before = watch.share()
+    watch.observe(0.2)
+    clock.move(LIMITS.interval_s)
+    assert watch.share() == before > 0
 
 
 def test_a_queue_that_stands_but_shrinks_sheds_no_more_than_before() -> None:
