@@ -1,8 +1,8 @@
 """Refuse early what would only wait: shedding by the time that work spends in queues, after CoDel (RFC 8289).
 
 As in CoDel a queue is bad when it *stands*: when even the least delay seen within an interval was above the target. A
-burst that drains is none; nor is who waits for the one before them, which takes as long as it takes: where work is long, the
-target is too (RFC 8289 §4.4: never less than one piece of work takes). CoDel's own law, to drop at shrinking distances, assumes senders that slow down when they
+burst that drains is none; nor is who waits for the one before them: where a piece of work takes long, the target is
+longer, too (RFC 8289 §4.4). CoDel's own law, to drop at shrinking distances, assumes senders that slow down when they
 are dropped; clients that log in do not, and at ten times the load it would take minutes to drop enough. So the share
 that is refused is steered directly: in each interval it grows by how long the queue is, unless that shrinks already,
 and it shrinks when the queue is gone. (Simulated: with 10 servers of 20 ms, useful answers stay at 95 to 100 % of
