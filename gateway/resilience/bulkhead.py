@@ -122,6 +122,13 @@ class BulkheadManager:
             raise ValueError(f"unknown pool `{name}`")
         return PoolPlace(self, name, critical)
 
+    def check(self, name: PoolName) -> None:
+        """Raise BulkheadFullError where new normal work would find no place now. Takes none: it may be gone again."""
+        limiter = self._limiters[name]
+        if limiter.is_full():
+            limiter.refused_full += 1
+            raise self._full(name)
+
     async def execute(self, pool_name: PoolName, operation: Callable[[], Awaitable[T]], *, critical: bool = False) -> T:
         """Await `operation()` in a pool; see `pool`."""
         async with self.pool(pool_name, critical=critical):
@@ -165,8 +172,13 @@ class BulkheadManager:
             return await limiter.enter(self._waits.allowed_s(limiter.service_s), critical=critical)
         except LimiterRefused as refusal:
             check_deadline()
-            problem = f"pool `{name}` is full" if refusal.why == "full" else f"no place in pool `{name}` came free"
+            if refusal.why == "full":
+                raise self._full(name) from None
+            problem = f"no place in pool `{name}` came free"
             raise BulkheadFullError(problem, retry_after_s=self._retry_after_s()) from None
+
+    def _full(self, name: PoolName) -> BulkheadFullError:
+        return BulkheadFullError(f"pool `{name}` is full", retry_after_s=self._retry_after_s())
 
 
 def _urgency(name: PoolName, critical: bool) -> Urgency:

@@ -98,13 +98,17 @@ class Limiter:
         self.reserved = reserved
         self._hand_on()
 
+    def is_full(self, *, critical: bool = False) -> bool:
+        """Tell whether whoever comes now is refused at once."""
+        limit = self.admitted_max if critical else self.admitted_max - self.reserved
+        return self.running + self.waiting >= limit
+
     async def enter(self, wait_s: float, *, critical: bool = False) -> float:
         """Take a place, waiting for at most `wait_s`; return the time at which it was had, for `leave`.
 
         Raises LimiterRefused. A caller that is cancelled has taken nothing.
         """
-        limit = self.admitted_max if critical else self.admitted_max - self.reserved
-        if self.running + self.waiting >= limit:
+        if self.is_full(critical=critical):
             self.refused_full += 1
             raise LimiterRefused("full")
         if self.running < self.running_max:

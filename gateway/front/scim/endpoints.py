@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import random
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from gateway.front.scim.callers import CallerRefused, ScimCallers
 from gateway.front.scim.pace import Pace
 from gateway.resilience import Resilience
 
+_chance = random.SystemRandom()
 _log = logging.getLogger("portcullis.scim")
 
 PREFIX: Final = "/scim/v2"
@@ -35,7 +37,7 @@ _KINDS: Final[dict[str, Kind]] = {"users": "User", "groups": "Group"}
 _DISCOVERY: Final = {name.lower(): name for name in (CONFIG, TYPES, SCHEMAS)}
 _PARAMETERS: Final = ("filter", "sortBy", "sortOrder", "attributes", "excludedAttributes", "startIndex", "count")
 _BUSY: Final = ("pool_full", "overloaded", "resource_exhausted")
-HOLD_BACK_S: Final = 1.0  # before who found no place is told so
+HOLD_BACK_S: Final = (0.5, 1.5)  # before who found no place is told so; by chance, or all would come again at once
 HELD_BACK_MAX: Final = 1000  # requests at once; more are told at once
 _BULK_SLACK_S: Final = 10.0  # for the operation that is under way when a bulk request's time is over
 
@@ -103,7 +105,7 @@ class ScimEndpoints:
         if self._held_back < HELD_BACK_MAX:
             self._held_back += 1
             try:
-                await asyncio.sleep(HOLD_BACK_S)
+                await asyncio.sleep(_chance.uniform(*HOLD_BACK_S))
             finally:
                 self._held_back -= 1
 
@@ -116,6 +118,8 @@ class ScimEndpoints:
             if "filter" in request.query_params:
                 raise SCIMException.from_error(Error(status=403, detail="these are not filtered"))
             return self._discovery.answer(name, rest)
+        # Before anything is done for it: who asks ten times as much as there is room for costs next to nothing.
+        self._resilience.bulkheads.check("scim_provisioning")
         self._pace.check()
         caller = await self._callers.who(request, where)
         answer, limit_s = await self._planned(request, place, rest)
