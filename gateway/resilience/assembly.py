@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Literal, TypeVar, get_args
 
 from gateway.config import BreakerConfig, IdpBreakerConfig, ResilienceConfig
+from gateway.errors import DeadlineExceededError
 from gateway.resilience.bulkhead import BulkheadManager, PoolLimits, PoolPlace, PoolState
 from gateway.resilience.circuit_breaker import (
     BreakerLimits,
@@ -22,7 +23,7 @@ from gateway.resilience.circuit_breaker import (
     Transition,
     outcome_of,
 )
-from gateway.resilience.deadlines import abandoned_calls, deadline, within
+from gateway.resilience.deadlines import abandoned_calls, deadline, remaining_s, within
 from gateway.resilience.degradation import DegradationMonitor, DegradationSnapshot, Level
 from gateway.resilience.health import BAD_SAMPLES, DependencyHealth, DependencyName, HealthLimits, HealthState, Probe
 from gateway.resilience.limiter import WaitLimits
@@ -48,6 +49,7 @@ BreakerName = Literal["database", "cache", "external_idp", "attribute_source"]
 """What breakers are made for. `external_idp` also stands for key sets and introspection at issuers."""
 BREAKERS: tuple[BreakerName, ...] = get_args(BreakerName)
 
+TIMER_S = 0.005  # loops round timers to milliseconds: so much may be left when one fires
 SOURCE_RECOVERY_S = 2.0  # at most, for sources of entities
 SOURCE_RECOVERY_S_MAX = 30.0
 
@@ -265,6 +267,9 @@ class Resilience:
         bound_s = self.config.request_timeout_s if limit_s is None else limit_s
 
         def judge(error: BaseException, elapsed_s: float) -> Outcome:
+            if isinstance(error, asyncio.CancelledError) and remaining_s() <= TIMER_S:
+                # Not its client gave up: the request's own time was over before the call's, because of the call.
+                error = DeadlineExceededError("the time for this request is over")
             outcome = (classify or outcome_of)(error, elapsed_s)
             is_ours = outcome == "failure" and self.shedder.is_ours(self._clock.monotonic_s() - elapsed_s)
             return "ignored" if is_ours else outcome

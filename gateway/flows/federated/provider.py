@@ -23,6 +23,7 @@ from gateway.errors import (
 )
 from gateway.flows.federated.errors import SSORefused, SSOUnavailable
 from gateway.resilience import Resilience, detached
+from gateway.resilience.circuit_breaker import Classify, Outcome
 from gateway.stores.fetch import Fetcher, FetchFailed
 from gateway.tokens.control import claimed_key, rules_of
 from gateway.tokens.discovery import check_named_address, fetch_metadata
@@ -144,7 +145,9 @@ class Provider:
             flight.exception()  # whoever waited has it; nobody may have
 
     async def _learn(self) -> Endpoints:
-        document = await self._ask(lambda: fetch_metadata(self._fetcher, self.issuer, timeout_s=self.config.timeout_s))
+        document = await self._ask(
+            lambda: fetch_metadata(self._fetcher, self.issuer, timeout_s=self.config.timeout_s), _outcome_for_all
+        )
         self._endpoints = endpoints_of(document, self.issuer)
         self._fetched_s = self._clock.monotonic_s()
         self._due_s = self._fetched_s + METADATA_S
@@ -154,7 +157,7 @@ class Provider:
 
     async def push(self, endpoints: Endpoints, request: Mapping[str, str]) -> str:
         """Push an authorization request, and return what stands for it (RFC 9126)."""
-        answer = await self._post(endpoints.pushed_requests, request, created=True)
+        answer = await self._post(endpoints.pushed_requests, request, _outcome_for_all, created=True)
         uri = answer.get("request_uri")
         if not isinstance(uri, str) or not 0 < len(uri) <= 512:
             raise SSORefused("idp_par_answer")
@@ -187,7 +190,9 @@ class Provider:
             )
         )
 
-    async def _post(self, url: str, form: Mapping[str, str], *, created: bool = False) -> dict[str, Any]:
+    async def _post(
+        self, url: str, form: Mapping[str, str], classify: Classify = outcome_of_fetch, *, created: bool = False
+    ) -> dict[str, Any]:
         sent, basic = dict(form), None
         secret = self._secret.reveal().decode()
         if self.config.client_auth == "client_secret_basic":
@@ -205,10 +210,11 @@ class Provider:
                 timeout_s=self.config.timeout_s,
                 bytes_max=ANSWER_BYTES_MAX,
                 created=created,
-            )
+            ),
+            classify,
         )
 
-    async def _ask(self, work: Callable[[], Awaitable[T]]) -> T:
+    async def _ask(self, work: Callable[[], Awaitable[T]], classify: Classify = outcome_of_fetch) -> T:
         await self._fetcher.open()  # its import is no part of the provider's time
         try:
             return await self._resilience.call(
@@ -217,10 +223,10 @@ class Provider:
                 work,
                 limit_s=self.config.timeout_s,
                 tenant=self.issuer,
-                classify=outcome_of_fetch,
+                classify=classify,
             )
         except FetchFailed as error:
-            if outcome_of_fetch(error, 0.0) == "failure":
+            if classify(error, 0.0) == "failure":
                 raise SSOUnavailable(f"`{self.issuer}`: {error}") from error
             raise SSORefused(f"idp_{error.problem}") from error
         except (CircuitOpenError, BulkheadFullError, OverloadedError, ResourceExhaustedError) as error:
@@ -255,6 +261,15 @@ class Provider:
         self._validator.publish(
             KeySnapshot([self._rules], [part.handles for part in parts], [part.usable_until_s for part in parts])
         )
+
+
+def _outcome_for_all(error: BaseException, elapsed_s: float) -> Outcome:
+    """Tell what a failed fetch says of the provider, of what it tells everybody: no user makes that answer too long.
+
+    Elsewhere one could, by what they keep in their profile, and close the log-in of all others.
+    """
+    is_flood = isinstance(error, FetchFailed) and error.problem == "too_large"
+    return "failure" if is_flood else outcome_of_fetch(error, elapsed_s)
 
 
 def issuer_config(config: SSOConfig) -> IssuerConfig:

@@ -129,6 +129,32 @@ def test_a_dependency_that_hangs_holds_its_callers_until_the_deadline_and_then_n
     run_virtual(main())
 
 
+def test_a_call_that_takes_all_of_its_request_s_time_counts_and_one_whose_client_left_does_not() -> None:
+    async def main() -> None:
+        resilience = new_resilience()
+
+        async def request(limit_s: float) -> None:
+            async with resilience.serving("external_idp", limit_s=limit_s):
+                await resilience.call("external_idp", "token", forever, limit_s=2.0, tenant="acme")
+
+        async def forever() -> None:
+            await asyncio.sleep(3600)
+
+        left = [asyncio.create_task(request(60.0)) for _ in range(10)]
+        await asyncio.sleep(1.0)
+        for each in left:
+            each.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        assert await resilience.call("external_idp", "token", fine, tenant="acme") == "fine"
+        # The request's own time ends first: by as little as its beginning was earlier than the call's.
+        over = await asyncio.gather(*(request(2.0) for _ in range(12)), return_exceptions=True)
+        assert all(isinstance(each, DeadlineExceededError) for each in over)
+        with pytest.raises(CircuitOpenError):
+            await resilience.call("external_idp", "token", fine, tenant="acme")
+
+    run_virtual(main())
+
+
 def test_wrong_passwords_open_nothing_and_are_not_repeated() -> None:
     calls = 0
 

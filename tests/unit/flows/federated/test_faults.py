@@ -41,8 +41,8 @@ async def held_s(work: Awaitable[object]) -> float:
     return time.perf_counter() - began_s
 
 
-async def open_breaker(world: SSOWorld) -> None:
-    world.idp.mode = "reset"
+async def open_breaker(world: SSOWorld, mode: Mode = "reset") -> None:
+    world.idp.mode = mode
     for _ in range(3):
         with pytest.raises(SSOUnavailable):
             await world.start()
@@ -70,10 +70,11 @@ async def test_a_worker_is_held_no_longer_than_the_deadline(tmp_path: Path, path
         assert peak_bytes < 8_000_000
 
 
-async def test_after_its_threshold_nobody_waits_at_all(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["hang", "drip", "huge", "reset"])
+async def test_after_its_threshold_nobody_waits_at_all(tmp_path: Path, mode: Mode) -> None:
     async with sso_world(tmp_path, timeout_s=TIMEOUT_S) as world:
         await world.start()
-        await open_breaker(world)
+        await open_breaker(world, mode)
         asked = world.idp.total
         began_s = time.perf_counter()
         with pytest.raises(SSOUnavailable) as refused:
@@ -84,6 +85,16 @@ async def test_after_its_threshold_nobody_waits_at_all(tmp_path: Path) -> None:
         assert fallback.options == ("local_password", "retry_later")
         assert 0 < fallback.retry_after_s <= 72
         assert (world.events[-1].outcome, world.events[-1].reason) == ("refused", "sso_unavailable")
+
+
+async def test_no_user_closes_the_log_in_of_others_by_what_is_told_of_them(tmp_path: Path) -> None:
+    """A profile that is too long is its user's; what is pushed is nobody's."""
+    async with sso_world(tmp_path, timeout_s=TIMEOUT_S, link_email=True, email_domains=("corp.example",)) as world:
+        world.idp.modes["/userinfo"] = "huge"
+        for _ in range(8):
+            with pytest.raises(SSORefused):
+                await world.complete(await world.answer())
+        await world.start()
 
 
 async def test_a_breaker_that_is_half_open_lets_three_probes_through(tmp_path: Path) -> None:
