@@ -7,6 +7,7 @@ import os
 import secrets
 import sqlite3
 import stat
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,6 +21,8 @@ T = TypeVar("T")
 
 CALL_TIMEOUT_S = 2.0  # of one call, the wait for another worker's write included
 BUSY_TIMEOUT_MS = 1000  # SQLite's own share of it
+
+_making = threading.Lock()  # whoever finds a file made by another thread finds it closed
 
 
 class SQLiteFile:
@@ -84,12 +87,7 @@ class SQLiteFile:
             return self._connection
         self._disconnect()
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # SQLite would create the file with the process's umask; its -wal and -shm take the mode of the file.
-        handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        try:
-            self._inode = _check(handle, self.path)
-        finally:
-            os.close(handle)
+        self._inode = _made(self.path)
         connection = sqlite3.connect(
             self.path, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=True
         )
@@ -186,9 +184,21 @@ def _enter_wal(connection: sqlite3.Connection) -> None:
             time.sleep(0.005)
 
 
-def _check(handle: int, path: Path) -> tuple[int, int]:
-    """Return which file it is. Raises OSError where others than this user may write it."""
-    status = os.fstat(handle)
+def _made(path: Path) -> tuple[int, int]:
+    """Return which file it is, making it where there is none. Raises OSError where others than this user may write it.
+
+    What exists is never opened here: with any close of a file POSIX drops all locks that the process has on it, those
+    of SQLite's own connections too, and another process would take itself for the last and remove the journal
+    (sqlite.org/howtocorrupt.html §2.2).
+    """
+    with _making:
+        try:
+            status = path.lstat()
+        except FileNotFoundError:
+            # SQLite would create the file with the process's umask; its -wal and -shm take the mode of the file.
+            with suppress(FileExistsError):
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+            status = path.lstat()
     if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
         raise PermissionError(f"`{path}` is not a file of this user alone")
     return status.st_dev, status.st_ino

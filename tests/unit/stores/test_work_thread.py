@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,6 +13,7 @@ from gateway.resilience.pools import ShareName, enter_pool, leave_pool
 from gateway.stores.sql import ask
 from gateway.stores.sql_sqlite import SQLiteDatabase
 from gateway.stores.work_thread import WorkThread
+from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -120,3 +123,47 @@ async def test_reading_cannot_write(tmp_path: Path) -> None:
             await database.read(written)
     finally:
         await database.close()
+
+
+ADD_TENANT = """
+import asyncio, sys
+from pathlib import Path
+from gateway.stores.sql import ask
+from gateway.stores.sql_sqlite import SQLiteDatabase
+
+def written():
+    yield ask("INSERT INTO portcullis_tenants VALUES (:id, 'a', 1, '{}')", id=sys.argv[2])
+
+async def main():
+    database = SQLiteDatabase(Path(sys.argv[1]))
+    await database.write(written)
+    await database.close()
+
+asyncio.run(main())
+"""
+
+
+async def test_what_a_process_wrote_that_has_ended_is_seen_by_all_who_had_the_file_open(tmp_path: Path) -> None:
+    """The last to close a file removes its journal: it must not take itself for the last while others go on."""
+    path = tmp_path / "run" / "tables.sqlite3"
+    early, late = SQLiteDatabase(path), SQLiteDatabase(path)
+
+    def counted():  # type: ignore[no-untyped-def]
+        return (yield ask("SELECT count(*) FROM portcullis_tenants")).row[0]
+
+    def written():  # type: ignore[no-untyped-def]
+        yield ask("INSERT INTO portcullis_tenants VALUES ('ours', 'a', 1, '{}')")
+
+    try:
+        for database in (early, late):
+            assert await database.read(counted) == 0
+        for number in range(3):
+            command = [sys.executable, "-c", ADD_TENANT, str(path), f"theirs {number}"]
+            await asyncio.to_thread(subprocess.run, command, cwd=ROOT, check=True)
+            for database in (early, late):
+                assert await database.read(counted) == number + 1
+        await early.write(written)
+        assert await late.read(counted) == 4
+    finally:
+        await early.close()
+        await late.close()
