@@ -10,6 +10,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -52,6 +53,8 @@ class WorkThreads:
         self._retry_after_s = retry_after_s
         self._limiter = Limiter(running_max=count, admitted_max=count + waiting_max, clock=clock, on_delay=on_delay)
         self._executor = ThreadPoolExecutor(count, thread_name_prefix=name)
+        self._spare = asyncio.Event()
+        self._spare.set()
 
     async def run(self, work: Callable[[], T]) -> T:
         """Return what `work()` gives, computed on a thread; context variables are not seen there.
@@ -67,18 +70,37 @@ class WorkThreads:
             raise ResourceExhaustedError(
                 f"no thread for `{self._name}` came free", retry_after_s=self._retry_after_s()
             ) from None
+        self._look()
         try:
             future = asyncio.get_running_loop().run_in_executor(self._executor, work)
         except BaseException:  # the threads are closed
             self._limiter.leave(entered_s)
+            self._look()
             raise
         future.add_done_callback(lambda done: self._leave(done, entered_s))
         return await asyncio.shield(future)
 
     def _leave(self, done: asyncio.Future[T], entered_s: float) -> None:
         self._limiter.leave(entered_s)
+        self._look()
         if not done.cancelled():
             done.exception()  # whoever waited may be gone; then nobody is left to tell
+
+    async def spare(self, within_s: float) -> None:
+        """Return once one of the threads has nothing to do, so that a core is free, or after `within_s` seconds.
+
+        For work in bulk on the loop: where every core hashes for somebody at a screen, it would slow them all down.
+        """
+        if not self._spare.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(within_s):
+                    await self._spare.wait()
+
+    def _look(self) -> None:
+        if self._limiter.running < self._limiter.running_max:
+            self._spare.set()
+        else:
+            self._spare.clear()
 
     def state(self) -> ThreadsState:
         """Say how the threads stand."""

@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from gateway.errors import GatewayError
 from gateway.flows.scim import Asked, BulkService, Discovery, Reply, ScimCaller, ScimLimits, ScimService
+from gateway.flows.scim.bulk import Turn
 from gateway.flows.scim.discovery import CONFIG, SCHEMAS, TYPES
 from gateway.flows.scim.filters import Kind
 from gateway.flows.trail import Caller
@@ -37,7 +38,7 @@ _KINDS: Final[dict[str, Kind]] = {"users": "User", "groups": "Group"}
 _DISCOVERY: Final = {name.lower(): name for name in (CONFIG, TYPES, SCHEMAS)}
 _PARAMETERS: Final = ("filter", "sortBy", "sortOrder", "attributes", "excludedAttributes", "startIndex", "count")
 _BUSY: Final = ("pool_full", "overloaded", "resource_exhausted")
-HOLD_BACK_S: Final = (0.5, 1.5)  # before who found no place is told so; by chance, or all would come again at once
+HOLD_BACK_S: Final = (1.0, 3.0)  # before who found no place is told so; by chance, or all would come again at once
 HELD_BACK_MAX: Final = 1000  # requests at once; more are told at once
 _BULK_SLACK_S: Final = 10.0  # for the operation that is under way when a bulk request's time is over
 
@@ -57,6 +58,7 @@ class ScimEndpoints:
         limits: ScimLimits,
         resilience: Resilience,
         pace: Pace,
+        turn: Turn,
         where: Callable[[Request], Caller],
         body_timeout_s: float,
     ) -> None:
@@ -70,6 +72,7 @@ class ScimEndpoints:
         self._where = where
         self._body_timeout_s = body_timeout_s
         self._pace = pace
+        self._turn = turn
         self._held_back = 0
 
     def routes(self) -> list[Route]:
@@ -126,7 +129,7 @@ class ScimEndpoints:
         if caller.is_reader and request.method != "GET" and not request.url.path.endswith("/.search"):
             raise SCIMException.from_error(Error(status=403, detail="this token may only read"))
         async with self._resilience.serving("scim_provisioning", limit_s=limit_s):
-            await asyncio.sleep(self._pace.take())  # in the pool: who waits for a turn is counted there
+            await self._turn()  # in the pool: who waits for a turn is counted there
             return await answer(caller)
 
     async def _planned(self, request: Request, place: str, rest: str) -> tuple[Answer, float | None]:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from starlette.requests import Request
 from starlette.routing import Route
@@ -25,6 +26,8 @@ from gateway.front.scim.pace import Pace
 from gateway.resilience import Resilience
 from gateway.stores.directory import Directory
 from gateway.types import Clock
+
+HASHING_S: Final = 0.25  # that an operation waits at most while every core computes a hash for somebody who logs in
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,7 @@ class OpenedScim:
 
         async def turn() -> None:
             await asyncio.sleep(pace.take())
+            await around.resilience.hashing.spare(HASHING_S)
 
         self._endpoints = ScimEndpoints(
             service,
@@ -99,6 +103,7 @@ class OpenedScim:
             limits=limits,
             resilience=around.resilience,
             pace=pace,
+            turn=turn,
             where=around.where,
             body_timeout_s=wish.body_timeout_s,
         )

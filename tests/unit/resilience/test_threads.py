@@ -56,6 +56,13 @@ async def new_threads() -> AsyncIterator[MakeThreads]:
         threads.close()
 
 
+async def spared(threads: WorkThreads, within_s: float = 0.0) -> bool:
+    """Tell whether there is a thread to spare; the time is that of waiting for one."""
+    began_s = asyncio.get_running_loop().time()
+    await threads.spare(within_s or 30.0)
+    return asyncio.get_running_loop().time() - began_s < (within_s or 30.0)
+
+
 async def until(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(30):
         while not holds():
@@ -127,3 +134,23 @@ async def test_closed_threads_take_nothing_and_keep_nothing(new_threads: MakeThr
     with pytest.raises(RuntimeError):
         await threads.run(lambda: 1)
     assert threads.state().busy == 0
+
+
+async def test_bulk_waits_until_a_thread_is_free_and_no_longer_than_it_may(new_threads: MakeThreads) -> None:
+    threads, gate, other = new_threads(threads=2, waiting_max=1), Gate(), Gate()
+    assert await spared(threads, 0.1)
+    one = asyncio.create_task(threads.run(gate.work("one")))
+    await until(lambda: gate.begun == ["one"])
+    assert await spared(threads, 0.1)  # a core is free
+    two = asyncio.create_task(threads.run(other.work("two")))
+    await until(lambda: other.begun == ["two"])
+    assert not await spared(threads, 0.1)
+    three = asyncio.create_task(threads.run(gate.work("three")))
+    waiting = asyncio.create_task(spared(threads))
+    await asyncio.sleep(0)
+    gate.opened.set()
+    await asyncio.gather(one, three)
+    assert await waiting
+    other.opened.set()
+    await two
+    assert await spared(threads, 0.1)
