@@ -39,6 +39,7 @@ GROWTH_MAX = 0.5
 DECAY = 0.8  # of what is refused stays so after a good interval
 SHARE_MIN = 0.01  # below it nothing is refused any more
 WORK_AHEAD = 2.0  # pieces of work that one may wait for, whatever the target says
+TARGETS = 2.0  # that an interval is long at least: what must wait a while may do so once
 LOOKS_MIN = 2  # in an interval; fewer tell of one that waited, not of a queue
 OUR_SHARE = 0.5
 LAGS_KEPT = 200  # of the last seconds: five at four looks an interval
@@ -103,7 +104,7 @@ class QueueWatch:
             self._share = 0.0 if self._share < SHARE_MIN else self._share
         self._least_s = None
         self._looks = 0
-        self._ends_s = now_s + self.limits.interval_s
+        self._ends_s = now_s + max(self.limits.interval_s, TARGETS * self._target_s)
 
 
 class LoadShedder:

@@ -64,9 +64,12 @@ def test_who_waits_for_the_two_before_them_is_in_no_queue_that_stands() -> None:
         watch.observe(0.12, 0.06)
         clock.move(LIMITS.interval_s)
         assert watch.share() == 0.0
+    clock.move(1.0)
     watch.observe(0.13, 0.06)
     watch.observe(0.14, 0.06)
     clock.move(LIMITS.interval_s)
+    assert watch.share() == 0.0  # an interval is as long as two targets, at least
+    clock.move(0.15)
     assert watch.share() > 0.0
 
 
