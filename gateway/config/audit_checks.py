@@ -20,12 +20,12 @@ def audit_complaints(config: Config, base_dir: FilePath, env: Mapping[str, str])
     audit = config.audit
     path = ("audit", "url")
     address = yield from store_address(audit.url, path, base_dir, env, several=True)
-    hint = "write `embedded`, `folder:PATH`, `redis://…` or `off`"
+    hint = "write `embedded`, `folder:PATH`, `redis://…`, `kafka://…/TOPIC` or `off`"
     if address is not None and address.startswith("folder:"):
         folder = address.removeprefix("folder:")
         if not folder or not parent_exists(base_dir, folder):
             yield Complaint(path, "its folder does not exist", "write `folder:PATH`")
-    elif address is not None and not address.startswith(("redis://", "rediss://", "unix://")):
+    elif address is not None and not address.startswith(("redis://", "rediss://", "unix://", "kafka://", "kafkas://")):
         if address == "off":
             yield from _missed(config)
         elif address != "embedded":

@@ -116,6 +116,12 @@ def store_address(
             if complaints:
                 yield from complaints
                 break  # the same complaint for each of them says no more
+    elif address.startswith(("kafka://", "kafkas://")):
+        for server in servers:
+            complaints = list(_kafka_address(server, path, is_plain=address == url))
+            if complaints:
+                yield from complaints
+                break
     elif address.startswith("unix://"):
         if not address.removeprefix("unix://").startswith("/"):
             yield Complaint(path, "no path of a Redis server's socket", "write `unix:///run/redis/redis.sock`")
@@ -124,6 +130,19 @@ def store_address(
         if not file or not parent_exists(base_dir, file):
             yield Complaint(path, "its folder does not exist", "write `sqlite:PATH`")
     return address
+
+
+def _kafka_address(address: str, path: Path, *, is_plain: bool) -> Iterator[Complaint]:
+    """Complain of the address of one Kafka broker; `is_plain`: it stands in the config as it is."""
+    parts = split_url(address)
+    if parts is None or not parts.hostname:
+        yield Complaint(path, "no address of a Kafka broker", "write `kafka://host:9092/topic`")
+    elif not re.fullmatch(r"/[A-Za-z0-9._-]{1,249}", parts.path):
+        yield Complaint(path, "no topic is named", "write `kafka://host:9092/topic`")
+    elif parts.password is not None and is_plain:
+        yield Complaint(path, "a password stands in the config", _WHOLE_ADDRESS_HINT)
+    elif parts.scheme == "kafka" and not is_loopback(parts.hostname):
+        yield Complaint(path, "an unencrypted connection to another machine", "use `kafkas://`")
 
 
 def _redis_address(address: str, path: Path, *, is_plain: bool) -> Iterator[Complaint]:

@@ -178,7 +178,7 @@ class DirectoryConfig(Chapter, frozen=True):
 class AuditConfig(Chapter, frozen=True):
     """The audit log: one entry a security-relevant act, in chains of hashes. `portcullis audit verify` checks them."""
 
-    url: str = "embedded"  # "embedded" (in run_dir) | "folder:PATH" | "redis://…" | "off"; `env:NAME`, `file:PATH`
+    url: str = "embedded"  # in run_dir | "folder:PATH" | "redis://…" | "kafka://…/TOPIC" | "off"; `env:`, `file:`
     key: str = ""  # 32 bytes or more: entries then hold an HMAC; `env:NAME` or `file:PATH`; "" = plain SHA-256
     name: str = ""  # of this machine's chains; "" = its host name
     queue_max: Count = 10_000  # events that wait in a worker while the log is away; more are lost, and counted

@@ -178,7 +178,8 @@ def open_audit_log(
     """Return the audit log that `url` names, to write its chain `chain` and to read all; nothing is opened yet.
 
     "" is the embedded default, files below `run_dir`; "file:PATH" another folder, relative to it. "redis://",
-    "rediss://" and "unix://" are streams. With `key` the hashes are HMACs. Raises ValueError for anything else.
+    "rediss://" and "unix://" are streams, "kafka://HOST/TOPIC" and "kafkas://" a topic. With `key` the hashes are
+    HMACs. Raises ValueError for anything else.
     """
     scheme, _, rest = url.partition(":")
     if url == "" or (scheme == "file" and rest):
@@ -189,6 +190,10 @@ def open_audit_log(
         from gateway.stores.audit_log_redis import RedisAuditLog
 
         return RedisAuditLog((connections or Connections()).redis(url), chain, key)
+    if scheme in ("kafka", "kafkas"):
+        from gateway.stores.audit_log_kafka import KafkaAuditLog
+
+        return KafkaAuditLog(url, chain, key)
     raise ValueError(f"unknown kind of store `{scheme}`")
 
 

@@ -18,6 +18,7 @@ from gateway.stores import Connections, open_audit_log
 from gateway.stores.audit_log import ORIGIN_HASH, AuditEntry, AuditHead, AuditLog
 from gateway.stores.audit_log_files import FileAuditLog
 from gateway.types import AuditEvent, Secret
+from tests.real.kafka import MockKafka, RealKafka
 from tests.real.pools import SMALL
 from tests.real.process import wait_until
 from tests.real.redis import RealRedis
@@ -42,7 +43,21 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedisClust
     servers.stop()
 
 
-@pytest.fixture(params=["files", "redis", "cluster"])
+@pytest.fixture(scope="module")
+def kafka_mock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MockKafka]:
+    servers = MockKafka(tmp_path_factory.mktemp("kafka-mock"))
+    yield servers
+    servers.stop()
+
+
+@pytest.fixture(scope="module")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealKafka]:
+    server = RealKafka(tmp_path_factory.mktemp("kafka"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["files", "redis", "cluster", "kafka_mock", "kafka"])
 def url(request: pytest.FixtureRequest) -> str:
     if request.param == "files":
         return ""
