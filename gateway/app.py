@@ -717,11 +717,12 @@ class App:
             stop=self._stop,
             open_sockets=self._metrics.gauge("websocket_connections"),
         )
-        oauth = self._plan_oauth(config)
+        oauth, login = self._plan_oauth(config), self._plan_login(config)
         metadata = "" if oauth is None else oauth.resource_metadata_url
+        gates = () if login is None else login.gates()
         return FrontDoor(
             engine,
-            app=public_app(self._vitals, introspection, self._lifespan, more),
+            app=public_app(self._vitals, introspection, self._lifespan, more, gates),
             ask=asking,
             websocket=SocketDoor(asking, relay, config.server.realm),
             fault=FaultAnswers(self._count_fault),

@@ -94,14 +94,22 @@ _HANDLERS: Any = {404: not_found, 405: wrong_method, GatewayError: gateway_error
 
 
 def public_app(
-    vitals: Vitals, introspection: Introspection | None, lifespan: Lifespan[Starlette], more: Sequence[Route] = ()
+    vitals: Vitals,
+    introspection: Introspection | None,
+    lifespan: Lifespan[Starlette],
+    more: Sequence[Route] = (),
+    gates: Sequence[Middleware] = (),
 ) -> Starlette:
-    """Make the application behind the doors' listener; `more` are routes of endpoints that are not always there."""
+    """Make the application behind the doors' listener.
+
+    `more` are routes of endpoints that are not always there, and `gates` stand before all of them.
+    """
     routes = _probes(vitals, detailed=False)
     if introspection is not None:
         routes.append(Route("/oauth2/introspect", introspection.endpoint, methods=["POST"]))
     routes.extend(more)
-    return Starlette(routes=routes, lifespan=lifespan, exception_handlers=_HANDLERS, middleware=_middleware(vitals))
+    middleware = [*_middleware(vitals), *gates]
+    return Starlette(routes=routes, lifespan=lifespan, exception_handlers=_HANDLERS, middleware=middleware)
 
 
 def admin_app(vitals: Vitals, administer: Callable[[Request], Awaitable[Response]]) -> Starlette:

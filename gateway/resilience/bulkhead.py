@@ -10,7 +10,7 @@ leaves 112 useful answers a second of 500, with 250 ms it leaves 504 (measured).
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from contextvars import Token
+from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
@@ -23,6 +23,9 @@ from gateway.resilience.shedding import LoadShedder, Urgency
 from gateway.types import Clock
 
 T = TypeVar("T")
+
+# For which pool work was let in before it came there: chance decides once about each.
+_admitted: ContextVar[PoolName | None] = ContextVar("portcullis_admitted", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,15 @@ class BulkheadManager:
             raise ValueError(f"unknown pool `{name}`")
         return PoolPlace(self, name, critical)
 
+    def admit(self, name: PoolName) -> None:
+        """Decide now whether normal work of this context may come to a pool; it is not asked again when it enters.
+
+        Takes no place. Raises BulkheadFullError and OverloadedError.
+        """
+        self.check(name)
+        self._shedder.admit(name)
+        _admitted.set(name)
+
     def check(self, name: PoolName) -> None:
         """Raise BulkheadFullError where new normal work would find no place now. Takes none: it may be gone again."""
         limiter = self._limiters[name]
@@ -166,7 +178,8 @@ class BulkheadManager:
 
     async def _enter(self, name: PoolName, critical: bool) -> float:
         check_deadline()
-        self._shedder.admit(name, _urgency(name, critical))
+        if _admitted.get() != name:
+            self._shedder.admit(name, _urgency(name, critical))
         limiter = self._limiters[name]
         try:
             return await limiter.enter(self._waits.allowed_s(limiter.service_s), critical=critical)

@@ -63,13 +63,12 @@ class WorkThreads:
         raises. Work that has begun goes on when the caller is cancelled, and keeps its thread until it ends.
         """
         check_deadline()
+        self.check()
         try:
             entered_s = await self._limiter.enter(self.waits.allowed_s(self._limiter.service_s))
         except LimiterRefused:
             check_deadline()
-            raise ResourceExhaustedError(
-                f"no thread for `{self._name}` came free", retry_after_s=self._retry_after_s()
-            ) from None
+            raise self._refusal() from None
         self._look()
         try:
             future = asyncio.get_running_loop().run_in_executor(self._executor, work)
@@ -79,6 +78,20 @@ class WorkThreads:
             raise
         future.add_done_callback(lambda done: self._leave(done, entered_s))
         return await asyncio.shield(future)
+
+    def check(self) -> None:
+        """Raise ResourceExhaustedError where new work would wait for longer than it may, as far as can be told.
+
+        To be asked before what comes before the work: whoever waits in vain has cost as much as one that did not.
+        """
+        limiter = self._limiter
+        ahead = limiter.running + limiter.waiting + 1 - limiter.running_max
+        if ahead * limiter.service_s / limiter.running_max > self.waits.allowed_s(limiter.service_s):
+            limiter.refused_full += 1
+            raise self._refusal()
+
+    def _refusal(self) -> ResourceExhaustedError:
+        return ResourceExhaustedError(f"no thread for `{self._name}` came free", retry_after_s=self._retry_after_s())
 
     def _leave(self, done: asyncio.Future[T], entered_s: float) -> None:
         self._limiter.leave(entered_s)

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from gateway.errors import GatewayError
+from gateway.errors import BulkheadFullError, GatewayError, OverloadedError, ResourceExhaustedError
 from gateway.flows.account import Accounts
 from gateway.flows.login import Browser, LoggedIn, Logins, Next, NotGood, Outcome, Refused
 from gateway.flows.pending import Goal, Pending, StepKind
@@ -81,6 +81,7 @@ class LoginEndpoints:
         self._parameter = parameter
         self._body_timeout_s = body_timeout_s
         self._provisional = provisional
+        self._busy: dict[tuple[str, int], Response] = {}  # by language and seconds: a few
         self.leave: Callable[[Session], str | None] = lambda session: None
         """Says where else somebody has to log out, by the session that is over; set by who adds other ways in."""
 
@@ -115,19 +116,42 @@ class LoginEndpoints:
                 return await handler(request, posted)
         except BodyRefused as fault:
             return self.sorry(request, "error_form", fault.status)
+        except (BulkheadFullError, OverloadedError, ResourceExhaustedError) as error:
+            return self.busy(request, error)
         except GatewayError as error:
             request_id = self._caller_of(request).request_id
             _log.warning(
                 "%s was refused: %s: %s", request.scope["path"], error.code, error, extra={"request_id": request_id}
             )
-            busy = error.code in ("pool_full", "resource_exhausted", "overloaded")
             status = error.status if error.status >= 500 else 409
-            text = "error_busy" if busy else "error_not_offered" if error.code == "not_offered" else "error_unavailable"
+            text = "error_not_offered" if error.code == "not_offered" else "error_unavailable"
             seconds = max(1, math.ceil(error.retry_after_s or 1))
             response = self.sorry(request, text, status, request_id=request_id, seconds=seconds)
             if error.retry_after_s is not None:
                 response.headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
             return response
+
+    def busy(self, request: Request, error: GatewayError) -> Response:
+        """Say that there is more work than can be done, and when to come again: by a page that was made before.
+
+        Metrics count it; in a flood a line for each would be work that nobody has time for.
+        """
+        request_id = self._caller_of(request).request_id
+        _log.debug("%s was refused: %s: %s", request.scope["path"], error.code, error, extra={"request_id": request_id})
+        seconds = max(1, math.ceil(error.retry_after_s or 1))
+        key = (self.texts(request)["lang"], seconds)
+        page = self._busy.get(key)
+        if page is None:
+            page = self._busy[key] = self.sorry(request, "error_busy", error.status, seconds=seconds)
+        response = Response(page.body, page.status_code, dict(page.headers))
+        response.headers["retry-after"] = str(seconds)
+        response.headers["x-request-id"] = request_id
+        return response
+
+    @property
+    def gated(self) -> frozenset[str]:
+        """The paths that ask for much, and may be refused before anything is done for them."""
+        return frozenset({LOGIN_PATH, CODE_PATH, ENROL_PATH, CHANGE_PATH, PROVISIONAL_PATH, RESET_PATH})
 
     def browser_of(self, request: Request) -> Browser:
         """Give what the browser brings along."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from gateway.config import DirectoryConfig, LoginConfig, SessionsConfig, resolve_store_url
@@ -30,9 +31,10 @@ from gateway.front.callers import Callers
 from gateway.front.directory import directory_sealer
 from gateway.front.login.account import AccountEndpoints
 from gateway.front.login.cookies import Forms
-from gateway.front.login.endpoints import LoginEndpoints
+from gateway.front.login.endpoints import LOGIN_PATH, LoginEndpoints
 from gateway.front.login.pages import Pages, Way
 from gateway.front.login.targets import Targets
+from gateway.front.overload import OverloadGate
 from gateway.front.trust import TrustedProxies
 from gateway.resilience import BreakerName, Resilience, guarded
 from gateway.stores import open_deferred_work, open_token_store
@@ -86,6 +88,7 @@ class OpenedLogin:
     def __init__(self, wish: LoginWish, *, base_dir: Path, run_dir: Path) -> None:
         """Connects to nothing. Raises ValueError for a file or an address that cannot be used."""
         config, around = wish.config, wish.around
+        self._resilience = around.resilience
         clock, trail = around.clock, AuditTrail(around.auditor, around.clock)
         sealer = directory_sealer(wish.directory, base_dir, run_dir)
         self._store, grants = _grants(wish, base_dir, run_dir)
@@ -176,6 +179,20 @@ class OpenedLogin:
     def routes(self) -> Sequence[Route]:
         """Return the routes of all pages."""
         return [*self.login.routes(), *self.account.routes()]
+
+    def gates(self) -> Sequence[Middleware]:
+        """Return what stands before the pages."""
+        login, resilience = self.login, self._resilience
+        return [
+            Middleware(
+                OverloadGate,
+                paths=login.gated,
+                pool="user_auth",
+                resilience=resilience,
+                refusal=login.busy,
+                checks={LOGIN_PATH: resilience.hashing.check},
+            )
+        ]
 
     async def start(self) -> None:
         """Begin to do what was promised."""

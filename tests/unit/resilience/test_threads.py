@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -154,3 +155,30 @@ async def test_bulk_waits_until_a_thread_is_free_and_no_longer_than_it_may(new_t
     other.opened.set()
     await two
     assert await spared(threads, 0.1)
+
+
+async def test_who_would_wait_for_longer_than_they_may_is_told_before_they_wait(new_threads: MakeThreads) -> None:
+    threads, gate = new_threads(threads=1, waiting_max=100, wait_s=0.25), Gate()
+    for _ in range(30):  # it learns that each takes 50 ms
+        await threads.run(lambda: time.sleep(0.05))
+    running = [asyncio.create_task(threads.run(gate.work("first")))]
+    await until(lambda: gate.begun == ["first"])
+    for _ in range(3):
+        threads.check()
+        running.append(asyncio.create_task(threads.run(lambda: "next")))
+        await asyncio.sleep(0)
+    refused = 0
+    for _ in range(5):
+        try:
+            threads.check()
+        except ResourceExhaustedError as error:
+            assert error.retry_after_s == 5.0
+            refused += 1
+        else:
+            running.append(asyncio.create_task(threads.run(lambda: "next")))
+            await asyncio.sleep(0)
+    assert refused >= 3
+    assert threads.state().refused == refused
+    gate.opened.set()
+    await asyncio.gather(*running)
+    threads.check()
