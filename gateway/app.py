@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
@@ -25,6 +26,7 @@ from gateway._native.token import TokenValidator
 from gateway.config import Config, IntrospectionConfig, resolve_secret
 from gateway.errors import ConfigError, ConfigFault, GatewayError, KeyInvalid
 from gateway.flows.degraded import as_granted, level_teller
+from gateway.flows.revoked_devices import RevokedDevices
 from gateway.flows.trail import AuditTrail
 from gateway.front.answers import deny_answers
 from gateway.front.asgi import App as ASGIApp
@@ -224,6 +226,11 @@ class App:
 
     # -- parts --------------------------------------------------------------------------------------------------------
 
+    @functools.cached_property
+    def _revoked_devices(self) -> RevokedDevices:
+        """What log-in hears of revocations; it stays, whatever config is in force."""
+        return RevokedDevices(self._clock, lambda: self._now.control.trusted)
+
     def _new_control(
         self, config: Config, validator: TokenValidator, store: RevocationStore | None = None
     ) -> TokenControl:
@@ -237,7 +244,7 @@ class App:
                 clock=self._clock,
                 store=store,
                 resilience=self._resilience,
-                sinks=() if oauth is None else (oauth.own, oauth.bound),
+                sinks=(self._revoked_devices, *(() if oauth is None else (oauth.own, oauth.bound))),
             )
 
     def _generation(
@@ -399,6 +406,8 @@ class App:
             sessions=sessions.sessions,
             directory=directory.directory,
             count=lambda method, outcome: self._metrics.counter("logins_total", method=method, outcome=outcome).add(),
+            revoke=self._revoke,
+            revoked=self._revoked_devices,
             ways=offered.first,
             second_ways=offered.second,
             account_ways=offered.account,
@@ -620,6 +629,7 @@ class App:
             sessions=None if sessions is None else sessions.sessions,
             end_grants=self._end_grants,
             issuer=config.oauth.issuer,
+            devices=config.login.enabled and config.login.provisional_device_s > 0,
         )
 
     async def _end_grants(self, subject: Subject) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path as FilePath
 
 from gateway.config.check_parts import SHARED_STORES, is_loopback, logged_store, split_url, store_address
 from gateway.config.complaints import Complaint
 from gateway.config.knobs import Config, LoginConfig
+from gateway.config.secrets import resolve_store_url
 
 OWN_PATHS = ("/login", "/logout", "/mfa", "/account")
 
@@ -47,11 +49,30 @@ def login_complaints(config: Config, base_dir: FilePath, env: Mapping[str, str])
         yield Complaint(
             ("login", "leaked_passwords"), "new passwords are not held against leaked ones", hint, is_warning=True
         )
+    yield from _provisional(config, base_dir, env)
     for index, route in enumerate(config.routes):
         if any(route.path == path or route.path.startswith(f"{path}/") for path in OWN_PATHS):
             yield Complaint(
                 ("routes", index, "path"), "the pages of `[login]` come first there", "move it", is_warning=True
             )
+
+
+def _provisional(config: Config, base_dir: FilePath, env: Mapping[str, str]) -> Iterator[Complaint]:
+    """Give what keeps devices from going on while the database is down."""
+    login, path = config.login, ("login", "provisional_device_s")
+    if not login.provisional_device_s:
+        return
+    if not login.remember_s:
+        yield Complaint(path, "no device is remembered", "let remember_s be more than 0")
+    if not config.resilience.health.provisional:
+        hint = "write `[resilience.health]`, `provisional = true`"
+        yield Complaint(path, "provisional sessions are off", hint, is_warning=True)
+    for name, url in (("sessions.url", config.sessions.url), ("login.store_url", login.store_url)):
+        with suppress(ValueError):  # told of where the address is checked
+            address = resolve_store_url(url, base_dir, env).reveal()
+            if not address.startswith((b"redis", b"unix", b"memory")):
+                problem = f"{name} is a database: while one is down no session begins by a device"
+                yield Complaint(path, problem, "keep them in Redis", is_warning=True)
 
 
 def deferred_complaints(config: Config, base_dir: FilePath, env: Mapping[str, str]) -> Iterator[Complaint]:

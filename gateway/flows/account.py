@@ -72,6 +72,10 @@ class Accounts:
         user = await self.user(session.subject)
         return None if user is None else (user, session)
 
+    async def has_session(self, browser: Browser) -> bool:
+        """Tell whether the browser has a session, whoever's it is; the directory is not asked."""
+        return bool(browser.session) and await self._sessions.find(browser.session) is not None
+
     async def user(self, subject: Subject) -> User | None:
         """Give a subject's user, None for one who is gone or must not log in."""
         user = await self._directory.get_user(subject.tenant, subject.id)
@@ -135,6 +139,7 @@ class Accounts:
         origin = origin_of(session)
         others = [each for each in await self._sessions.list_of(session.subject) if origin_of(each) != origin]
         await self._end(others, "password_change", caller)
+        await self._logins.devices.void(user.tenant, user.id)
         self._trail.tell("password.change", "success", caller=caller, tenant=user.tenant, actor=user.id, target=user.id)
         begun = await self._sessions.step_up(browser.session, Proof(amr=(KNOWN,), acr=session.acr), caller=caller)
         return Refused("over") if begun is None else begun

@@ -65,7 +65,7 @@ _NEEDS_SESSIONS: Final[frozenset[Feature]] = frozenset({"new_login", "federated_
 
 GRANTS: Final = frozenset(
     {
-        *("login.password", "login.passkey", "login.federated", "login.mfa", "login.recovery_code"),
+        *("login.password", "login.passkey", "login.federated", "login.mfa", "login.recovery_code", "login.device"),
         *("session.begin", "session.step_up", "oauth.authorize", "oauth.token", "device.remember"),
     }
 )

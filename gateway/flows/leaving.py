@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
+from gateway.flows.revoked_devices import ISSUER, user_value
 from gateway.flows.sessions import Sessions
 from gateway.flows.trail import NOBODY, Caller
 from gateway.stores.base import RevocationKind
@@ -37,8 +38,13 @@ class Leaving:
         sessions: Sessions | None = None,
         end_grants: Callable[[Subject], Awaitable[int]] | None = None,
         issuer: str = "",
+        devices: bool = False,
     ) -> None:
-        """`end_grants` ends what the token service gave a subject; `issuer` is its name."""
+        """`end_grants` ends what the token service gave a subject; `issuer` is its name.
+
+        `devices`: devices were given something that counts while the directory is away.
+        """
+        self._devices = devices
         self._directory = directory
         self._revoke = revoke
         self._clock = clock
@@ -58,7 +64,8 @@ class Leaving:
         """End tokens; `others`: issuers, and what they call the user."""
         now_s = int(self._clock.wall_s())
         own = ((self._issuer, subject.id),) if self._issuer else ()
-        for issuer, name in (*own, *others):
+        devices = ((ISSUER, user_value(subject.tenant, subject.id)),) if self._devices else ()
+        for issuer, name in (*own, *devices, *others):
             await self._revoke("sub", issuer, name, until_s=now_s + TOKENS_S, issued_before_s=now_s + 1)
         if self._end_grants is not None:
             await self._end_grants(subject)

@@ -21,7 +21,8 @@ from typing import Final, Literal
 from gateway.errors import AlreadyExists
 from gateway.flows.agents import agent_name
 from gateway.flows.degraded import Offers, all_is_well
-from gateway.flows.devices import KnownBrowsers, RememberedDevices
+from gateway.flows.device_keys import DeviceRefused
+from gateway.flows.devices import DeviceOffer, KnownBrowsers, Remembered, RememberedDevices, Whose
 from gateway.flows.mfa import SecondFactors
 from gateway.flows.password import PasswordHasher, PasswordProblem, PasswordRules, same
 from gateway.flows.pending import Goal, Pending, PendingLogins, StepKind
@@ -31,17 +32,18 @@ from gateway.flows.sessions import Begun, Proof, Sessions
 from gateway.flows.strength import CODE, KNOWN, ONE_FACTOR, TWO_FACTORS, acr_of, meets, with_class
 from gateway.flows.throttling import Attempt, Throttling
 from gateway.flows.trail import NOBODY, AuditTrail, Caller
-from gateway.stores.directory import NAME_BYTES_MAX, Directory, PasswordHash, User
+from gateway.stores.directory import NAME_BYTES_MAX, Device, Directory, PasswordHash, User
 from gateway.types import Clock, Subject
 
 ADDRESS: Final = "address"  # attributes of a session
 AGENT: Final = "agent"
+ADDRESS_CHARACTERS_MAX: Final = 64
 LOGIN_FAILURES: Final = "login_failures"  # failed attempts before a log-in that is assessed later
 _NOBODY: Final = "usr_nobody"  # whose credentials are asked for where there is no such user
 _DECIMALS: Final = 1  # of degrees: some 10 km, enough to tell a journey
 
 RefusalCode = Literal["credentials", "throttled", "code", "over"]
-Method = Literal["password", "totp", "recovery", "passkey", "sso", "change"]
+Method = Literal["password", "totp", "recovery", "passkey", "sso", "change", "device"]
 # What each is called in the audit trail.
 _ACTIONS: Final[Mapping[Method, str]] = {
     "password": "login.password",
@@ -50,8 +52,17 @@ _ACTIONS: Final[Mapping[Method, str]] = {
     "passkey": "login.passkey",
     "sso": "login.federated",
     "change": "login.password",
+    "device": "login.device",
 }
 CountLogin = Callable[[Method, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A key by which a browser wants its device to be known: the proof of it, and the id that it was offered."""
+
+    proof: str = field(repr=False)
+    device_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +72,9 @@ class Browser:
     session: str = field(default="", repr=False)  # values of its cookies
     known: str = field(default="", repr=False)
     device: str = field(default="", repr=False)
+    voucher: str = field(default="", repr=False)
+    binding: Binding | None = None
+    origin: str = ""  # of the page that asks
     agent: str = ""
     caller: Caller = NOBODY
 
@@ -83,12 +97,16 @@ class Next:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoggedIn:
-    """There is a session. `known` and `device` are values of cookies to be set, "" for none."""
+    """There is a session. `known` and `device` are values of cookies to be set, "" for none.
+
+    `voucher` is one, too; there "" means that the browser must not keep the one that it has, and None that it may.
+    """
 
     begun: Begun
     target: str
     known: str = field(default="", repr=False)
     device: str = field(default="", repr=False)
+    voucher: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +309,38 @@ class Logins:
             return Refused("over")
         return await self._second(value, pending, methods, browser, method=method, remember=pending.goal.remember)
 
+    def asks_device(self, pending: Pending, browser: Browser) -> bool:
+        """Tell whether the browser's device may stand in for the second factor, once it has proved its key."""
+        return self._is_device_enough(pending) and self.devices.names_one(browser.device)
+
+    async def offer_device(self, value: str, browser: Browser) -> DeviceOffer | None:
+        """Ask the browser's device to prove its key; None where nothing is under way. Raises DeviceRefused."""
+        pending = await self.pending(value, "code")
+        if pending is None:
+            return None
+        if not self._is_device_enough(pending):
+            raise DeviceRefused("not_enough")
+        return await self.devices.offer_use(browser.device, _whose(value, pending.subject, browser))
+
+    async def offer_binding(self, value: str, browser: Browser) -> DeviceOffer | None:
+        """Ask the browser for a key by which its device will be known; likewise."""
+        pending = await self.pending(value, "code")
+        return None if pending is None else await self.devices.offer_binding(_whose(value, pending.subject, browser))
+
+    async def device(self, value: str, proof: str, browser: Browser) -> Outcome:
+        """Go on without a second factor, on a device that proves its key. Raises DeviceRefused.
+
+        What was proved stays what it was: the device adds nothing to it.
+        """
+        pending = await self.pending(value, "code")
+        if pending is None:
+            return Refused("over")
+        if not self._is_device_enough(pending):
+            raise DeviceRefused("not_enough")
+        whose = _whose(value, pending.subject, browser)
+        device = await self.devices.prove(browser.device, proof, whose, browser.caller)
+        return await self._second(value, pending, (), browser, method="device", device=device)
+
     async def enrolled(self, value: str, code: str, browser: Browser) -> Outcome:
         """Confirm the app that was set up on the way, and go on."""
         pending = await self.pending(value, "enrol")
@@ -418,6 +468,12 @@ class Logins:
         device = await self.devices.recognise(browser.device, subject.tenant, subject.id)
         return None if device is not None else "code"
 
+    def _is_device_enough(self, pending: Pending) -> bool:
+        """Tell whether a device that is remembered is as good as a second factor here: as `_missing` judges."""
+        acr = acr_of(pending.methods)
+        is_odd = pending.risk >= self.rules.risk_code
+        return acr == ONE_FACTOR and meets(acr, pending.goal.acr_values) and not is_odd and not pending.session
+
     async def _second(
         self,
         value: str,
@@ -427,6 +483,7 @@ class Logins:
         *,
         method: Method,
         remember: bool = False,
+        device: Device | None = None,
     ) -> Outcome:
         if not await self._pending.take(value):
             return Refused("over")
@@ -436,20 +493,29 @@ class Logins:
             return Refused("credentials")
         self._count(method, "success")
         whole = replace(pending, methods=(*pending.methods, *methods), goal=replace(pending.goal, remember=remember))
-        return await self._begin(whole, browser, method=method)
+        return await self._begin(whole, browser, method=method, value=value, device=device)
 
     async def _begin(
-        self, pending: Pending, browser: Browser, *, method: Method, risk: Risk | None = None
+        self,
+        pending: Pending,
+        browser: Browser,
+        *,
+        method: Method,
+        risk: Risk | None = None,
+        value: str = "",
+        device: Device | None = None,
     ) -> LoggedIn | Refused:
-        """Begin a session, or go on with the one that is there under another id: what was seen before is worthless."""
+        """Begin a session, or go on with the one that is there under another id: what was seen before is worthless.
+
+        `value`: what was under way until now. `device`: that has just proved its key.
+        """
         subject, goal = pending.subject, pending.goal
         acr = acr_of(pending.methods)
-        device_value, device_id = "", ""
+        device_value = ""
         if goal.remember and self.devices.lifetime_s and acr != ONE_FACTOR:
-            remembered = await self.devices.remember(
-                subject.tenant, subject.id, agent_name(browser.agent), browser.caller
-            )
-            device_value, device_id = remembered.value, remembered.device.id
+            remembered = await self._remembered(value, subject, browser)
+            if remembered is not None:
+                device_value, device = remembered.value, remembered.device
         if self._reckoning is not None and LOGIN in pending.attributes:
             note = LoginNote(
                 name=pending.attributes[LOGIN],
@@ -459,7 +525,7 @@ class Logins:
                 failures=int(pending.attributes.get(LOGIN_FAILURES, "0")),
             )
             await self._reckoning.promise(note)
-        proof = Proof(amr=with_class(pending.methods), acr=acr, device_id=device_id)
+        proof = Proof(amr=with_class(pending.methods), acr=acr, device_id="" if device is None else device.id)
         begun = await self._session(pending, proof, browser)
         if begun is None:
             return Refused("over")
@@ -475,16 +541,32 @@ class Logins:
             risk_parts="" if risk is None else str(risk),
         )
         return LoggedIn(
-            begun=begun, target=goal.target, known=self._browsers.note(subject.id, browser.known), device=device_value
+            begun=begun,
+            target=goal.target,
+            known=self._browsers.note(subject.id, browser.known),
+            device=device_value,
+            voucher=self.devices.voucher(device, browser.voucher, subject.tenant, subject.id),
         )
+
+    async def _remembered(self, value: str, subject: Subject, browser: Browser) -> Remembered | None:
+        """Remember the device; None for one that was to be bound to a key, and did not prove it."""
+        name, binding = agent_name(browser.agent), browser.binding
+        if binding is None:
+            return await self.devices.remember(subject.tenant, subject.id, name, browser.caller)
+        whose = _whose(value, subject, browser)
+        return await self.devices.bind(binding.proof, binding.device_id, whose, name, browser.caller)
 
     async def _session(self, pending: Pending, proof: Proof, browser: Browser) -> Begun | None:
         old = await self._sessions.find(browser.session) if browser.session else None
         if pending.session and (old is None or old.id_hash.hex() != pending.session):
             return None  # the session that was to be stepped up is over
-        if old is not None and old.subject == pending.subject:
+        if old is not None and old.subject == pending.subject and not old.requires_reauth:
             return await self._sessions.step_up(browser.session, proof, caller=browser.caller)
-        attributes = {**pending.attributes, AGENT: agent_name(browser.agent), ADDRESS: browser.caller.address[:64]}
+        attributes = {
+            **pending.attributes,
+            AGENT: agent_name(browser.agent),
+            ADDRESS: browser.caller.address[:ADDRESS_CHARACTERS_MAX],
+        }
         place = self._addresses.find(browser.caller.address) if self._offers.allows("fingerprint") else None
         if place is not None:
             attributes[PLACE] = f"{round(place.latitude, _DECIMALS)},{round(place.longitude, _DECIMALS)}"
@@ -512,3 +594,7 @@ class Logins:
             reason=reason,
             **({"risk_parts": risk} if risk else {}),
         )
+
+
+def _whose(value: str, subject: Subject, browser: Browser) -> Whose:
+    return Whose(login=value, tenant=subject.tenant, user_id=subject.id, origin=browser.origin)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from gateway.errors import StoreUnavailable
 from gateway.flows.breached import NothingLeaked
 from gateway.flows.deferred import DeferredRunner
 from gateway.flows.degraded import Offers, as_granted
+from gateway.flows.device_keys import DeviceKeys
 from gateway.flows.devices import KnownBrowsers, RememberedDevices
 from gateway.flows.login import Browser, LoginRules, Logins, Outcome
 from gateway.flows.mfa import SecondFactors
@@ -21,16 +23,21 @@ from gateway.flows.password import HashParameters, PasswordHasher, PasswordRules
 from gateway.flows.pending import Goal, PendingLogins
 from gateway.flows.provisional import ProvisionalSessions
 from gateway.flows.reckoning import Reckoning
+from gateway.flows.revoked_devices import RevokedDevices
 from gateway.flows.risk import AddressMap, NoAddressMap
-from gateway.flows.sessions import SessionLimits, SessionNames, Sessions
+from gateway.flows.sessions import Begun, SessionLimits, SessionNames, Sessions
 from gateway.flows.throttling import ThrottleLimits, Throttling
-from gateway.flows.trail import AuditTrail, Caller
+from gateway.flows.trail import NOBODY, AuditTrail, Caller
+from gateway.flows.vouchers import Vouchers
 from gateway.resilience import Resilience, guarded
 from gateway.resilience.health import DEPENDENCIES, DependencyName
 from gateway.stores import open_session_store, open_token_store
+from gateway.stores.base import RevocationKind
 from gateway.stores.deferred import Backlog, Job
-from gateway.stores.directory import PasswordHash, Throttle, User
+from gateway.stores.directory import Device, PasswordHash, Throttle, User
+from gateway.tokens.sealing import Sealer
 from gateway.types import AuditEvent, Secret
+from tests.real.soft_device import SoftDevice
 from tests.virtual_time import LoopClock
 
 State = Literal["up", "slow", "down", "frozen"]
@@ -40,6 +47,9 @@ TENANT = "acme"
 PASSWORD = "correct horse battery staple"
 GOAL = Goal(target="/app", tenant=TENANT)
 KEY = "k" * 32
+ORIGIN = "https://auth.example"
+HOLDER = "what the browser is known by"
+VOUCHER_S = 7200
 SLOW_S = 0.35
 LIMIT_S = 1.0  # of one call to a store
 
@@ -82,6 +92,7 @@ class MemoryUsers:
     def __init__(self) -> None:
         self.users: dict[str, User] = {}
         self.passwords: dict[str, PasswordHash] = {}
+        self.devices: dict[str, Device] = {}
 
     async def find_user(self, tenant: str, name: str) -> User | None:
         return next((each for each in self.users.values() if (each.tenant, each.user_name) == (tenant, name)), None)
@@ -94,6 +105,15 @@ class MemoryUsers:
 
     async def set_password(self, made: PasswordHash, replaces: str | None = None) -> None:
         self.passwords[made.user_id] = made
+
+    async def get_device(self, tenant: str, device_id: str) -> Device | None:
+        return self.devices.get(device_id)
+
+    async def add_device(self, device: Device) -> None:
+        self.devices[device.id] = device
+
+    async def remove_device(self, tenant: str, user_id: str, device_id: str) -> bool:
+        return self.devices.pop(device_id, None) is not None
 
     async def get_throttles(self, keys: Sequence[str]) -> Mapping[str, Throttle]:
         return {}
@@ -196,9 +216,30 @@ class DegradedWorld:
         self.reckoning = Reckoning(
             self.idle, sessions=self.sessions, addresses=found, auditor=self, clock=CLOCK, refused=rules.risk_refused
         )
-        self.provisional = ProvisionalSessions(
-            self.deferring, sessions=self.sessions, directory=directory, offers=self.offers, auditor=self, clock=CLOCK
+        self.revoked = RevokedDevices(CLOCK)
+        self.vouchers = Vouchers(Sealer(Secret(KEY)), CLOCK, self.revoked, lifetime_s=VOUCHER_S)
+        self.keys = DeviceKeys(grants, CLOCK)
+        self.devices = RememberedDevices(
+            directory,
+            CLOCK,
+            trail,
+            lifetime_s=86_400,
+            keys=self.keys,
+            vouchers=self.vouchers,
+            revoke=self._revoke,
         )
+        self.provisional = ProvisionalSessions(
+            self.deferring,
+            sessions=self.sessions,
+            directory=directory,
+            offers=self.offers,
+            auditor=self,
+            clock=CLOCK,
+            devices=self.devices,
+            keys=self.keys,
+        )
+        self.device = SoftDevice(ORIGIN)
+        self.voucher = ""
         self.logins = Logins(
             directory=directory,
             pending=PendingLogins(grants, CLOCK),
@@ -207,7 +248,7 @@ class DegradedWorld:
             passwords=PasswordRules(NothingLeaked(), 12),
             throttling=Throttling(directory, CLOCK, ThrottleLimits()),
             factors=SecondFactors(directory, CLOCK, trail, issuer="Acme"),
-            devices=RememberedDevices(directory, CLOCK, trail, lifetime_s=0),
+            devices=self.devices,
             browsers=KnownBrowsers(KEY.encode()),
             addresses=found,
             rules=rules,
@@ -234,6 +275,7 @@ class DegradedWorld:
         user = User(id="usr_alice", tenant=TENANT, user_name="alice")
         self.users.users[user.id] = user
         assert await self.logins.set_password(user, PASSWORD) is None
+        await self.vouch()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -254,6 +296,49 @@ class DegradedWorld:
     async def log_in(self, password: str = PASSWORD, name: str = "alice", address: str = "192.0.2.1") -> Outcome:
         async with self.resilience.serving("user_auth"):
             return await self.logins.password(name, password, GOAL, Browser(caller=Caller(address=address)))
+
+    # -- the user's device
+
+    async def _revoke(
+        self, kind: RevocationKind, issuer: str, value: str, *, until_s: int, issued_before_s: int = 0
+    ) -> None:
+        self.revoked.revoke_many([(kind, issuer.encode(), value.encode(), until_s, issued_before_s)])
+
+    async def vouch(self) -> None:
+        """Let a device of the user's be bound by its key, and vouched for, as a log-in does that remembers it."""
+        key = json.dumps(self.device.jwk, separators=(",", ":"))
+        now_s = CLOCK.wall_s()
+        device = Device(
+            id="dev_" + "a" * 26,
+            tenant=TENANT,
+            user_id="usr_alice",
+            secret_hash=bytes(32),
+            public_key=key,
+            created_s=now_s,
+            seen_s=now_s,
+            expires_s=now_s + 86_400,
+        )
+        await self.users.add_device(device)
+        self.voucher = self.vouchers.issue(device)
+
+    def browser(self, **changes: Any) -> Browser:
+        usual: dict[str, Any] = {"voucher": self.voucher, "origin": ORIGIN, "caller": Caller(address="192.0.2.1")}
+        return Browser(**{**usual, **changes})
+
+    async def proof(self, device: SoftDevice | None = None, **forged: Any) -> str:
+        """Ask for a challenge, and answer it."""
+        offer = await self.provisional.offer_device(self.browser(), HOLDER)
+        return (device or self.device).prove("carry", offer.device_id, offer.challenge, **forged)
+
+    async def carry(self, proof: str = "", holder: str = HOLDER, **browser: Any) -> Begun:
+        """Go on by the device, where that is offered."""
+        made = proof or await self.proof()
+        async with self.resilience.serving("user_auth"):
+            return await self.provisional.begin_by_device(self.browser(**browser), made, holder)
+
+    async def forget_device(self) -> bool:
+        async with self.resilience.serving("user_auth"):
+            return await self.devices.forget(TENANT, "usr_alice", "dev_" + "a" * 26, NOBODY)
 
     def set(self, **states: State) -> None:
         self.faults.states.update(states)  # type: ignore[arg-type]

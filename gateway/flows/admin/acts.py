@@ -239,13 +239,15 @@ class AdminActs:
         is_admin = bool(await self._roles.of_user(user_id))
         if not self._rules.allows_at_user(admin, action, user_id, is_active=user.active, is_admin=is_admin):
             raise self._refused(admin, action, user_id)
-        if action in CHANGES:
+        if action in CHANGES or admin.is_doubtful:
             self._check_proof(admin, action, user_id)
         return user
 
     def _at_gateway(self, admin: Administrator, action: str, told: str = "") -> None:
         if not self._rules.allows_at_gateway(admin, action):
             raise self._refused(admin, told or action)
+        if admin.is_doubtful:  # what was given while the directory was away is no administrator's, whatever is asked
+            self._check_proof(admin, action, told)
 
     def _check_proof(self, admin: Administrator, action: str, target: str) -> None:
         """People change things only soon after they proved who they are, and strongly enough."""

@@ -6,6 +6,7 @@ import logging
 import math
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -16,15 +17,18 @@ from starlette.routing import Route
 
 from gateway.errors import BulkheadFullError, GatewayError, OverloadedError, ResourceExhaustedError
 from gateway.flows.account import Accounts
-from gateway.flows.login import Browser, LoggedIn, Logins, Next, NotGood, Outcome, Refused
+from gateway.flows.login import Binding, Browser, LoggedIn, Logins, Next, NotGood, Outcome, Refused
 from gateway.flows.pending import Goal, Pending, StepKind
 from gateway.flows.provisional import ProvisionalSessions
 from gateway.flows.trail import Caller
-from gateway.front.forms import BodyRefused, once, read_form
-from gateway.front.login.cookies import DEVICE, KNOWN, KNOWN_S, STEP, STEP_S, Forms, drop, put
+from gateway.front.forms import BodyRefused, once, read_form, read_json
+from gateway.front.login.cookies import DEVICE, KNOWN, KNOWN_S, STEP, STEP_S, VOUCHER, Forms, drop, put
 from gateway.front.login.pages import STYLE_PATH, Pages, qr_code
+from gateway.front.login.scripts import Script
 from gateway.front.login.targets import Targets
 from gateway.front.login.texts import texts_for
+from gateway.front.refusals import refusal_of
+from gateway.front.responses import ProblemResponse, json_response
 from gateway.resilience import Resilience
 from gateway.types import Session
 
@@ -36,6 +40,10 @@ ENROL_PATH: Final = "/mfa/enrol"
 CHANGE_PATH: Final = "/login/change"
 RESET_PATH: Final = "/login/reset"
 PROVISIONAL_PATH: Final = "/login/provisional"
+CARRY_PATH: Final = "/login/provisional/device"
+DEVICE_PATH: Final = "/mfa/device"
+DEVICE_BIND_PATH: Final = "/mfa/device/new"
+DEVICE_SCRIPT: Final = Script("devices.js")
 LOGOUT_PATH: Final = "/logout"
 PARAMETERS: Final = ("acr_values", "prompt", "max_age", "tenant", "login_hint")
 DAY_S: Final = 86_400
@@ -49,6 +57,9 @@ _PAGES: Final[Mapping[StepKind, str]] = {
 }
 
 Handler = Callable[[Request], Awaitable[Response]]
+Body = Mapping[str, Any]
+ScriptHandler = Callable[[Request, Body], Awaitable[Response]]
+"""Answers a page's script: a JSON object in, JSON out."""
 
 
 class LoginEndpoints:
@@ -131,6 +142,23 @@ class LoginEndpoints:
                 response.headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
             return response
 
+    def asked(self, handler: ScriptHandler) -> Handler:
+        """Return an endpoint for a script of our pages, which sends back what its page is tied to the browser by."""
+
+        async def serve(request: Request) -> Response:
+            try:
+                body = await read_json(request, self._body_timeout_s)
+                if not self.forms.accepts(request, str(body.get("csrf", ""))):
+                    raise BodyRefused(403, "form_expired", "Form expired", self.texts(request)["error_form"])
+                async with self._resilience.serving("user_auth"):
+                    return await handler(request, body)
+            except BodyRefused as fault:
+                return ProblemResponse(fault.status, fault.code, fault.title, str(fault))
+            except GatewayError as error:
+                return refusal_of(error)
+
+        return serve
+
     def busy(self, request: Request, error: GatewayError) -> Response:
         """Say that there is more work than can be done, and when to come again: by a page that was made before.
 
@@ -160,6 +188,8 @@ class LoginEndpoints:
             session=cookies.get(self._session_cookie, ""),
             known=cookies.get(KNOWN, ""),
             device=cookies.get(DEVICE, ""),
+            voucher=cookies.get(VOUCHER, ""),
+            origin=request.headers.get("origin", ""),
             agent=request.headers.get("user-agent", "")[:_PARAMETER_BYTES_MAX],
             caller=self._caller_of(request),
         )
@@ -190,6 +220,24 @@ class LoginEndpoints:
             put(response, KNOWN, outcome.known, max_age_s=KNOWN_S)
         if outcome.device:
             put(response, DEVICE, outcome.device, max_age_s=self._logins.devices.lifetime_s)
+        self._put_voucher(response, outcome.voucher)
+        return response
+
+    def _put_voucher(self, response: Response, voucher: str | None) -> None:
+        vouchers = self._logins.devices.vouchers
+        if voucher and vouchers is not None:
+            put(response, VOUCHER, voucher, max_age_s=vouchers.lifetime_s)
+        elif voucher == "":
+            drop(response, VOUCHER)
+
+    def script_answer(self, request: Request, outcome: Outcome) -> Response:
+        """Tell a script where to go, with the cookies that the browser gets."""
+        if isinstance(outcome, Refused):
+            return ProblemResponse(401, "login_refused", "Not logged in", self.refusal(request, outcome))
+        answer = self.answer(request, outcome)
+        where = outcome.target if isinstance(outcome, LoggedIn) else answer.headers["location"]
+        response = json_response({"location": where})
+        response.raw_headers.extend(pair for pair in answer.raw_headers if pair[0] == b"set-cookie")
         return response
 
     def go(self, request: Request, target: str) -> Response:
@@ -258,6 +306,8 @@ class LoginEndpoints:
         if request.method == "GET":
             if await self._provisional.earlier(browser.session) is not None:
                 return self._provisional_page(request, values)
+            if self._provisional.knows_device(browser.voucher) and not await self._accounts.has_session(browser):
+                return self._provisional_page(request, values, device=CARRY_PATH)
             outcome = await self._logins.resume(goal, browser)
             if isinstance(outcome, LoggedIn):
                 return self.go(request, outcome.target)
@@ -282,9 +332,13 @@ class LoginEndpoints:
             return self.sorry(request, "error_over", 401)
         return self.answer(request, LoggedIn(begun=begun, target=self.goal_of(request, posted).target))
 
-    def _provisional_page(self, request: Request, values: Mapping[str, str]) -> Response:
+    def _provisional_page(self, request: Request, values: Mapping[str, str], *, device: str = "") -> Response:
+        """Offer to go on: by the session that is there, or where a device proves its key."""
         fields = {self._parameter: values.get(self._parameter, "")}
-        return self.show(request, "provisional.html", fields=fields, action=PROVISIONAL_PATH)
+        scripts = (DEVICE_SCRIPT.address,) if device else ()
+        return self.show(
+            request, "provisional.html", fields=fields, action=PROVISIONAL_PATH, device=device, scripts=scripts
+        )
 
     def _login_page(
         self, request: Request, values: Mapping[str, str], error: str = "", status: int = 200, *, text: str = ""
@@ -323,18 +377,31 @@ class LoginEndpoints:
         found = await self._step(request, "code")
         if isinstance(found, Response):
             return found
+        browser = self.browser_of(request)
         if request.method == "GET":
-            return self._code_page(request)
+            return self._code_page(request, device=self._logins.asks_device(found[1], browser))
         if not self.forms.accepts(request, posted.get("csrf", "")):
             return self._code_page(request, status=403, text=self.texts(request)["error_form"])
+        if posted.get("device_proof"):
+            browser = replace(browser, binding=Binding(posted["device_proof"], posted.get("device_id", "")))
         outcome = await self._logins.code(
-            found[0], posted.get("code", ""), self.browser_of(request), remember=posted.get("remember") == "yes"
+            found[0], posted.get("code", ""), browser, remember=posted.get("remember") == "yes"
         )
         return self._stepped(request, outcome, partial(self._code_page, request))
 
-    def _code_page(self, request: Request, *, status: int = 200, text: str = "") -> Response:
+    def _code_page(self, request: Request, *, status: int = 200, text: str = "", device: bool = False) -> Response:
+        """Show where a code is typed; `device`: unless the browser's device proves its key first."""
         days = self._logins.devices.lifetime_s // DAY_S
-        return self.show(request, "code.html", status, error=text, remember_days=days)
+        return self.show(
+            request,
+            "code.html",
+            status,
+            error=text,
+            remember_days=days,
+            bind=DEVICE_BIND_PATH,
+            device=DEVICE_PATH if device else "",
+            scripts=(DEVICE_SCRIPT.address,) if days or device else (),
+        )
 
     def _stepped(self, request: Request, outcome: Outcome, page: Callable[..., Response]) -> Response:
         if not isinstance(outcome, Refused):
@@ -488,8 +555,14 @@ class LoginEndpoints:
             button=texts["continue"],
             request_id="",
         )
-        drop(response, self._session_cookie)
+        self._drop_session(request, response)
         return response
+
+    def _drop_session(self, request: Request, response: Response) -> None:
+        """Have the browser forget what it went on by: also what would carry it on while the directory is away."""
+        drop(response, self._session_cookie)
+        if request.cookies.get(VOUCHER):
+            drop(response, VOUCHER)
 
     def logged_out(self, request: Request, wanted: str = "") -> Response:
         """Say goodbye, or send the browser where it asked to go."""
@@ -507,7 +580,7 @@ class LoginEndpoints:
                 button=texts["home_login"],
                 request_id="",
             )
-        drop(response, self._session_cookie)
+        self._drop_session(request, response)
         return response
 
     def with_cookies(self, request: Request, response: Response, outcome: LoggedIn) -> Response:

@@ -16,21 +16,26 @@ from gateway.flows.account import Accounts
 from gateway.flows.breached import LeakedPasswords, LeakFilter, NothingLeaked
 from gateway.flows.deferred import DeferredRunner
 from gateway.flows.degraded import Offers
+from gateway.flows.device_keys import DeviceKeys
 from gateway.flows.devices import KnownBrowsers, RememberedDevices
+from gateway.flows.leaving import Revoke
 from gateway.flows.login import CountLogin, LoginRules, Logins
 from gateway.flows.mfa import SecondFactors
 from gateway.flows.password import HashParameters, PasswordHasher, PasswordRules
 from gateway.flows.pending import PendingLogins
 from gateway.flows.provisional import ProvisionalSessions
 from gateway.flows.reckoning import Reckoning
+from gateway.flows.revoked_devices import RevokedDevices
 from gateway.flows.risk import AddressMap, MaxMindMap, NoAddressMap
 from gateway.flows.sessions import Sessions
 from gateway.flows.throttling import ThrottleLimits, Throttling
 from gateway.flows.trail import Auditor, AuditTrail
+from gateway.flows.vouchers import Vouchers
 from gateway.front.callers import Callers
 from gateway.front.directory import directory_sealer
 from gateway.front.login.account import AccountEndpoints
 from gateway.front.login.cookies import Forms
+from gateway.front.login.devices import DeviceEndpoints
 from gateway.front.login.endpoints import LOGIN_PATH, LoginEndpoints
 from gateway.front.login.pages import Pages, Way
 from gateway.front.login.targets import Targets
@@ -40,7 +45,8 @@ from gateway.resilience import BreakerName, Resilience, guarded
 from gateway.stores import open_deferred_work, open_token_store
 from gateway.stores.directory import Directory
 from gateway.stores.grants import TokenStore
-from gateway.types import Clock
+from gateway.tokens.sealing import Sealer
+from gateway.types import Clock, Secret
 
 _log = logging.getLogger("portcullis.login")
 
@@ -60,6 +66,8 @@ class LoginNeighbours:
     sessions: Sessions
     directory: Directory
     count: CountLogin
+    revoke: Revoke
+    revoked: RevokedDevices  # hears of what `revoke` tells
     ways: Sequence[Way] = ()  # other ways to log in
     second_ways: Sequence[Way] = ()  # other second factors
     account_ways: Sequence[Way] = ()  # other things to look after
@@ -102,6 +110,22 @@ class OpenedLogin:
         self._works = [open_deferred_work(f"sqlite:{name}", run_dir, clock) for name in (SOON_FILE, IDLE_FILE)]
         self.deferring = DeferredRunner(self._works[0], {}, clock, ready=lambda: not _stores_down(around.resilience))
         self._idle = DeferredRunner(self._works[1], {}, clock, ready=lambda: offers.allows("behaviour"))
+        keys = DeviceKeys(grants, clock)
+        vouchers = Vouchers(
+            Sealer(Secret(sealer.derive(b"vouchers"))),
+            clock,
+            around.revoked,
+            lifetime_s=config.provisional_device_s,
+        )
+        devices = RememberedDevices(
+            around.directory,
+            clock,
+            trail,
+            lifetime_s=config.remember_s,
+            keys=keys,
+            vouchers=vouchers,
+            revoke=around.revoke,
+        )
         self.provisional = ProvisionalSessions(
             self.deferring,
             sessions=around.sessions,
@@ -109,6 +133,8 @@ class OpenedLogin:
             offers=offers,
             auditor=around.auditor,
             clock=clock,
+            devices=devices,
+            keys=keys,
         )
         addresses = _address_map(config, base_dir)
         self.hasher = PasswordHasher(around.resilience.hashing.run, hash_parameters(config))
@@ -131,7 +157,7 @@ class OpenedLogin:
             factors=SecondFactors(
                 around.directory, clock, trail, issuer=config.name, passkeys=bool(around.second_ways)
             ),
-            devices=RememberedDevices(around.directory, clock, trail, lifetime_s=config.remember_s),
+            devices=devices,
             browsers=KnownBrowsers(sealer.derive(b"known browsers")),
             addresses=addresses,
             rules=LoginRules(
@@ -175,10 +201,11 @@ class OpenedLogin:
             provisional=self.provisional,
         )
         self.account = AccountEndpoints(self.accounts, self.login, cookie)
+        self._devices = DeviceEndpoints(self.logins, self.provisional, self.login)
 
     def routes(self) -> Sequence[Route]:
         """Return the routes of all pages."""
-        return [*self.login.routes(), *self.account.routes()]
+        return [*self.login.routes(), *self.account.routes(), *self._devices.routes()]
 
     def gates(self) -> Sequence[Middleware]:
         """Return what stands before the pages."""

@@ -3,51 +3,40 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
 from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gateway.errors import GatewayError
 from gateway.flows.account import Accounts
-from gateway.flows.login import LoggedIn, Logins, Next, Refused
+from gateway.flows.login import Logins
 from gateway.flows.passkey import PasskeyRefused, Passkeys, ProofTooOld
-from gateway.front.forms import BodyRefused, read_json
 from gateway.front.login.account import ACCOUNT_PATH, AccountEndpoints
 from gateway.front.login.cookies import STEP
-from gateway.front.login.endpoints import CODE_PATH, LOGIN_PATH, LoginEndpoints, redirect
+from gateway.front.login.endpoints import CODE_PATH, LOGIN_PATH, Body, LoginEndpoints, ScriptHandler, redirect
 from gateway.front.login.pages import Way
-from gateway.front.refusals import refusal_of
-from gateway.front.responses import ProblemResponse, json_response
-from gateway.resilience import Resilience
+from gateway.front.login.scripts import Script
+from gateway.front.responses import json_response
 from gateway.stores.directory import User
 from gateway.types import Session
 
-SCRIPT_PATH: Final = "/login/passkeys.js"
 ENTRY_PATH: Final = "/login/passkey"
 SECOND_PATH: Final = "/mfa/passkey"
 LIST_PATH: Final = "/account/passkeys"
 ADD_PATH: Final = "/account/passkeys/add"
-_SCRIPT: Final = (Path(__file__).parent / "passkeys.js").read_bytes()
-_SCRIPT_ADDRESS: Final = f"{SCRIPT_PATH}?v={hashlib.sha256(_SCRIPT).hexdigest()[:12]}"
-_YEAR_S: Final = 31_536_000
-
-Body = Mapping[str, Any]
-Asked = Callable[[Request, Body], Awaitable[Response]]
+_SCRIPT: Final = Script("passkeys.js")
 
 
 def passkey_way() -> Way:
     """Return the button on the page of log-in."""
-    return Way(ENTRY_PATH, "passkey_use", "passkey", _SCRIPT_ADDRESS)
+    return Way(ENTRY_PATH, "passkey_use", "passkey", _SCRIPT.address)
 
 
 def passkey_second_way() -> Way:
     """Return the button where a code is asked for."""
-    return Way(SECOND_PATH, "passkey_use", "passkey", _SCRIPT_ADDRESS)
+    return Way(SECOND_PATH, "passkey_use", "passkey", _SCRIPT.address)
 
 
 def passkey_account_way() -> Way:
@@ -66,37 +55,28 @@ class PasskeyEndpoints:
         accounts: Accounts,
         login: LoginEndpoints,
         account: AccountEndpoints,
-        resilience: Resilience,
-        body_timeout_s: float,
     ) -> None:
         self._passkeys = passkeys
         self._logins = logins
         self._accounts = accounts
         self._login = login
         self._account = account
-        self._resilience = resilience
-        self._body_timeout_s = body_timeout_s
 
     def routes(self) -> list[Route]:
         """Return the routes; every path in them is exact."""
         post, owned = ["POST"], self._account.owned
         return [
-            Route(SCRIPT_PATH, self.script, methods=["GET"]),
+            _SCRIPT.route(),
             Route(ENTRY_PATH, self._both(self.log_in), methods=["GET", "POST"]),
-            Route(f"{ENTRY_PATH}/options", self._asked(self.offer_login), methods=post),
+            Route(f"{ENTRY_PATH}/options", self._login.asked(self.offer_login), methods=post),
             Route(SECOND_PATH, self._both(self.second), methods=["GET", "POST"]),
-            Route(f"{SECOND_PATH}/options", self._asked(self.offer_second), methods=post),
+            Route(f"{SECOND_PATH}/options", self._login.asked(self.offer_second), methods=post),
             Route(LIST_PATH, owned(self.list), methods=["GET"]),
             Route(ADD_PATH, self._both(self.register), methods=["GET", "POST"]),
-            Route(f"{ADD_PATH}/options", self._asked(self.offer_registration), methods=post),
+            Route(f"{ADD_PATH}/options", self._login.asked(self.offer_registration), methods=post),
             Route(f"{LIST_PATH}/rename", owned(self.rename), methods=post),
             Route(f"{LIST_PATH}/remove", owned(self.remove, fresh=True), methods=post),
         ]
-
-    async def script(self, _request: Request) -> Response:
-        """Serve the script; its address changes with it."""
-        headers = {"cache-control": f"public, max-age={_YEAR_S}, immutable", "x-content-type-options": "nosniff"}
-        return Response(_SCRIPT, 200, headers, "text/javascript; charset=utf-8")
 
     # -- logging in ---------------------------------------------------------------------------------------------------
 
@@ -111,7 +91,7 @@ class PasskeyEndpoints:
         proved = await self._passkeys.log_in(tenant, self._browser_key(request), _answer(body), caller=browser.caller)
         goal = self._login.goal_of(request, _texts(body))
         outcome = await self._logins.proven(proved.user, proved.methods, goal, browser, method="passkey")
-        return self._gone_on(request, outcome)
+        return self._login.script_answer(request, outcome)
 
     async def offer_second(self, request: Request, _body: Body) -> Response:
         """Serve `/mfa/passkey/options`."""
@@ -126,7 +106,9 @@ class PasskeyEndpoints:
         value, user = await self._pending_user(request)
         browser = self._login.browser_of(request)
         proved = await self._passkeys.verify_second(user, value.encode(), _answer(body), caller=browser.caller)
-        return self._gone_on(request, await self._logins.second(value, proved.methods, browser, method="passkey"))
+        return self._login.script_answer(
+            request, await self._logins.second(value, proved.methods, browser, method="passkey")
+        )
 
     async def _pending_user(self, request: Request) -> tuple[str, User]:
         value = request.cookies.get(STEP, "")
@@ -135,16 +117,6 @@ class PasskeyEndpoints:
         if user is None:
             raise PasskeyRefused("login_over", "this login is over: begin again")
         return value, user
-
-    def _gone_on(self, request: Request, outcome: LoggedIn | Next | Refused) -> Response:
-        """Tell the script where to go, with the cookies that the browser gets."""
-        if isinstance(outcome, Refused):
-            return ProblemResponse(401, "login_refused", "Not logged in", self._login.refusal(request, outcome))
-        answer = self._login.answer(request, outcome)
-        where = outcome.target if isinstance(outcome, LoggedIn) else answer.headers["location"]
-        response = json_response({"location": where})
-        response.raw_headers.extend(pair for pair in answer.raw_headers if pair[0] == b"set-cookie")
-        return response
 
     # -- one's own ----------------------------------------------------------------------------------------------------
 
@@ -166,7 +138,7 @@ class PasskeyEndpoints:
             again=self._login.login_address(LIST_PATH, prompt="login", login_hint=user.user_name),
             add=ADD_PATH,
             back=ACCOUNT_PATH,
-            scripts=(_SCRIPT_ADDRESS,),
+            scripts=(_SCRIPT.address,),
         )
 
     async def offer_registration(self, request: Request, _body: Body) -> Response:
@@ -209,9 +181,9 @@ class PasskeyEndpoints:
 
     # -- requests -----------------------------------------------------------------------------------------------------
 
-    def _both(self, work: Asked) -> Callable[[Request], Awaitable[Response]]:
+    def _both(self, work: ScriptHandler) -> Callable[[Request], Awaitable[Response]]:
         """Return an endpoint for the script, which shows people a page who come by a link, without one."""
-        asked = self._asked(work)
+        asked = self._login.asked(work)
 
         async def serve(request: Request) -> Response:
             if request.method == "POST" and request.headers.get("content-type", "").startswith("application/json"):
@@ -228,23 +200,6 @@ class PasskeyEndpoints:
                 button=texts["again"],
                 request_id="",
             )
-
-        return serve
-
-    def _asked(self, work: Asked) -> Callable[[Request], Awaitable[Response]]:
-        """Return an endpoint that answers the script, which sends back what its page is tied to the browser by."""
-
-        async def serve(request: Request) -> Response:
-            try:
-                body = await read_json(request, self._body_timeout_s)
-                if not self._login.forms.accepts(request, str(body.get("csrf", ""))):
-                    raise BodyRefused(403, "form_expired", "Form expired", self._login.texts(request)["error_form"])
-                async with self._resilience.serving("user_auth"):
-                    return await work(request, body)
-            except BodyRefused as fault:
-                return ProblemResponse(fault.status, fault.code, fault.title, str(fault))
-            except GatewayError as error:
-                return refusal_of(error)
 
         return serve
 

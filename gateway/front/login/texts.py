@@ -28,7 +28,10 @@ _ENGLISH: Final = {
     "continue_text": "You are logged in, and go on in a moment.",
     "continue_title": "Logged in",
     "current_password": "Current password",
+    "device_bound": "bound to this browser by a key",
     "device_forget": "Forget",
+    "device_script": "This needs JavaScript, and the browser in which you had this device remembered.",
+    "device_unknown": "This browser does not have the key of the device any more.",
     "device_until": "until {when}",
     "devices": "Remembered devices",
     "devices_none": "No device is remembered.",
@@ -89,6 +92,8 @@ _ENGLISH: Final = {
     "passkeys_none": "You have no passkey yet.",
     "provisional_text": "Nobody can log in at the moment, and your session ends soon. You can go on for 15 minutes, "
     "with less than you may otherwise do.",
+    "provisional_device_text": "Nobody can log in at the moment, but this device is known by its key. You can go on "
+    "for 15 minutes, with less than you may otherwise do.",
     "provisional_title": "Go on for a while",
     "remember": "Remember this device for {days} days",
     "repeat_password": "New password, once more",

@@ -127,8 +127,6 @@ class OpenedWays:
             accounts=wish.login.accounts,
             login=wish.login.login,
             account=wish.login.account,
-            resilience=around.resilience,
-            body_timeout_s=wish.body_timeout_s,
         )
         self._routes += endpoints.routes()
 

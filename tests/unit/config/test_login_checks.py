@@ -5,8 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
-from gateway.config import Config, DeferredConfig, DirectoryConfig, LoginConfig, RouteConfig, SessionsConfig
+from gateway.config import (
+    Config,
+    DeferredConfig,
+    DirectoryConfig,
+    LoginConfig,
+    ResilienceConfig,
+    RouteConfig,
+    SessionsConfig,
+)
+from gateway.config.knobs import HealthConfig
 from gateway.config.login_checks import deferred_complaints, login_complaints
 
 URLS = {"LOGINS": "redis://127.0.0.1:6379/0"}
@@ -56,11 +66,34 @@ def test_nobody_logs_in_without_sessions_and_a_directory(tmp_path: Path) -> None
         (LoginConfig(enabled=True, risk_code=90), "login.risk_refused: not above risk_code"),
         (LoginConfig(enabled=True, addresses="none.mmdb"), "login.addresses: there is no file `none.mmdb`"),
         (LoginConfig(enabled=True, leaked_passwords="none"), "login.leaked_passwords: there is no file `none`"),
+        (
+            LoginConfig(enabled=True, provisional_device_s=60, remember_s=0, store_url="memory:"),
+            "login.provisional_device_s: no device is remembered",
+        ),
         (LoginConfig(enabled=True, store_url="mysql://x"), "login.store_url: no store of log-ins"),
     ],
 )
 def test_what_cannot_work_is_refused(login: LoginConfig, problem: str, tmp_path: Path) -> None:
-    assert problems(config_of(login), tmp_path) == [problem]
+    given = config_of(login)
+    if login.provisional_device_s:
+        health = HealthConfig(provisional=True)
+        given = replace(
+            given, resilience=ResilienceConfig(health=health), sessions=SessionsConfig(url="redis://127.0.0.1")
+        )
+    assert problems(given, tmp_path) == [problem]
+
+
+def test_devices_that_could_not_go_on_during_an_outage_are_told_of(tmp_path: Path) -> None:
+    login = LoginConfig(enabled=True, provisional_device_s=3600, store_url="env:LOGINS")
+    config = config_of(login)
+    path = "login.provisional_device_s"
+    assert problems(config, tmp_path) == [
+        f"{path}: provisional sessions are off",
+        f"{path}: sessions.url is a database: while one is down no session begins by a device",
+    ]
+    health = ResilienceConfig(health=HealthConfig(provisional=True))
+    sound = replace(config, resilience=health, sessions=SessionsConfig(url="env:LOGINS"))
+    assert problems(sound, tmp_path) == []
 
 
 @pytest.mark.parametrize("url", ["https://auth.example.com", "https://auth.example.com/", "http://localhost:8080"])

@@ -10,16 +10,20 @@ from typing import Any
 from gateway.errors import StoreUnavailable
 from gateway.flows.account import Accounts
 from gateway.flows.breached import NothingLeaked
+from gateway.flows.device_keys import DeviceKeys
 from gateway.flows.devices import KnownBrowsers, RememberedDevices
 from gateway.flows.login import Browser, LoginRules, Logins, Outcome
 from gateway.flows.mfa import SecondFactors
 from gateway.flows.password import HashParameters, PasswordHasher, PasswordRules
 from gateway.flows.pending import Goal, PendingLogins
+from gateway.flows.revoked_devices import RevokedDevices
 from gateway.flows.risk import AddressMap, NoAddressMap
 from gateway.flows.sessions import SessionNames, Sessions
 from gateway.flows.throttling import ThrottleLimits, Throttling
 from gateway.flows.trail import AuditTrail, Caller
+from gateway.flows.vouchers import Vouchers
 from gateway.stores import open_directory, open_session_store, open_token_store
+from gateway.stores.base import RevocationKind
 from gateway.stores.directory import Tenant, User
 from gateway.tokens.sealing import Sealer
 from gateway.types import AuditEvent, Secret, Subject
@@ -30,6 +34,7 @@ PASSWORD = "correct horse battery staple"
 CHEAP = HashParameters(memory_kib=64, passes=1, lanes=1)
 GOAL = Goal(target="/app", tenant=TENANT)
 KEY = bytes(range(32))
+VOUCHER_S = 7200
 
 
 class Counted:
@@ -85,7 +90,18 @@ class World:
         )
         self.hasher = PasswordHasher(_at_once, parameters)
         self.factors = SecondFactors(self.directory, self.clock, trail, issuer="Acme")
-        self.devices = RememberedDevices(self.directory, self.clock, trail, lifetime_s=86_400)
+        self.revoked = RevokedDevices(self.clock)
+        self.keys = DeviceKeys(self.grants, self.clock)
+        self.vouchers = Vouchers(Sealer(Secret(KEY)), self.clock, self.revoked, lifetime_s=VOUCHER_S)
+        self.devices = RememberedDevices(
+            self.directory,
+            self.clock,
+            trail,
+            lifetime_s=86_400,
+            keys=self.keys,
+            vouchers=self.vouchers,
+            revoke=self.revoke,
+        )
         self.pending = PendingLogins(self.grants, self.clock)
         self.throttling = Throttling(self.directory, self.clock, limits or ThrottleLimits(address_from=100))
         self.logins = Logins(
@@ -114,6 +130,11 @@ class World:
 
     def tell(self, event: AuditEvent) -> None:
         self.events.append(event)
+
+    async def revoke(
+        self, kind: RevocationKind, issuer: str, value: str, *, until_s: int, issued_before_s: int = 0
+    ) -> None:
+        self.revoked.revoke_many([(kind, issuer.encode(), value.encode(), until_s, issued_before_s)])
 
     async def add(self, name: str, password: str | None = PASSWORD, **fields: Any) -> User:
         """Add a user, with a password where one is given."""

@@ -127,7 +127,18 @@ async def test_people_prove_themselves_anew_before_they_change_something(
         with pytest.raises(StepUpNeeded):
             await act(stale, "usr_alice")
     assert world.events[-1].reason == "step_up"
-    assert (await world.acts.user(stale, "usr_alice"))["id"] == "usr_alice"  # looking needs no new proof
+    if "is_doubtful" not in doubt:
+        assert (await world.acts.user(stale, "usr_alice"))["id"] == "usr_alice"  # looking needs no new proof
+
+
+async def test_a_session_that_was_given_while_the_directory_was_away_is_no_administrators(world: AdminWorld) -> None:
+    doubtful = world.human("owner", is_doubtful=True)
+    with pytest.raises(StepUpNeeded):
+        await world.acts.user(doubtful, "usr_alice")
+    with pytest.raises(StepUpNeeded):
+        await world.acts.clients(doubtful)
+    told = world.events[-1]
+    assert (told.action, told.outcome, told.reason) == ("admin.authorize", "refused", "step_up")
 
 
 async def test_a_proof_is_new_for_so_long(world: AdminWorld) -> None:

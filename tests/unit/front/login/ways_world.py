@@ -22,6 +22,7 @@ from gateway.config import (
     SSOConfig,
 )
 from gateway.errors import GatewayError
+from gateway.flows.revoked_devices import RevokedDevices
 from gateway.flows.sessions import Proof, SessionNames, Sessions
 from gateway.flows.trail import AuditTrail
 from gateway.front.login.part import LoginNeighbours, LoginWish, OpenedLogin
@@ -29,6 +30,7 @@ from gateway.front.login.ways import OpenedWays, WaysWish, offered_of
 from gateway.front.refusals import gateway_error
 from gateway.resilience import Resilience
 from gateway.stores import open_directory, open_session_store
+from gateway.stores.base import RevocationKind
 from gateway.stores.directory import Identity, Tenant, User
 from gateway.types import Secret, Subject, SystemClock
 from tests.contract.test_directory import Rot
@@ -52,6 +54,7 @@ class WaysWorld:
         self.clock = SystemClock()
         self.events = Events()
         self.resilience = Resilience(ResilienceConfig(), clock=self.clock)
+        self.revoked = RevokedDevices(self.clock)
         self.directory = open_directory("", folder, Rot())
         self.session_store = open_session_store("memory:", folder, self.clock)
         names = SessionNames("local", Secret(b"k" * 32))
@@ -75,6 +78,8 @@ class WaysWorld:
             sessions=self.sessions,
             directory=self.directory,
             count=lambda method, outcome: None,
+            revoke=self._revoke,
+            revoked=self.revoked,
             ways=offered.first,
             second_ways=offered.second,
             account_ways=offered.account,
@@ -127,6 +132,11 @@ class WaysWorld:
         await self.directory.close()
         await self.session_store.close()
         await self.resilience.stop()
+
+    async def _revoke(
+        self, kind: RevocationKind, issuer: str, value: str, *, until_s: int, issued_before_s: int = 0
+    ) -> None:
+        self.revoked.revoke_many([(kind, issuer.encode(), value.encode(), until_s, issued_before_s)])
 
     # -- the browser
 
