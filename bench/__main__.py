@@ -1,4 +1,4 @@
-"""`python -m bench micro|policy|zipf|journey|soak|all [--quick] [--json FILE]`."""
+"""`python -m bench micro|policy|zipf|flows|journey|soak|all [--quick] [--json FILE]`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.table import save
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the gateway against its peers.")
-    parser.add_argument("what", choices=("micro", "policy", "zipf", "journey", "soak", "all"))
+    parser.add_argument("what", choices=("micro", "policy", "zipf", "flows", "journey", "soak", "all"))
     parser.add_argument("--quick", action="store_true", help="short rounds: an order of magnitude, no verdict")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there, not into bench/results")
     parser.add_argument("--rounds", type=int, help="interleaved rounds (3)")
@@ -43,6 +43,10 @@ def main() -> int:
         from bench import zipf
 
         results["zipf"] = zipf.run(zipf.QUICK if arguments.quick else zipf.FULL)
+    if arguments.what in {"flows", "all"}:
+        from bench import flows
+
+        results["flows"] = flows.run(flows.QUICK if arguments.quick else flows.FULL)
     if arguments.what in {"journey", "all"}:
         from dataclasses import replace
 

@@ -213,3 +213,31 @@ POLICY_BARS = (
     Bar("relations, 675,000 tuples, p99", "≤", 3, _named("relations: p99 µs"), "µs"),
     *ZIPF_BARS,
 )
+
+FLOW_BARS = (
+    Bar("forward-auth, session / token, requests a second", "≥", 0.8, _named("session / token")),
+    Bar("log-in without argon2id, at 80 % of what the pool does with it, p99", "≤", 20, _named("login p99 ms"), "ms"),
+    Bar("introspection, at 80 % of what it can do, p99", "≤", 10, _named("introspection p99 ms"), "ms"),
+    Bar("SCIM flooded, log-in p99 / unflooded", "≤", 1.5, _named("scim: login p99 flooded / calm")),
+    Bar("SCIM flooded, refused in other pools", "≤", 0, _named("scim: refused elsewhere"), "requests"),
+    Bar("SCIM flooded, refused without Retry-After", "≤", 0, _named("scim: without Retry-After"), "requests"),
+    Bar("SCIM flooded, refused there", "≥", 1, _named("scim: refused"), "requests"),
+    *(
+        bar
+        for mode in ("hangs", "drips", "sends 1 GB", "resets")
+        for bar in (
+            Bar(f"provider {mode}: held beyond its deadline", "≤", 100, _named(f"{mode}: beyond deadline ms"), "ms"),
+            Bar(f"provider {mode}: told at once when left alone, p99", "≤", 50, _named(f"{mode}: told ms"), "ms"),
+            Bar(f"provider {mode}: other flows' p99 / with a good one", "≤", 1.2, _named(f"{mode}: p99 / good")),
+        )
+    ),
+    *(
+        bar
+        for times in (2, 10)
+        for bar in (
+            Bar(f"{times} × overload, useful / capacity", "≥", 0.9, _named(f"{times} ×: useful / capacity")),
+            Bar(f"{times} × overload, the slowest health probe", "≤", 100, _named(f"{times} ×: probe ms"), "ms"),
+            Bar(f"{times} × overload, memory", "≤", 1.2, _named(f"{times} ×: memory")),
+        )
+    ),
+)

@@ -40,7 +40,7 @@ local next_request = 0
 function init(args)
   local headers = {{{headers}}}
   for token in io.lines("{tokens}") do
-    headers["Authorization"] = "Bearer " .. token
+    headers["{header}"] = "{prefix}" .. token
     requests[#requests + 1] = wrk.format("GET", "{path}", headers)
   end
 end
@@ -67,6 +67,8 @@ class Workload:
     name: str
     tokens: Path  # one a line
     expected_status: int
+    header: str = "Authorization"  # that carries them
+    prefix: str = "Bearer "
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,9 @@ def run_wrk(
     """Load a server for some seconds. Raises WrongAnswer unless every single answer was the expected one."""
     script = folder / "load.lua"
     table = ", ".join(f"[{json.dumps(name)}] = {json.dumps(value)}" for name, value in headers.items())
-    script.write_text(_SCRIPT.format(headers=table, tokens=load.tokens, path=path))
+    script.write_text(
+        _SCRIPT.format(headers=table, tokens=load.tokens, path=path, header=load.header, prefix=load.prefix)
+    )
     command = ["taskset", "-c", str(core), "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(script)]
     done = subprocess.run(
         [*command, f"http://127.0.0.1:{port}"], capture_output=True, text=True, timeout=seconds + 60, check=False

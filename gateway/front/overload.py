@@ -14,6 +14,7 @@ from starlette.responses import Response
 from gateway.errors import BulkheadFullError, OverloadedError, ResourceExhaustedError
 from gateway.front.asgi import App, Receive, Scope, Send
 from gateway.resilience import PoolName, Resilience
+from gateway.resilience.threads import Coming
 
 Busy = BulkheadFullError | OverloadedError | ResourceExhaustedError
 Refusal = Callable[[Request, Busy], Response]
@@ -30,26 +31,32 @@ class OverloadGate:
         pool: PoolName,
         resilience: Resilience,
         refusal: Refusal,
-        checks: Mapping[str, Callable[[], None]],
+        announces: Mapping[str, Callable[[], Coming]],
     ) -> None:
-        """`checks`: what else must have room where something is posted, by path; each raises what says it has none."""
+        """`announces`: what else must have room where something is posted, by path; each raises where it has none."""
         self._app = app
-        self._checks = checks
+        self._announces = announces
         self._paths = paths
         self._pool = pool
         self._resilience = resilience
         self._refusal = refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] in self._paths:
-            try:
-                if scope["method"] == "POST" and (check := self._checks.get(scope["path"])) is not None:
-                    check()
-                self._resilience.bulkheads.admit(self._pool)
-            except (BulkheadFullError, OverloadedError, ResourceExhaustedError) as error:
-                await self._refusal(Request(scope), error)(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+        if scope["type"] != "http" or scope["path"] not in self._paths:
+            await self._app(scope, receive, send)
+            return
+        announce = self._announces.get(scope["path"]) if scope["method"] == "POST" else None
+        try:
+            self._resilience.bulkheads.admit(self._pool)
+            coming = None if announce is None else announce()
+        except (BulkheadFullError, OverloadedError, ResourceExhaustedError) as error:
+            await self._refusal(Request(scope), error)(scope, receive, send)
+            return
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            if coming is not None:
+                coming.arrive()
 
 
 __all__ = ["OverloadGate", "Refusal"]

@@ -149,7 +149,6 @@ class Resilience:
             waits=waits,
             retry_after_s=retry_after_s,
             clock=clock,
-            on_delay=self.shedder.watch("user_auth").observe,
         )
         self.bulkheads = BulkheadManager(
             pools_of(config),

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -30,6 +31,28 @@ class ThreadsState:
     busy: int
     waiting: int
     refused: int
+
+
+class Coming:
+    """One piece of work that is on its way to the threads, and counts as waiting there already."""
+
+    __slots__ = ("_is_there", "_threads")
+
+    def __init__(self, threads: WorkThreads) -> None:
+        self._threads = threads
+        self._is_there = False
+
+    def arrive(self) -> None:
+        """Count it no more: it is there, or does not come. May be told twice."""
+        if not self._is_there:
+            self._is_there = True
+            self._threads._coming -= 1
+
+    def is_for(self, threads: WorkThreads) -> bool:
+        return self._threads is threads
+
+
+_announced: ContextVar[Coming | None] = ContextVar("portcullis_coming", default=None)
 
 
 class WorkThreads:
@@ -53,6 +76,7 @@ class WorkThreads:
         self._retry_after_s = retry_after_s
         self._limiter = Limiter(running_max=count, admitted_max=count + waiting_max, clock=clock, on_delay=on_delay)
         self._executor = ThreadPoolExecutor(count, thread_name_prefix=name)
+        self._coming = 0
         self._spare = asyncio.Event()
         self._spare.set()
 
@@ -63,6 +87,9 @@ class WorkThreads:
         raises. Work that has begun goes on when the caller is cancelled, and keeps its thread until it ends.
         """
         check_deadline()
+        coming = _announced.get()
+        if coming is not None and coming.is_for(self):
+            coming.arrive()
         self.check()
         try:
             entered_s = await self._limiter.enter(self.waits.allowed_s(self._limiter.service_s))
@@ -79,13 +106,22 @@ class WorkThreads:
         future.add_done_callback(lambda done: self._leave(done, entered_s))
         return await asyncio.shield(future)
 
-    def check(self) -> None:
-        """Raise ResourceExhaustedError where new work would wait for longer than it may, as far as can be told.
+    def announce(self) -> Coming:
+        """Have one piece of work of this context counted before it comes; its `arrive` must be called in the end.
 
-        To be asked before what comes before the work: whoever waits in vain has cost as much as one that did not.
+        To be asked before what comes before the work: whoever waits in vain has cost as much as one that did not, and
+        many who look at a short queue at once would find a long one. Raises as `check` does.
         """
+        self.check()
+        self._coming += 1
+        coming = Coming(self)
+        _announced.set(coming)
+        return coming
+
+    def check(self) -> None:
+        """Raise ResourceExhaustedError where new work would wait for longer than it may, as far as can be told."""
         limiter = self._limiter
-        ahead = limiter.running + limiter.waiting + 1 - limiter.running_max
+        ahead = limiter.running + limiter.waiting + self._coming + 1 - limiter.running_max
         if ahead * limiter.service_s / limiter.running_max > self.waits.allowed_s(limiter.service_s):
             limiter.refused_full += 1
             raise self._refusal()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import re
+import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -164,16 +166,16 @@ class LoginEndpoints:
 
         Metrics count it; in a flood a line for each would be work that nobody has time for.
         """
-        request_id = self._caller_of(request).request_id
+        request_id = secrets.token_hex(16)
         _log.debug("%s was refused: %s: %s", request.scope["path"], error.code, error, extra={"request_id": request_id})
         seconds = max(1, math.ceil(error.retry_after_s or 1))
         key = (self.texts(request)["lang"], seconds)
         page = self._busy.get(key)
         if page is None:
             page = self._busy[key] = self.sorry(request, "error_busy", error.status, seconds=seconds)
-        response = Response(page.body, page.status_code, dict(page.headers))
-        response.headers["retry-after"] = str(seconds)
-        response.headers["x-request-id"] = request_id
+            page.headers["retry-after"] = str(seconds)
+        response = copy(page)
+        response.raw_headers = [*page.raw_headers, (b"x-request-id", request_id.encode())]
         return response
 
     @property

@@ -217,7 +217,7 @@ class OpenedLogin:
                 pool="user_auth",
                 resilience=resilience,
                 refusal=login.busy,
-                checks={LOGIN_PATH: resilience.hashing.check},
+                announces={LOGIN_PATH: resilience.hashing.announce},
             )
         ]
 

@@ -38,7 +38,7 @@ _KINDS: Final[dict[str, Kind]] = {"users": "User", "groups": "Group"}
 _DISCOVERY: Final = {name.lower(): name for name in (CONFIG, TYPES, SCHEMAS)}
 _PARAMETERS: Final = ("filter", "sortBy", "sortOrder", "attributes", "excludedAttributes", "startIndex", "count")
 _BUSY: Final = ("pool_full", "overloaded", "resource_exhausted")
-HOLD_BACK_S: Final = (1.0, 3.0)  # before who found no place is told so; by chance, or all would come again at once
+HOLD_BACK_S: Final = (2.0, 4.0)  # before who found no place is told so; by chance, or all would come again at once
 HELD_BACK_MAX: Final = 1000  # requests at once; more are told at once
 _BULK_SLACK_S: Final = 10.0  # for the operation that is under way when a bulk request's time is over
 

@@ -15,13 +15,14 @@ from gateway.config import ResilienceConfig
 from gateway.errors import BulkheadFullError, GatewayError, OverloadedError, ResourceExhaustedError
 from gateway.front.overload import OverloadGate
 from gateway.resilience import Resilience
+from gateway.resilience.threads import Coming
 from gateway.types import SystemClock
 
 
 class Place:
     """A gate, and the pages behind it."""
 
-    def __init__(self, resilience: Resilience, check: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, resilience: Resilience, announce: Callable[[], Coming] | None = None) -> None:
         self.resilience = resilience
         self.served = 0
         self.entered = 0
@@ -32,7 +33,7 @@ class Place:
             pool="user_auth",
             resilience=resilience,
             refusal=self._refusal,
-            checks={"/login": check},
+            announces={"/login": announce or resilience.hashing.announce},
         )
 
     async def _pages(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -72,7 +73,7 @@ async def test_what_is_let_in_is_not_asked_again_by_its_pool(resilience: Resilie
         asked.append(pool)
         admit(pool, *urgency)
 
-    resilience.shedder.admit = counting  # type: ignore[method-assign]
+    resilience.shedder.admit = counting  # type: ignore[assignment,method-assign]
     place = Place(resilience)
     assert await place.ask() == 200
     assert (asked, place.entered) == (["user_auth"], 1)
@@ -107,7 +108,7 @@ async def test_a_full_pool_refuses_at_the_gate_and_counts_it(resilience: Resilie
 
 
 async def test_what_posts_need_is_asked_of_posts_alone(resilience: Resilience) -> None:
-    def no_thread() -> None:
+    def no_thread() -> Coming:
         raise ResourceExhaustedError("no thread came free", retry_after_s=5.0)
 
     place = Place(resilience, no_thread)
@@ -126,3 +127,24 @@ async def test_other_paths_are_none_of_its_business(resilience: Resilience) -> N
     with pytest.raises(OverloadedError):  # from its own pool, as before
         await place.ask("/mfa")
     assert place.refusals == []
+
+
+async def test_who_is_on_the_way_to_a_thread_is_counted_until_they_are_there_or_done(resilience: Resilience) -> None:
+    place = Place(resilience)
+    hashing = resilience.hashing
+    counted: list[int] = []
+
+    async def hash_something(scope: Scope, receive: Receive, send: Send) -> None:
+        counted.append(hashing._coming)
+        await hashing.run(lambda: None)
+        counted.append(hashing._coming)
+        await hashing.run(lambda: None)  # another one: it was not announced
+        counted.append(hashing._coming)
+        await PlainTextResponse("a page")(scope, receive, send)
+
+    place.gate._app = hash_something
+    assert await place.ask(method="POST") == 200
+    assert counted == [1, 0, 0]
+    place.gate._app = place._pages
+    assert await place.ask(method="POST") == 200  # one that never came
+    assert hashing._coming == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 import time
@@ -182,3 +183,22 @@ async def test_who_would_wait_for_longer_than_they_may_is_told_before_they_wait(
     gate.opened.set()
     await asyncio.gather(*running)
     threads.check()
+
+
+async def test_many_who_look_at_a_short_queue_at_once_do_not_make_it_a_long_one(new_threads: MakeThreads) -> None:
+    threads, gate = new_threads(threads=1, waiting_max=100, wait_s=0.25), Gate()
+    for _ in range(30):
+        await threads.run(lambda: time.sleep(0.05))
+    running = asyncio.create_task(threads.run(gate.work("first")))
+    await until(lambda: gate.begun == ["first"])
+    coming = []
+    for _ in range(20):
+        with contextlib.suppress(ResourceExhaustedError):
+            coming.append(threads.announce())
+    assert 2 <= len(coming) <= 6  # what a quarter of a second is enough for
+    for each in coming:
+        each.arrive()
+        each.arrive()
+    threads.check()
+    gate.opened.set()
+    await running
