@@ -24,6 +24,7 @@ GrantType = Literal["authorization_code", "client_credentials", "refresh_token"]
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 CountOrOff = Annotated[int, msgspec.Meta(ge=0)]  # 0 says what is meant by it in its description
+LoginsKept = Annotated[int, msgspec.Meta(ge=0, le=20)]
 DayOrOff = Annotated[int, msgspec.Meta(ge=0, le=86_400)]  # seconds; 0 says the same
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 SecondsOrNone = Annotated[float, msgspec.Meta(ge=0)]
@@ -305,13 +306,14 @@ class LoginConfig(Chapter, frozen=True):
     argon2_lanes: Annotated[int, msgspec.Meta(ge=1, le=16)] = 1  # at once
     mfa: Literal["optional", "required"] = "optional"  # "required": who has no second factor sets one up at log-in
     remember_s: CountOrOff = 2_592_000  # how long a device need not show a second factor; 0 = never
-    provisional_device_s: DayOrOff = 0  # that a device's key gives provisional sessions after a log-in; 0 = never
+    provisional_device_s: DayOrOff = 0  # after a log-in, in which a device's key gives provisional sessions; 0 = never
     throttle_account_from: Count = 5  # failures at an account in a window, from which on each costs a pause
     throttle_address_from: Count = 20  # the same of one address, over all accounts
     throttle_pause_s: Seconds = 1.0  # doubled with each further failure, up to the window
     throttle_window_s: Seconds = 900.0  # in which failures add up
     risk_code: CountOrOff = 30  # points from which on a code is asked for in any case; see docs/login.md
     risk_refused: CountOrOff = 90  # points from which on nobody gets in
+    logins_kept: LoginsKept = 5  # of a user, the last ones, with place and network: see docs/login.md; 0 = none
     addresses: str = ""  # a map of addresses (`GeoLite2-City.mmdb`), for journeys that nobody makes; "" = not looked at
 
 

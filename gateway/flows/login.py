@@ -26,12 +26,13 @@ from gateway.flows.devices import DeviceOffer, KnownBrowsers, Remembered, Rememb
 from gateway.flows.mfa import SecondFactors
 from gateway.flows.password import PasswordHasher, PasswordProblem, PasswordRules, same
 from gateway.flows.pending import Goal, Pending, PendingLogins, StepKind
-from gateway.flows.reckoning import LOGIN, PLACE, LoginNote, Reckoning, new_name, sightings_of
-from gateway.flows.risk import AddressMap, LoginSigns, Risk, assess
+from gateway.flows.reckoning import LOGIN, PLACE, LoginNote, Reckoning, new_name, sightings_of, times_of
+from gateway.flows.risk import LoginSigns, Risk, assess
 from gateway.flows.sessions import Begun, Proof, Sessions
 from gateway.flows.strength import CODE, KNOWN, ONE_FACTOR, TWO_FACTORS, acr_of, meets, with_class
 from gateway.flows.throttling import Attempt, Throttling
 from gateway.flows.trail import NOBODY, AuditTrail, Caller
+from gateway.flows.whereabouts import Whereabouts, sightings_in
 from gateway.stores.directory import NAME_BYTES_MAX, Device, Directory, PasswordHash, User
 from gateway.types import Clock, Subject
 
@@ -40,7 +41,6 @@ AGENT: Final = "agent"
 ADDRESS_CHARACTERS_MAX: Final = 64
 LOGIN_FAILURES: Final = "login_failures"  # failed attempts before a log-in that is assessed later
 _NOBODY: Final = "usr_nobody"  # whose credentials are asked for where there is no such user
-_DECIMALS: Final = 1  # of degrees: some 10 km, enough to tell a journey
 
 RefusalCode = Literal["credentials", "throttled", "code", "over"]
 Method = Literal["password", "totp", "recovery", "passkey", "sso", "change", "device"]
@@ -147,7 +147,7 @@ class Logins:
         factors: SecondFactors,
         devices: RememberedDevices,
         browsers: KnownBrowsers,
-        addresses: AddressMap,
+        whereabouts: Whereabouts,
         rules: LoginRules,
         clock: Clock,
         trail: AuditTrail,
@@ -168,7 +168,7 @@ class Logins:
         self._hasher = hasher
         self._throttling = throttling
         self._browsers = browsers
-        self._addresses = addresses
+        self._whereabouts = whereabouts
         self._clock = clock
         self._trail = trail
         self._count = count
@@ -436,15 +436,18 @@ class Logins:
         await self._directory.set_password(replace(kept, hash=made), replaces=kept.hash)
 
     async def _assess(self, user: User, browser: Browser, failures: int, *, is_whole: bool) -> Risk:
-        """Assess a log-in by what is at hand, and where that `is_whole` by the user's other sessions."""
+        """Assess a log-in by what is at hand, and where that `is_whole` by the user's other sessions and log-ins."""
+        address, now_s = browser.caller.address, self._clock.wall_s()
         live = list(await self._sessions.list_of(Subject(user.tenant, user.id))) if is_whole else []
+        logins = await self._whereabouts.of(user.id, now_s) if is_whole else ()
         signs = LoginSigns(
-            now_s=self._clock.wall_s(),
+            now_s=now_s,
             known_browser=bool(self._browsers.read(browser.known, user.id)),
             failures=failures,
-            recent_logins_s=[each.created_s for each in live],
-            place=self._addresses.find(browser.caller.address) if is_whole else None,
-            sightings=sightings_of(live),
+            recent_logins_s=times_of(live, logins),
+            place=self._whereabouts.find(address) if is_whole else None,
+            network=self._whereabouts.network(user.id, address),
+            sightings=[*sightings_of(live), *sightings_in(logins)],
         )
         return assess(signs)
 
@@ -525,6 +528,8 @@ class Logins:
                 failures=int(pending.attributes.get(LOGIN_FAILURES, "0")),
             )
             await self._reckoning.promise(note)
+        elif not pending.session:
+            await self._whereabouts.note(subject.id, browser.caller.address, self._clock.wall_s())
         proof = Proof(amr=with_class(pending.methods), acr=acr, device_id="" if device is None else device.id)
         begun = await self._session(pending, proof, browser)
         if begun is None:
@@ -567,9 +572,9 @@ class Logins:
             AGENT: agent_name(browser.agent),
             ADDRESS: browser.caller.address[:ADDRESS_CHARACTERS_MAX],
         }
-        place = self._addresses.find(browser.caller.address) if self._offers.allows("fingerprint") else None
+        place = self._whereabouts.find(browser.caller.address) if self._offers.allows("fingerprint") else None
         if place is not None:
-            attributes[PLACE] = f"{round(place.latitude, _DECIMALS)},{round(place.longitude, _DECIMALS)}"
+            attributes[PLACE] = f"{place.latitude},{place.longitude}"
         try:
             return await self._sessions.begin(
                 pending.subject, proof, attributes=attributes, former=browser.session, caller=browser.caller

@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from gateway.flows.deferred import DeferredRunner
-from gateway.flows.risk import AddressMap, LoginSigns, Place, Risk, Sighting, assess
+from gateway.flows.risk import LoginSigns, Place, Risk, Sighting, assess
 from gateway.flows.sessions import Sessions
 from gateway.flows.trail import Auditor
+from gateway.flows.whereabouts import Whereabouts, sightings_in
 from gateway.stores.deferred import Job
+from gateway.stores.directory import PastLogin
 from gateway.types import AuditEvent, Clock, Session, Subject
 
 KIND: Final = "complete_auth_metadata"
@@ -50,7 +53,7 @@ class Reckoning:
         deferring: DeferredRunner,
         *,
         sessions: Sessions,
-        addresses: AddressMap,
+        whereabouts: Whereabouts,
         auditor: Auditor,
         clock: Clock,
         refused: int,
@@ -58,7 +61,7 @@ class Reckoning:
         """`refused`: the points from which on nobody gets in."""
         self._deferring = deferring
         self._sessions = sessions
-        self._addresses = addresses
+        self._whereabouts = whereabouts
         self._auditor = auditor
         self._clock = clock
         self._refused = refused
@@ -83,14 +86,17 @@ class Reckoning:
         at_s = float(body["at_s"])
         live = await self._sessions.list_of(subject)
         before = [each for each in live if each.created_s <= at_s and each.attributes.get(LOGIN) != name]
+        address = str(body["address"])
+        logins = await self._whereabouts.of(subject.id, at_s)
         risk = assess(
             LoginSigns(
                 now_s=at_s,
                 known_browser=bool(body["known_browser"]),
                 failures=int(body["failures"]),
-                recent_logins_s=[each.created_s for each in before],
-                place=self._addresses.find(str(body["address"])),
-                sightings=sightings_of(before),
+                recent_logins_s=times_of(before, logins),
+                place=self._whereabouts.find(address),
+                network=self._whereabouts.network(subject.id, address),
+                sightings=[*sightings_of(before), *sightings_in(logins)],
             )
         )
         is_refused = risk.points >= self._refused
@@ -98,7 +104,9 @@ class Reckoning:
             for session in live:
                 if session.attributes.get(LOGIN) == name:
                     await self._sessions.end_hash(session.id_hash, reason="risk")
-        self._tell(job.key, subject, str(body["address"]), risk, is_refused=is_refused)
+        else:
+            await self._whereabouts.note(subject.id, address, at_s)
+        self._tell(job.key, subject, address, risk, is_refused=is_refused)
 
     def _tell(self, key: str, subject: Subject, address: str, risk: Risk, *, is_refused: bool) -> None:
         event = AuditEvent(
@@ -116,7 +124,12 @@ class Reckoning:
         self._auditor.tell(event)
 
 
-def sightings_of(sessions: list[Session]) -> list[Sighting]:
+def times_of(sessions: Sequence[Session], logins: Sequence[PastLogin]) -> list[float]:
+    """Give when a user logged in of late. A log-in whose session goes on is in both lists, and counts once."""
+    return max([each.created_s for each in sessions], [each.at_s for each in logins], key=len)
+
+
+def sightings_of(sessions: Sequence[Session]) -> list[Sighting]:
     """Give where and when sessions were begun, as far as that is known."""
     return [Sighting(place, each.created_s) for each in sessions if (place := _place_of(each)) is not None]
 

@@ -1,12 +1,13 @@
 """How unusual a login is: a number that is the sum of its parts, each of which says why. No chance, no learning.
 
 It never lets anybody in: it can only ask for more, or refuse. What cannot be known (no map of addresses, no earlier
-session) counts nothing.
+log-in) counts nothing.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,14 +25,16 @@ TRAVEL: Final = 50
 KM_PER_HOUR_MAX: Final = 1000.0  # an airliner's
 KM_MIN: Final = 300.0  # maps of addresses err by so much
 _EARTH_KM: Final = 6371.0
+_COUNTRY: Final = re.compile("[A-Z]{2}")
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an address is, in degrees."""
+    """Where an address is, in degrees. `country`: ISO 3166-1, two letters, "" where that is not known."""
 
     latitude: float
     longitude: float
+    country: str = field(default="", compare=False)
 
     def km_to(self, other: Place) -> float:
         """Give the distance along the surface."""
@@ -43,10 +46,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """A place at which a user was, and when (Unix seconds)."""
+    """A place at which a user was, and when (Unix seconds). `network`: what tells networks apart, where it is known."""
 
     place: Place
     at_s: float
+    network: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +83,9 @@ class LoginSigns:
     now_s: float
     known_browser: bool
     failures: int  # at the account, before this attempt
-    recent_logins_s: Sequence[float] = ()  # when the sessions that go on were begun
+    recent_logins_s: Sequence[float] = ()  # when the user logged in of late
     place: Place | None = None
+    network: bytes = b""  # of the address
     sightings: Sequence[Sighting] = field(default=())
 
 
@@ -102,12 +107,16 @@ def assess(signs: LoginSigns) -> Risk:
 def _travel(signs: LoginSigns) -> list[RiskPart]:
     if signs.place is None or not signs.sightings:
         return []
-    last = max(signs.sightings, key=lambda each: each.at_s)
+    last = max(signs.sightings, key=lambda each: (each.at_s, each.network))
+    if signs.network and last.network == signs.network:
+        return []  # then the map moved, and not the user
     km = last.place.km_to(signs.place)
     hours = max(1.0, signs.now_s - last.at_s) / 3600
     if km < KM_MIN or km / hours <= KM_PER_HOUR_MAX:
         return []
-    return [RiskPart("impossible_travel", TRAVEL, f"{km:.0f} km in {hours:.1f} h")]
+    countries = (last.place.country, signs.place.country)
+    between = f", from {countries[0]} to {countries[1]}" if all(countries) and countries[0] != countries[1] else ""
+    return [RiskPart("impossible_travel", TRAVEL, f"{km:.0f} km in {hours:.1f} h{between}")]
 
 
 class AddressMap(Protocol):
@@ -144,4 +153,10 @@ class MaxMindMap:
         location = row.get("location") if isinstance(row, dict) else None
         if not isinstance(location, dict) or "latitude" not in location or "longitude" not in location:
             return None
-        return Place(float(location["latitude"]), float(location["longitude"]))
+        country = row.get("country")
+        code = country.get("iso_code") if isinstance(country, dict) else None
+        return Place(
+            float(location["latitude"]),
+            float(location["longitude"]),
+            code if isinstance(code, str) and _COUNTRY.fullmatch(code) else "",
+        )

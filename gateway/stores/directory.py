@@ -19,6 +19,8 @@ ATTRIBUTES_BYTES_MAX: Final = 64 * 1024  # of a user or group, as JSON
 EMAILS_MAX: Final = 32
 MEMBERS_MAX: Final = 10_000  # changed in one call
 PAGE_MAX: Final = 1000
+LOGINS_MAX: Final = 20  # of one user that are kept
+LOGIN_S_MAX: Final = 90 * 86_400  # that one is kept
 CREDENTIALS_MAX: Final = 64  # passkeys, TOTP devices, remembered devices or codes of one user, of each kind
 
 
@@ -184,6 +186,18 @@ class Device:
     expires_s: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastLogin:
+    """Where and when a user once logged in, no finer than a journey shows by. The address is not kept."""
+
+    user_id: str
+    at_s: float
+    network: bytes = field(default=b"", repr=False)  # a keyed hash of the address's network and the user
+    country: str = ""  # ISO 3166-1, two letters, where a map of addresses says it
+    latitude: float | None = None  # rounded to some 10 km; likewise
+    longitude: float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Throttle:
     """How often something failed of late."""
@@ -244,7 +258,7 @@ class Directory(Protocol):
         """Put `user` in place of what has its id, one version up; with `version`, only of that one."""
 
     async def remove_user(self, tenant: str, user_id: str, version: int | None = None) -> bool:
-        """Remove a user, with all credentials, devices, identities and memberships."""
+        """Remove a user, with all credentials, devices, past log-ins, identities and memberships."""
 
     async def link(self, identity: Identity) -> None:
         """Let an identity provider's subject be a user. Collides where it is another one."""
@@ -316,6 +330,17 @@ class Directory(Protocol):
 
     async def remove_devices(self, tenant: str, user_id: str) -> int: ...
 
+    # -- past log-ins
+
+    async def note_login(self, login: PastLogin, keep: int) -> bool:
+        """Note a log-in, and forget all but the user's last `keep`, of 1 to LOGINS_MAX.
+
+        False where one of that moment was noted before, or there is no such user.
+        """
+
+    async def logins_of(self, user_id: str) -> Sequence[PastLogin]:
+        """Return what was noted of a user, the last one first."""
+
     # -- groups
 
     async def add_group(self, group: Group, members: Sequence[Member] = ()) -> Group:
@@ -366,7 +391,7 @@ class Directory(Protocol):
     async def forget_failures(self, key: str) -> None: ...
 
     async def purge(self, now_s: float) -> int:
-        """Forget devices and throttles that are over; return how many."""
+        """Forget devices and throttles that are over, and log-ins older than LOGIN_S_MAX; return how many."""
 
     async def close(self) -> None:
         """Release everything; the directory is not used afterwards. Never raises."""

@@ -15,6 +15,8 @@ from gateway.stores.directory import (
     ATTRIBUTES_BYTES_MAX,
     CREDENTIALS_MAX,
     EMAILS_MAX,
+    LOGIN_S_MAX,
+    LOGINS_MAX,
     MEMBERS_MAX,
     NAME_BYTES_MAX,
     PAGE_MAX,
@@ -27,6 +29,7 @@ from gateway.stores.directory import (
     Member,
     Passkey,
     PasswordHash,
+    PastLogin,
     Tenant,
     Throttle,
     TOTPDevice,
@@ -39,6 +42,7 @@ from gateway.stores.schema import (
     EMAILS,
     GROUPS,
     IDENTITIES,
+    LOGINS,
     MEMBERS,
     PASSKEYS,
     PASSWORDS,
@@ -130,6 +134,11 @@ _DEVICES_OF: Final = (
     select(DEVICES)
     .where(DEVICES.c.tenant == bindparam("tenant"), DEVICES.c.user_id == bindparam("user_id"))
     .order_by(DEVICES.c.seen_s.desc())
+)
+_LOGINS_OF: Final = select(LOGINS).where(LOGINS.c.user_id == bindparam("user_id")).order_by(LOGINS.c.at_s.desc())
+_FORGET_LOGINS: Final = (
+    "DELETE FROM portcullis_logins WHERE user_id = :user_id AND at_s NOT IN "
+    "(SELECT at_s FROM portcullis_logins WHERE user_id = :user_id ORDER BY at_s DESC LIMIT :keep)"
 )
 _GROUP: Final = select(GROUPS).where(GROUPS.c.tenant == bindparam("tenant"), GROUPS.c.id == bindparam("group_id"))
 _GROUP_LOCKED: Final = _GROUP.with_for_update()
@@ -436,6 +445,33 @@ class SQLDirectory:
     async def remove_devices(self, tenant: str, user_id: str) -> int:
         return await self._remove(DEVICES, DEVICES.c.tenant == tenant, DEVICES.c.user_id == user_id)
 
+    # -- past log-ins
+
+    async def note_login(self, login: PastLogin, keep: int) -> bool:
+        _check_names(login.country)
+        if not 1 <= keep <= LOGINS_MAX:
+            raise ValueError(f"1 to {LOGINS_MAX} log-ins of a user are kept")
+        values = {
+            "user_id": login.user_id,
+            "at_s": login.at_s,
+            "network": login.network,
+            "country": login.country,
+            "latitude": login.latitude,
+            "longitude": login.longitude,
+        }
+
+        def program() -> Program[bool]:
+            if (yield ask(_USER_BY_ID, user_id=login.user_id)).row is None:
+                return False
+            is_new = (yield ask(_INSERT[LOGINS], **values)).count > 0
+            yield ask(_FORGET_LOGINS, user_id=login.user_id, keep=keep)
+            return is_new
+
+        return await self._write(program)
+
+    async def logins_of(self, user_id: str) -> Sequence[PastLogin]:
+        return await self._all(ask(_LOGINS_OF, user_id=user_id), _login)
+
     # -- groups
 
     async def add_group(self, group: Group, members: Sequence[Member] = ()) -> Group:
@@ -570,7 +606,8 @@ class SQLDirectory:
 
     async def purge(self, now_s: float) -> int:
         devices = await self._remove(DEVICES, DEVICES.c.expires_s < now_s)
-        return devices + await self._remove(THROTTLES, THROTTLES.c.expires_s < now_s)
+        logins = await self._remove(LOGINS, LOGINS.c.at_s < now_s - LOGIN_S_MAX)
+        return devices + logins + await self._remove(THROTTLES, THROTTLES.c.expires_s < now_s)
 
     # -- parts
 
@@ -875,6 +912,13 @@ def _device(row: Sequence[Any]) -> Device:
         created_s=created_s,
         seen_s=seen_s,
         expires_s=expires_s,
+    )
+
+
+def _login(row: Sequence[Any]) -> PastLogin:
+    user_id, at_s, network, country, latitude, longitude = row
+    return PastLogin(
+        user_id=user_id, at_s=at_s, network=bytes(network), country=country, latitude=latitude, longitude=longitude
     )
 
 

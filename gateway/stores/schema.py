@@ -166,6 +166,20 @@ DEVICES: Final = Table(
     Index("portcullis_devices_expiry", "expires_s"),
 )
 
+LOGINS: Final = Table(
+    "portcullis_logins",
+    METADATA,
+    _text("user_id"),
+    _time("at_s"),
+    Column("network", LargeBinary, nullable=False),
+    _text("country"),
+    Column("latitude", Double, nullable=True),
+    Column("longitude", Double, nullable=True),
+    PrimaryKeyConstraint("user_id", "at_s"),
+    _of_user(),
+    Index("portcullis_logins_age", "at_s"),
+)
+
 GROUPS: Final = Table(
     "portcullis_groups",
     METADATA,

@@ -14,6 +14,8 @@ from gateway.errors import AlreadyExists, VersionConflict
 from gateway.stores import Connections, open_directory
 from gateway.stores.directory import (
     CREDENTIALS_MAX,
+    LOGIN_S_MAX,
+    LOGINS_MAX,
     Condition,
     Device,
     Directory,
@@ -22,6 +24,7 @@ from gateway.stores.directory import (
     Member,
     Passkey,
     PasswordHash,
+    PastLogin,
     Tenant,
     Throttle,
     TOTPDevice,
@@ -432,6 +435,49 @@ async def test_beyond_the_limit_the_device_that_was_seen_longest_ago_gives_way(d
     found = await directory.devices_of("acme", "usr_a")
     assert len(found) == CREDENTIALS_MAX
     assert [found[0].id, found[-1].id] == [f"d{CREDENTIALS_MAX + 1}", "d2"]
+
+
+def login(at_s: float, user_id: str = "usr_a", **changes: Any) -> PastLogin:
+    plain = PastLogin(
+        user_id=user_id, at_s=at_s, network=b"n" * 16, country="DE", latitude=52.5, longitude=13.4
+    )  # fmt: skip
+    return replace(plain, **changes)
+
+
+async def test_the_last_log_ins_of_a_user_are_kept_each_once(directory: Directory, open_another: Opener) -> None:
+    await directory.add_user(user("a"))
+    await directory.add_user(user("b"))
+    assert await directory.note_login(login(1.25), keep=3)
+    assert not await directory.note_login(login(1.25, country="FR"), keep=3)
+    assert list(await directory.logins_of("usr_a")) == [login(1.25)]
+    nowhere = login(2.0, network=b"", country="", latitude=None, longitude=None)
+    assert await directory.note_login(nowhere, keep=3)
+    assert await directory.note_login(login(9.0, "usr_b"), keep=3)
+    for at_s in (5.0, 3.0, 4.0):
+        assert await directory.note_login(login(at_s), keep=3)
+    assert [each.at_s for each in await directory.logins_of("usr_a")] == [5.0, 4.0, 3.0]
+    await directory.note_login(login(0.5), keep=3)  # one that comes late is none of the last
+    assert [each.at_s for each in await directory.logins_of("usr_a")] == [5.0, 4.0, 3.0]
+    assert list(await directory.logins_of("usr_b")) == [login(9.0, "usr_b")]
+    others = [open_another(), open_another()]
+    await asyncio.gather(*(others[n % 2].note_login(login(10.0 + n), keep=3) for n in range(8)))
+    await directory.note_login(login(20.0), keep=3)
+    assert [each.at_s for each in await directory.logins_of("usr_a")] == [20.0, 17.0, 16.0]
+
+
+async def test_log_ins_are_forgotten_with_their_user_and_when_they_are_old(directory: Directory) -> None:
+    await directory.add_user(user("a"))
+    assert not await directory.note_login(login(1.0, "usr_nobody"), keep=3)
+    for keep in (0, LOGINS_MAX + 1):
+        with pytest.raises(ValueError, match="are kept"):
+            await directory.note_login(login(1.0), keep=keep)
+    await directory.note_login(login(1.0), keep=3)
+    await directory.note_login(login(100.0), keep=3)
+    assert await directory.purge(LOGIN_S_MAX + 50.0) == 1
+    assert [each.at_s for each in await directory.logins_of("usr_a")] == [100.0]
+    assert await directory.remove_user("acme", "usr_a")
+    await directory.add_user(user("a"))
+    assert list(await directory.logins_of("usr_a")) == []
 
 
 def group(name: str, **changes: Any) -> Group:

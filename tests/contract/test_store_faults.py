@@ -24,7 +24,7 @@ from gateway.stores import (
 from gateway.stores.directory import Tenant
 from gateway.types import SystemClock
 from tests.contract.test_audit_log import event
-from tests.contract.test_directory import Rot, device, group, passkey, totp, user
+from tests.contract.test_directory import Rot, device, group, login, passkey, totp, user
 from tests.contract.test_session_store import ALICE, BOB, NOW_S, id_hash, session
 from tests.contract.test_token_store import client, family, grant, sha
 from tests.real.postgres import RealPostgres
@@ -124,6 +124,8 @@ class Everything:
             "add_totp": lambda: directory.add_totp(totp("usr_a", "new")),
             "use_recovery_code": lambda: directory.use_recovery_code("usr_a", b"1", 1.0),
             "add_device": lambda: directory.add_device(device("new")),
+            "note_login": lambda: directory.note_login(login(1.0), keep=3),
+            "logins_of": lambda: directory.logins_of("usr_a"),
             "add_group": lambda: directory.add_group(group("new")),
             "note_failure": lambda: directory.note_failure(
                 "k", 1.0, window_s=60.0, block_from=3, block_s=1.0, expires_s=100.0

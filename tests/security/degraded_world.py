@@ -29,12 +29,13 @@ from gateway.flows.sessions import Begun, SessionLimits, SessionNames, Sessions
 from gateway.flows.throttling import ThrottleLimits, Throttling
 from gateway.flows.trail import NOBODY, AuditTrail, Caller
 from gateway.flows.vouchers import Vouchers
+from gateway.flows.whereabouts import Whereabouts
 from gateway.resilience import Resilience, guarded
 from gateway.resilience.health import DEPENDENCIES, DependencyName
 from gateway.stores import open_session_store, open_token_store
 from gateway.stores.base import RevocationKind
 from gateway.stores.deferred import Backlog, Job
-from gateway.stores.directory import Device, PasswordHash, Throttle, User
+from gateway.stores.directory import Device, PasswordHash, PastLogin, Throttle, User
 from gateway.tokens.sealing import Sealer
 from gateway.types import AuditEvent, Secret
 from tests.real.soft_device import SoftDevice
@@ -93,6 +94,7 @@ class MemoryUsers:
         self.users: dict[str, User] = {}
         self.passwords: dict[str, PasswordHash] = {}
         self.devices: dict[str, Device] = {}
+        self.logins: list[PastLogin] = []
 
     async def find_user(self, tenant: str, name: str) -> User | None:
         return next((each for each in self.users.values() if (each.tenant, each.user_name) == (tenant, name)), None)
@@ -114,6 +116,15 @@ class MemoryUsers:
 
     async def remove_device(self, tenant: str, user_id: str, device_id: str) -> bool:
         return self.devices.pop(device_id, None) is not None
+
+    async def note_login(self, login: PastLogin, keep: int) -> bool:
+        if login.at_s in {each.at_s for each in self.logins}:
+            return False
+        self.logins = sorted([*self.logins, login], key=lambda each: -each.at_s)[:keep]
+        return True
+
+    async def logins_of(self, user_id: str) -> Sequence[PastLogin]:
+        return self.logins
 
     async def get_throttles(self, keys: Sequence[str]) -> Mapping[str, Throttle]:
         return {}
@@ -211,10 +222,15 @@ class DegradedWorld:
         self.work, self.idle_work = MemoryWork(), MemoryWork()
         self.deferring = DeferredRunner(self.work, {}, CLOCK, ready=self._is_well)
         self.idle = DeferredRunner(self.idle_work, {}, CLOCK, ready=lambda: self.offers.allows("behaviour"))
-        found = addresses or NoAddressMap()
+        whereabouts = Whereabouts(directory, addresses or NoAddressMap(), KEY.encode(), keep=5)
         rules = LoginRules(tenant=TENANT)
         self.reckoning = Reckoning(
-            self.idle, sessions=self.sessions, addresses=found, auditor=self, clock=CLOCK, refused=rules.risk_refused
+            self.idle,
+            sessions=self.sessions,
+            whereabouts=whereabouts,
+            auditor=self,
+            clock=CLOCK,
+            refused=rules.risk_refused,
         )
         self.revoked = RevokedDevices(CLOCK)
         self.vouchers = Vouchers(Sealer(Secret(KEY)), CLOCK, self.revoked, lifetime_s=VOUCHER_S)
@@ -250,7 +266,7 @@ class DegradedWorld:
             factors=SecondFactors(directory, CLOCK, trail, issuer="Acme"),
             devices=self.devices,
             browsers=KnownBrowsers(KEY.encode()),
-            addresses=found,
+            whereabouts=whereabouts,
             rules=rules,
             clock=CLOCK,
             trail=trail,

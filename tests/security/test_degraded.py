@@ -123,11 +123,14 @@ def test_a_log_in_at_level_1_is_assessed_once_when_the_level_has_fallen() -> Non
             await asyncio.sleep(20)
             assert len(world.idle_work.jobs) == 1
             assert not world.told("login.risk")
+            assert len(world.users.logins) == 1  # that of level 0
             world.set(policy_engine="up")
             await asyncio.sleep(60)
             (told,) = world.told("login.risk")
             assert "impossible_travel" in str(told.details["risk_parts"])
             assert told.outcome == "success"  # odd, but not as odd as what nobody gets in with
+            assert [each.latitude for each in world.users.logins] == [-33.9, 52.5]  # noted as it was
+            assert world.users.logins[0].at_s < told.at_s - 20
             assert await world.sessions.find(lean.begun.value) is not None
 
     run_virtual(main())

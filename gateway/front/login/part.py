@@ -31,6 +31,7 @@ from gateway.flows.sessions import Sessions
 from gateway.flows.throttling import ThrottleLimits, Throttling
 from gateway.flows.trail import Auditor, AuditTrail
 from gateway.flows.vouchers import Vouchers
+from gateway.flows.whereabouts import Whereabouts
 from gateway.front.callers import Callers
 from gateway.front.directory import directory_sealer
 from gateway.front.login.account import AccountEndpoints
@@ -136,7 +137,9 @@ class OpenedLogin:
             devices=devices,
             keys=keys,
         )
-        addresses = _address_map(config, base_dir)
+        whereabouts = Whereabouts(
+            around.directory, _address_map(config, base_dir), sealer.derive(b"networks"), keep=config.logins_kept
+        )
         self.hasher = PasswordHasher(around.resilience.hashing.run, hash_parameters(config))
         self.logins = Logins(
             directory=around.directory,
@@ -159,7 +162,7 @@ class OpenedLogin:
             ),
             devices=devices,
             browsers=KnownBrowsers(sealer.derive(b"known browsers")),
-            addresses=addresses,
+            whereabouts=whereabouts,
             rules=LoginRules(
                 tenant=config.tenant,
                 mfa_required=config.mfa == "required",
@@ -173,7 +176,7 @@ class OpenedLogin:
             reckoning=Reckoning(
                 self._idle,
                 sessions=around.sessions,
-                addresses=addresses,
+                whereabouts=whereabouts,
                 auditor=around.auditor,
                 clock=clock,
                 refused=config.risk_refused,

@@ -22,6 +22,7 @@ from gateway.flows.sessions import SessionNames, Sessions
 from gateway.flows.throttling import ThrottleLimits, Throttling
 from gateway.flows.trail import AuditTrail, Caller
 from gateway.flows.vouchers import Vouchers
+from gateway.flows.whereabouts import Whereabouts
 from gateway.stores import open_directory, open_session_store, open_token_store
 from gateway.stores.base import RevocationKind
 from gateway.stores.directory import Tenant, User
@@ -114,7 +115,7 @@ class World:
             factors=self.factors,
             devices=self.devices,
             browsers=KnownBrowsers(KEY),
-            addresses=addresses or NoAddressMap(),
+            whereabouts=Whereabouts(self.directory, addresses or NoAddressMap(), KEY, keep=5),
             rules=rules or LoginRules(tenant=TENANT),
             clock=self.clock,
             trail=trail,

@@ -383,7 +383,7 @@ class Map:
     """Knows where two addresses are."""
 
     def find(self, address: str) -> Place | None:
-        return {"192.0.2.1": Place(52.5, 13.4), "192.0.2.2": Place(-33.9, 151.2)}.get(address)
+        return {"192.0.2.1": Place(52.5, 13.4), "198.51.100.2": Place(-33.9, 151.2)}.get(address)
 
 
 async def test_a_journey_that_nobody_makes_is_refused_and_says_why_in_the_trail(tmp_path: Path) -> None:
@@ -392,12 +392,12 @@ async def test_a_journey_that_nobody_makes_is_refused_and_says_why_in_the_trail(
     first = await begun(world)
     assert first.begun.session.attributes[PLACE] == "52.5,13.4"
     world.clock.move(1200)
-    assert await world.log_in("alice", address="192.0.2.2") == Refused("credentials")
+    assert await world.log_in("alice", address="198.51.100.2") == Refused("credentials")
     told = world.events[-1]
     assert (told.outcome, told.reason) == ("refused", "risk")
     assert "impossible_travel 50 (" in str(told.details["risk_parts"])
     world.clock.move(86_400)
-    assert isinstance(await world.log_in("alice", address="192.0.2.2"), LoggedIn)
+    assert isinstance(await world.log_in("alice", address="198.51.100.2"), LoggedIn)
     await world.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,24 @@ def test_the_last_place_is_what_a_journey_begins_at() -> None:
     assert names(assess(signs(place=BERLIN, sightings=seen))) == ["impossible_travel"]
 
 
+def test_who_is_in_the_same_network_did_not_travel_though_the_map_says_so() -> None:
+    seen = [Sighting(SYDNEY, NOW_S - 60, b"one")]
+    assert names(assess(signs(place=BERLIN, sightings=seen, network=b"one"))) == []
+    assert names(assess(signs(place=BERLIN, sightings=seen, network=b"other"))) == ["impossible_travel"]
+    assert names(assess(signs(place=BERLIN, sightings=[Sighting(SYDNEY, NOW_S - 60)]))) == ["impossible_travel"]
+    later = [*seen, Sighting(PARIS, NOW_S - 30, b"other")]
+    assert names(assess(signs(place=BERLIN, sightings=later, network=b"one"))) == ["impossible_travel"]
+
+
+@pytest.mark.parametrize(
+    ("countries", "said"), [(("AU", "DE"), ", from AU to DE)"), (("DE", "DE"), " h)"), (("", "DE"), " h)")]
+)
+def test_a_journey_says_between_which_countries(countries: tuple[str, str], said: str) -> None:
+    there, here = replace(SYDNEY, country=countries[0]), replace(BERLIN, country=countries[1])
+    risk = assess(signs(place=here, sightings=[Sighting(there, NOW_S - 60)]))
+    assert str(risk).endswith(said)
+
+
 def test_what_is_not_known_counts_nothing() -> None:
     assert assess(signs(place=None, sightings=[Sighting(BERLIN, NOW_S - 60)])).points == 0
     assert assess(signs(place=SYDNEY)).points == 0
@@ -106,7 +125,9 @@ def map_of(folder: Path, place: Place) -> Path:
         onward = number + 1 if number + 1 < count else count + 16  # then the data begin
         left, right = (onward, count) if bit == "0" else (count, onward)  # `count` itself: nothing is known
         tree += left.to_bytes(3, "big") + right.to_bytes(3, "big")
-    entry = {"location": {"latitude": place.latitude, "longitude": place.longitude}}
+    entry: dict[str, object] = {"location": {"latitude": place.latitude, "longitude": place.longitude}}
+    if place.country:
+        entry["country"] = {"iso_code": place.country}
     about: dict[str, object] = {
         "node_count": count,
         "record_size": 24,
@@ -137,7 +158,14 @@ def mmdb(value: object) -> bytes:
 def test_a_map_knows_where_addresses_are(tmp_path: Path) -> None:
     known = MaxMindMap(map_of(tmp_path, BERLIN))
     assert known.find("192.0.2.7") == BERLIN
+    assert (known.find("192.0.2.7") or SYDNEY).country == ""
     assert known.find("192.0.3.7") is None
     assert known.find("2001:db8::1") is None
     assert known.find("not an address") is None
     assert known.find("") is None
+
+
+@pytest.mark.parametrize(("said", "country"), [("DE", "DE"), ("de", ""), ("Germany", "")])
+def test_a_map_says_the_country_by_its_two_letters(tmp_path: Path, said: str, country: str) -> None:
+    found = MaxMindMap(map_of(tmp_path, replace(BERLIN, country=said))).find("192.0.2.7")
+    assert found is not None and found.country == country
