@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gateway.stores.grants import TokenStore
     from gateway.stores.records import RecordKind, RecordStore
     from gateway.stores.relations import RelationStore
+    from gateway.stores.replication import ReplicationQueue
     from gateway.stores.rows import RowLayout, RowStore
     from gateway.stores.sessions import SessionStore
     from gateway.types import Clock, Secret
@@ -34,6 +35,7 @@ __all__ = [
     "open_deferred_work",
     "open_directory",
     "open_relation_store",
+    "open_replication_queue",
     "open_session_store",
     "open_store",
     "open_token_store",
@@ -214,6 +216,30 @@ def open_deferred_work(
         from gateway.stores.deferred_redis import RedisDeferredWork
 
         return RedisDeferredWork((connections or Connections()).redis(url), clock)
+    raise ValueError(f"unknown kind of store `{scheme}`")
+
+
+def open_replication_queue(
+    url: str, topic: str, clock: Clock, *, connections: Connections | None = None
+) -> ReplicationQueue:
+    """Return the queue between regions that `url` names; nothing is opened yet. Belongs to one event loop.
+
+    "memory:" is one process alone. "redis://", "rediss://" and "unix://" hold a stream of the name `topic`, "kafka://"
+    and "kafkas://" name their topic themselves. Raises ValueError for anything else.
+    """
+    scheme = url.partition(":")[0]
+    if url == "memory:":
+        from gateway.stores.replication_memory import MemoryReplicationQueue
+
+        return MemoryReplicationQueue(clock)
+    if url.startswith(("redis://", "rediss://", "unix://")):
+        from gateway.stores.replication_redis import RedisReplicationQueue
+
+        return RedisReplicationQueue((connections or Connections()).redis(url), topic, clock)
+    if scheme in ("kafka", "kafkas"):
+        from gateway.stores.replication_kafka import KafkaReplicationQueue
+
+        return KafkaReplicationQueue(url, clock)
     raise ValueError(f"unknown kind of store `{scheme}`")
 
 

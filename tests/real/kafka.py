@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.real.process import ServerProcess, accepts, free_port
+from tests.real.process import ServerProcess, accepts, free_port, wait_until
 
 _MOCK = """
 import signal, sys
@@ -58,7 +58,12 @@ class MockKafka:
 
     def forget(self) -> None:
         """Have another topic, which is empty."""
-        self.url = f"kafka://{self.servers}/audit-{uuid.uuid4().hex[:8]}"
+        from confluent_kafka import Producer
+
+        topic = f"audit-{uuid.uuid4().hex[:8]}"
+        self.url = f"kafka://{self.servers}/{topic}"
+        maker = Producer({"bootstrap.servers": self.servers, "log_level": 0})
+        wait_until(lambda: maker.list_topics(topic, timeout=5).topics[topic].error is None, "a topic")
 
     def signal(self, number: signal.Signals) -> None:
         self.server.signal(number)
