@@ -48,6 +48,7 @@ def check(file: Path | None, online: bool, schema: bool, as_json: bool) -> None:
     issuers, faults = _issuers(loaded, online, warnings)
     policies, policy_faults = _policies(loaded)
     faults += policy_faults
+    faults += _texts(loaded)
     document = {
         "ok": not faults,
         "file": str(loaded.path or ""),
@@ -75,6 +76,20 @@ def check(file: Path | None, online: bool, schema: bool, as_json: bool) -> None:
 
     say(document, as_json, speak)
     sys.exit(1 if faults else 0)
+
+
+def _texts(loaded: LoadedConfig) -> list[ConfigFault]:
+    """Read the texts of log-in that the config brings, and say what is wrong with them."""
+    login = loaded.config.login
+    if not (login.enabled and login.texts):
+        return []
+    from gateway.front.login.texts import read_catalogue
+
+    try:
+        read_catalogue(loaded.base_dir / Path(login.texts).expanduser())
+    except ValueError as error:
+        return [ConfigFault(_shown(loaded), None, "login.texts", str(error), "see docs/login.md")]
+    return []
 
 
 def _issuers(

@@ -296,6 +296,7 @@ class LoginConfig(Chapter, frozen=True):
     enabled: bool = False  # whether they are served
     url: str = ""  # as browsers see this gateway, as in `https://auth.example.com`; for links that a command prints
     tenant: str = ""  # whose users log in where nothing else is said
+    texts: str = ""  # a folder of texts of your own, such as `de.toml`; "" = those that come with the gateway
     home: str = "/account"  # where a browser goes that has nowhere to go back to
     name: str = "Portcullis"  # by which authenticator apps show whose codes they make
     store_url: str = ""  # what is under way between two pages; as oauth.store_url, and mostly the same

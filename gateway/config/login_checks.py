@@ -44,6 +44,8 @@ def login_complaints(config: Config, base_dir: FilePath, env: Mapping[str, str])
         file = getattr(login, key)
         if file and not (base_dir / FilePath(file).expanduser()).is_file():
             yield Complaint(("login", key), f"there is no file `{file}`", hint)
+    if login.texts and not (base_dir / FilePath(login.texts).expanduser()).is_dir():
+        yield Complaint(("login", "texts"), f"there is no folder `{login.texts}`", "make it, with a `de.toml` in it")
     if not login.leaked_passwords:
         hint = "make a list with `portcullis user leaked` and name it"
         yield Complaint(

@@ -105,6 +105,23 @@ class Reader:
         assert self.browser.evaluate(FAULTS) == [], name
 
 
+@pytest.mark.parametrize("language", ["de", "es", "fr"])
+def test_every_language_fits_on_a_small_phone(running: Gateway, tmp_path: Path, language: str) -> None:
+    name = f"reader-{language}"
+    add_user(running, name)
+    with chromium(tmp_path) as browser:
+        reader = Reader(browser, f"http://localhost:{running.port}")
+        reader.open(f"/login?ui_locales={language}")
+        reader.send("/account", username=name, password=PASSWORD)  # the language stays
+        for path in ("/account", "/account/mfa", "/account/password", "/logout", "/login?prompt=login", "/login/reset"):
+            reader.open(path)
+            assert browser.evaluate("document.documentElement.lang") == language, path
+            reader._measure(NARROW, path)
+        if language == "de" and os.environ.get("PORTCULLIS_PICTURES"):
+            reader.open("/login?prompt=login")
+            reader.see("login-german")
+
+
 def test_every_page_works_without_scripts_on_a_small_phone(running: Gateway, tmp_path: Path) -> None:
     add_user(running, "alice")
     with chromium(tmp_path) as browser:

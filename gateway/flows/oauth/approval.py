@@ -212,6 +212,7 @@ class Approvals:
             reauthenticate=session is not None and lack == "login_required",
             acr_values=request.acr_values,
             login_hint=request.login_hint,
+            ui_locales=request.ui_locales,
             tenant=request.client.tenant,
         )
 

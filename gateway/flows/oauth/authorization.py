@@ -46,6 +46,7 @@ class AuthorizationRequest:
     max_age_s: int | None = None
     acr_values: tuple[str, ...] = ()
     login_hint: str = ""
+    ui_locales: str = ""
     id_token_hint: str = ""
     dpop_jkt: str = ""
     pushed: bytes = b""  # key of the pushed request that it came by
@@ -113,6 +114,7 @@ class AuthorizationRequests:
             max_age_s=_max_age(given.get("max_age", "")),
             acr_values=tuple(given.get("acr_values", "").split()),
             login_hint=given.get("login_hint", ""),
+            ui_locales=given.get("ui_locales", ""),
             id_token_hint=given.get("id_token_hint", ""),
             dpop_jkt=_jkt(given.get("dpop_jkt", "")),
             pushed=pushed,

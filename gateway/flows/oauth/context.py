@@ -17,6 +17,7 @@ class LoginWish:
     reauthenticate: bool = False  # a session is not enough: a credential has to be verified now
     acr_values: tuple[str, ...] = ()  # RFC 9470: one of these, the best first
     login_hint: str = ""
+    ui_locales: str = ""  # languages, the best first (OpenID Connect Core §3.1.2.1)
     tenant: str = ""
 
 

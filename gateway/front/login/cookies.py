@@ -23,6 +23,7 @@ STEP: Final = "__Host-portcullis-step"  # what is under way
 KNOWN: Final = "__Host-portcullis-known"  # somebody logged in from here before
 DEVICE: Final = "__Host-portcullis-device"  # a device that its user had remembered
 VOUCHER: Final = "__Host-portcullis-voucher"  # what a gateway says of that device, for while the directory is away
+LANGUAGE: Final = "__Host-portcullis-language"  # that an application asked for
 KNOWN_S: Final = 365 * 86_400
 STEP_S: Final = 3600
 

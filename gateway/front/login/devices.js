@@ -76,17 +76,17 @@
     const place = form.dataset.device;
     const offered = await post(`${place}/options`, {});
     const found = await kept("readonly", (store) => ended(store.get(offered.device)));
-    if (!found) throw new Error(form.dataset.unknown || "");
+    if (!found) throw new Error("this browser has no such key");
     location.assign((await post(place, { proof: await proof(form.dataset.act, offered, found.key) })).location);
   }
 
-  function say(error) {
+  function say() {
     const known = document.getElementById("error");
     const note = known || document.createElement("p");
     note.id = "error";
     note.className = "note bad";
     note.setAttribute("role", "alert");
-    note.textContent = error.message;
+    note.textContent = form.dataset.refused;
     if (!known) document.querySelector("h1").after(note);
   }
 

@@ -28,7 +28,6 @@ from gateway.front.login.cookies import DEVICE, KNOWN, KNOWN_S, STEP, STEP_S, VO
 from gateway.front.login.pages import STYLE_PATH, Pages, qr_code
 from gateway.front.login.scripts import Script
 from gateway.front.login.targets import Targets
-from gateway.front.login.texts import texts_for
 from gateway.front.refusals import refusal_of
 from gateway.front.responses import ProblemResponse, json_response
 from gateway.resilience import Resilience
@@ -283,7 +282,7 @@ class LoginEndpoints:
 
     def texts(self, request: Request) -> Mapping[str, str]:
         """Give the texts in the reader's language."""
-        return texts_for(request.headers.get("accept-language", ""))
+        return self.pages.texts(request)
 
     def refusal(self, request: Request, refused: Refused) -> str:
         """Say what a user is told of a refusal."""

@@ -49,7 +49,7 @@
     note.id = "error";
     note.className = "note bad";
     note.setAttribute("role", "alert");
-    note.textContent = error.name === "InvalidStateError" ? "This device has a passkey already." : error.message;
+    note.textContent = error.name === "InvalidStateError" ? adder.dataset.known : error.message;
     if (!known) document.querySelector("h1").after(note);
   }
 

@@ -207,6 +207,8 @@ def _authenticator(wish: OAuthWish) -> Authenticator:
             query["acr_values"] = " ".join(asked.acr_values)
         if asked.login_hint:
             query["login_hint"] = asked.login_hint
+        if asked.ui_locales:
+            query["ui_locales"] = asked.ui_locales
         if asked.tenant:
             query["tenant"] = asked.tenant
         base = wish.login_url or "/login"

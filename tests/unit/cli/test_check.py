@@ -130,6 +130,19 @@ resource = 'Thing::"1"'
     assert "is no resource of the action" in faults[6]["problem"]
 
 
+def test_texts_that_a_page_could_fail_by_are_a_fault(run_json: RunJson, issuer_config: Path, folder: Path) -> None:
+    (folder / "texts").mkdir()
+    login = '[login]\nenabled = true\ntexts = "texts"\n'
+    parts = '\n[sessions]\nurl = "embedded"\n[directory]\nurl = "embedded"\n'
+    issuer_config.write_text(issuer_config.read_text() + parts + login)
+    (folder / "texts" / "de.toml").write_text('login_title = "Willkommen"\n')
+    assert run_json("check")["ok"] is True
+    (folder / "texts" / "de.toml").write_text('login_titel = "Willkommen"\n')
+    (fault,) = run_json("check", status=1)["faults"]
+    assert fault["key"] == "login.texts"
+    assert "a text `login_titel` that no page shows" in fault["problem"]
+
+
 def test_keys_that_cannot_be_used_are_faults_with_a_line(run: Run, issuer_config: Path, folder: Path) -> None:
     (folder / "keys" / "jwks.json").write_text('{"keys": []}')
     assert "portcullis.toml:5: issuers[0].jwks_file: " in run("check", status=1).stderr

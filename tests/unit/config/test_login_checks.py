@@ -65,6 +65,7 @@ def test_nobody_logs_in_without_sessions_and_a_directory(tmp_path: Path) -> None
         (LoginConfig(enabled=True, home="https://x"), "login.home: `https://x` is no path of this host"),
         (LoginConfig(enabled=True, risk_code=90), "login.risk_refused: not above risk_code"),
         (LoginConfig(enabled=True, addresses="none.mmdb"), "login.addresses: there is no file `none.mmdb`"),
+        (LoginConfig(enabled=True, texts="none"), "login.texts: there is no folder `none`"),
         (LoginConfig(enabled=True, leaked_passwords="none"), "login.leaked_passwords: there is no file `none`"),
         (
             LoginConfig(enabled=True, provisional_device_s=60, remember_s=0, store_url="memory:"),

@@ -81,11 +81,14 @@ async def test_with_several_resources_each_host_says_it_itself(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("login_url", "address"),
     [
-        ("", "/login?rd=%2Foauth2%2Fauthorize%3Fa%3Db&prompt=login&acr_values=2+1&login_hint=a%40b&tenant=acme"),
+        (
+            "",
+            "/login?rd=%2Foauth2%2Fauthorize%3Fa%3Db&prompt=login&acr_values=2+1&login_hint=a%40b&ui_locales=de+fr&tenant=acme",
+        ),
         (
             "https://login.example/?x=1",
             "https://login.example/?x=1&rd=https%3A%2F%2Fauth.example%2Foauth2%2Fauthorize%3Fa%3Db"
-            "&prompt=login&acr_values=2+1&login_hint=a%40b&tenant=acme",
+            "&prompt=login&acr_values=2+1&login_hint=a%40b&ui_locales=de+fr&tenant=acme",
         ),
     ],
 )
@@ -95,6 +98,7 @@ async def test_a_login_page_is_told_what_is_asked_of_it(tmp_path: Path, login_ur
         reauthenticate=True,
         acr_values=("2", "1"),
         login_hint="a@b",
+        ui_locales="de fr",
         tenant="acme",
     )
     for sessions in (None, new_sessions()):
