@@ -21,7 +21,6 @@ from gateway.stores.attributes import (
 )
 from gateway.stores.rows import CHANGES_MAX, TEXT_BYTES_MAX
 from tests.real.postgres import RealPostgres
-from tests.real.redis import RealRedis
 
 Opener = Callable[[], FollowedSource]
 
@@ -36,13 +35,6 @@ def body(level: int, *parents: str) -> bytes:
     return json.dumps(
         {"attrs": {"level": level}, "parents": [{"type": "Team", "id": name} for name in parents]}
     ).encode()
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedis]:
-    server = RealRedis(tmp_path_factory.mktemp("redis"))
-    yield server
-    server.stop()
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,43 +18,12 @@ from gateway.stores import Connections, open_audit_log
 from gateway.stores.audit_log import ORIGIN_HASH, AuditEntry, AuditHead, AuditLog
 from gateway.stores.audit_log_files import FileAuditLog
 from gateway.types import AuditEvent, Secret
-from tests.real.kafka import MockKafka, RealKafka
 from tests.real.pools import SMALL
 from tests.real.process import wait_until
-from tests.real.redis import RealRedis
-from tests.real.redis_cluster import RealRedisCluster
 
 KEY = Secret("a key that only the gateway has")
 
 Opener = Callable[..., AuditLog]
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedis]:
-    server = RealRedis(tmp_path_factory.mktemp("redis"))
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedisCluster]:
-    servers = RealRedisCluster(tmp_path_factory.mktemp("cluster"))
-    yield servers
-    servers.stop()
-
-
-@pytest.fixture(scope="module")
-def kafka_mock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MockKafka]:
-    servers = MockKafka(tmp_path_factory.mktemp("kafka-mock"))
-    yield servers
-    servers.stop()
-
-
-@pytest.fixture(scope="module")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealKafka]:
-    server = RealKafka(tmp_path_factory.mktemp("kafka"))
-    yield server
-    server.stop()
 
 
 @pytest.fixture(params=["files", "redis", "cluster", "kafka_mock", "kafka"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -18,16 +18,8 @@ from gateway.stores.decisions import (
 )
 from gateway.stores.decisions_memory import MemoryDecisionStore
 from gateway.stores.decisions_redis import RedisDecisionStore
-from tests.real.redis import RealRedis
 
 Opener = Callable[[], DecisionStore]
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedis]:
-    server = RealRedis(tmp_path_factory.mktemp("redis"))
-    yield server
-    server.stop()
 
 
 @pytest.fixture(params=["memory", "redis"])

@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -18,26 +18,10 @@ from gateway.stores import Connections, open_deferred_work
 from gateway.stores.deferred import ATTEMPTS_MAX, CLAIMED_MAX, DONE_KEPT_S, Backlog, DeferredWork, Job
 from tests.contract.test_session_store import NOW_S, ManualClock
 from tests.real.pools import SMALL
-from tests.real.redis import RealRedis
-from tests.real.redis_cluster import RealRedisCluster
 
 HOLD_S = 0.2  # servers measure holds by their own clocks
 
 Opener = Callable[[], DeferredWork]
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedis]:
-    server = RealRedis(tmp_path_factory.mktemp("redis"))
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedisCluster]:
-    servers = RealRedisCluster(tmp_path_factory.mktemp("cluster"))
-    yield servers
-    servers.stop()
 
 
 @pytest.fixture

@@ -64,13 +64,6 @@ steps = st.one_of(
 
 
 @pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedis]:
-    server = RealRedis(tmp_path_factory.mktemp("redis"))
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="module")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealPostgres]:
     server = RealPostgres(tmp_path_factory.mktemp("postgres"), options=OPTIONS)
     yield server

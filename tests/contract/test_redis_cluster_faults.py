@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -39,13 +39,6 @@ class Ledger:
         self.longest_s = 0.0
         self.last_good_s = 0.0
         self.foreign: list[BaseException] = []  # errors that are not ours
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedisCluster]:
-    servers = RealRedisCluster(tmp_path_factory.mktemp("cluster"))
-    yield servers
-    servers.stop()
 
 
 @pytest.fixture

@@ -21,7 +21,6 @@ from gateway.stores.relations import (
 )
 from gateway.stores.rows import CHANGES_MAX, TEXT_BYTES_MAX
 from tests.real.postgres import RealPostgres
-from tests.real.redis import RealRedis
 
 NOW_S = 1_700_000_000
 LONG_AGO_S = 1e12  # as what was logged in this test counts, seen from `now_s` + this
@@ -35,13 +34,6 @@ def doc(name: str) -> EntityUid:
 
 def relation(name: str, subject: str = "alice", expires_at_s: int | None = None) -> Relation:
     return Relation(doc(name), "viewers", EntityUid("User", subject), expires_at_s)
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedis]:
-    server = RealRedis(tmp_path_factory.mktemp("redis"))
-    yield server
-    server.stop()
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import asyncio
 import random
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -17,41 +17,12 @@ from gateway.stores.replication import BODY_BYTES_MAX, Lag, Message, Replication
 from gateway.stores.replication_memory import MemoryReplicationQueue
 from gateway.stores.replication_redis import RedisReplicationQueue
 from gateway.types import SystemClock
-from tests.real.kafka import MockKafka, RealKafka
+from tests.real.kafka import MockKafka
 from tests.real.pools import SMALL
 from tests.real.redis import RealRedis
-from tests.real.redis_cluster import RealRedisCluster
 
 Opener = Callable[[], ReplicationQueue]
 CLOCK = SystemClock()
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedis]:
-    server = RealRedis(tmp_path_factory.mktemp("redis"))
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedisCluster]:
-    servers = RealRedisCluster(tmp_path_factory.mktemp("cluster"))
-    yield servers
-    servers.stop()
-
-
-@pytest.fixture(scope="module")
-def kafka_mock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MockKafka]:
-    servers = MockKafka(tmp_path_factory.mktemp("kafka-mock"))
-    yield servers
-    servers.stop()
-
-
-@pytest.fixture(scope="module")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealKafka]:
-    server = RealKafka(tmp_path_factory.mktemp("kafka"))
-    yield server
-    server.stop()
 
 
 @pytest.fixture(params=["memory", "redis", "cluster", "kafka_mock", "kafka"])

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
 from gateway.stores import ORIGIN, RevocationRow, RevocationStore, open_store
 from gateway.stores.base import PURGE_SLACK_S, UNTIL_S_MAX, VALUE_BYTES_MAX, Revision, RevocationKind
-from tests.real.redis import RealRedis
 
 NOW_S = 1_700_000_000
 FAR_S = NOW_S + 1_000_000
@@ -21,13 +20,6 @@ Opener = Callable[[], RevocationStore]
 
 def row(name: str, until_s: int = FAR_S) -> RevocationRow:
     return RevocationRow("jti", b"https://idp.example.com", name.encode(), until_s)
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedis]:
-    server = RealRedis(tmp_path_factory.mktemp("redis"))
-    yield server
-    server.stop()
 
 
 @pytest.fixture(params=["memory", "sqlite", "redis"])

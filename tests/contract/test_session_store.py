@@ -20,8 +20,6 @@ from gateway.types import Session, Subject
 from tests.real.pools import SMALL
 from tests.real.postgres import RealPostgres
 from tests.real.postgres_replicas import OPTIONS
-from tests.real.redis import RealRedis
-from tests.real.redis_cluster import RealRedisCluster
 
 NOW_S = int(time.time())  # servers forget by their own clocks
 
@@ -64,20 +62,6 @@ def session(name: str, subject: Subject = ALICE, **changes: Any) -> Session:
         attributes={"address": "192.0.2.7", "agent": "Firefox on Linux"},
     )
     return replace(plain, **changes)
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedis]:
-    server = RealRedis(tmp_path_factory.mktemp("redis"))
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedisCluster]:
-    servers = RealRedisCluster(tmp_path_factory.mktemp("cluster"))
-    yield servers
-    servers.stop()
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,8 @@ from gateway.config import OAuthStrangersConfig
 from gateway.tokens.signing import new_key
 from tests.contract.test_token_store import (  # noqa: F401  (fixtures)
     Opener,
-    cluster,
     open_another,
     postgres,
-    redis,
 )
 from tests.unit.flows.oauth.world import CALLBACK, SECRET, World, carried, query
 from tests.unit.tokens.fakes import MovedClock

@@ -19,8 +19,6 @@ from tests.contract.test_session_store import NOW_S, ManualClock
 from tests.real.pools import SMALL
 from tests.real.postgres import RealPostgres
 from tests.real.postgres_replicas import OPTIONS
-from tests.real.redis import RealRedis
-from tests.real.redis_cluster import RealRedisCluster
 
 Opener = Callable[[], TokenStore]
 
@@ -29,20 +27,6 @@ ALICE = Subject("acme", "usr_alice")
 
 def sha(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedis]:
-    server = RealRedis(tmp_path_factory.mktemp("redis"))
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedisCluster]:
-    servers = RealRedisCluster(tmp_path_factory.mktemp("cluster"))
-    yield servers
-    servers.stop()
 
 
 @pytest.fixture(scope="module")
