@@ -118,7 +118,7 @@ def capacity_per_s(port: int, requests: Sequence[bytes], seconds: float, status:
     async def asking() -> Answers:
         return await Load(port, in_turn(list(requests))).in_circle(askers, seconds)
 
-    answers = require(asyncio.run(asking()), status)
+    answers = require(asyncio.run(asking()), status, 503)
     return answers.counts[status] / answers.elapsed_s
 
 
@@ -220,14 +220,15 @@ class FlowBench:
 
         at_rate(made.port, logins, LOGINS_PER_S, 2)
         for _ in range(self.effort.rounds):
-            calm.answers.append(require(at_rate(made.port, logins, LOGINS_PER_S, self.effort.seconds), 303))
+            calm.answers.append(require(at_rate(made.port, logins, LOGINS_PER_S, self.effort.seconds), 303, 503))
             answers, others = asyncio.run(beside())
             flooded.answers.append(require(answers, 303, 503))
             flood.answers.append(require(others, 200, 201, 409, 503))
         pools = ("user_auth", "admin_auth", "token_validation", "external_idp")
         refused = sum(made.metric("portcullis_pool_refused_total", pool=pool) for pool in pools)
         figures = {
-            "scim: login p99 flooded / calm": flooded.latencies.quantile_s(0.99) / calm.latencies.quantile_s(0.99),
+            "scim: login p99 flooded / calm": flooded.latencies.quantile_s(0.99, 303)
+            / calm.latencies.quantile_s(0.99, 303),
             "scim: refused elsewhere": refused,
             "scim: without Retry-After": flood.latencies.without_retry_after,
             "scim: refused": flood.latencies.counts[503],
