@@ -273,6 +273,22 @@ def test_while_the_directory_is_away_a_device_that_is_bound_carries_its_user_on(
 
         wait_until(reconciled, "the session is judged anew", 20)
 
+        # A device that was forgotten carries nobody on in the next outage, whichever worker is asked.
+        type_password(running, browser, "alice")
+        browser.at("/account")
+        browser.click("form[action='/account/devices/forget'] button")
+        browser.wait("document.body.innerText.includes('No device is remembered')", "forgotten")
+        browser.command("Network.deleteCookies", name="__Host-portcullis", url=at(running, "/"))
+        assert "__Host-portcullis-voucher" in {
+            each["name"] for each in browser.command("Network.getCookies")["cookies"]
+        }
+        postgres.kill()
+        wait_until(lambda: level_of(running) == 2, "level 2", 20)
+        shown(running, browser, "/login", "Nobody can log in at the moment;")
+        for _ in range(8):
+            browser.open(at(running, "/login"))
+            assert "known by its key" not in browser.text
+
 
 def shown(running: Gateway, browser: Chromium, path: str, text: str) -> None:
     """Open a page until it shows a text: workers learn one after the other what is down."""

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from gateway.flows.device_keys import CHALLENGE_S, DeviceRefused
+from gateway.flows.device_keys import CHALLENGE_S, DeviceKeys, DeviceRefused, Errand
 from gateway.flows.login import Binding, LoggedIn, LoginRules, Next, Outcome, Refused
 from gateway.flows.trail import NOBODY
+from gateway.stores import open_token_store
 from gateway.stores.directory import User
-from gateway.tokens.signing import new_key
+from gateway.tokens.signing import new_key, public_jwks
+from tests.real.authenticator import b64url
 from tests.real.soft_device import SoftDevice
 from tests.unit.flows.login_world import GOAL, PASSWORD, TENANT, World, browser_of
 from tests.unit.flows.totp import app_of, code_of
+from tests.unit.tokens.fakes import MovedClock
 
 ORIGIN = "https://auth.example"
 
@@ -251,6 +257,35 @@ async def test_a_user_who_was_disabled_meanwhile_is_out(world: World) -> None:
     assert await alice.prove(value) == Refused("credentials")
 
 
+PART = st.one_of(
+    st.binary(max_size=40).map(b64url),
+    st.dictionaries(
+        st.sampled_from(["typ", "alg", "jwk", "act", "aud", "sub", "nonce", "crit"]),
+        st.one_of(
+            st.text(max_size=8),
+            st.integers(),
+            st.none(),
+            st.sampled_from(["device-proof+jwt", "ES256", "log_in"]),
+            st.dictionaries(st.sampled_from(["kty", "crv", "x", "y", "d"]), st.text(max_size=8)),
+        ),
+    ).map(lambda made: b64url(json.dumps(made).encode())),
+    st.text(max_size=10),
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.one_of(st.text(max_size=60), st.lists(PART, min_size=3, max_size=3).map(".".join)))
+def test_whatever_comes_as_a_proof_is_refused_and_nothing_else_happens(tmp_path: Path, proof: str) -> None:
+    async def main() -> None:
+        clock = MovedClock()
+        keys = DeviceKeys(open_token_store("memory:", tmp_path, clock), clock)
+        errand = Errand(act="log_in", holder="h", tenant=TENANT, device_id="dev_x", origin=ORIGIN)
+        with pytest.raises(DeviceRefused):
+            await keys.check(proof, errand, json.dumps(SoftDevice().jwk))
+
+    asyncio.run(main())
+
+
 async def test_nothing_under_way_is_over(world: World) -> None:
     assert await world.logins.offer_device("", browser_of(origin=ORIGIN)) is None
     assert await world.logins.offer_binding("x", browser_of(origin=ORIGIN)) is None
@@ -259,8 +294,6 @@ async def test_nothing_under_way_is_over(world: World) -> None:
 
 def other_key(algorithm: str) -> dict[str, Any]:
     """Give a public key of another kind."""
-    from gateway.tokens.signing import public_jwks
-
     (jwk,) = public_jwks([new_key(algorithm)])["keys"]
     return {"jwk": jwk}
 
@@ -299,7 +332,7 @@ async def test_nobody_is_bound_by_the_challenge_of_another_log_in(world: World) 
     alice, bob = await world.add("alice"), await world.add("bob")
     outcome = await world.log_in("bob")
     assert isinstance(outcome, LoggedIn)
-    app = await app_of(world, bob)
+    await app_of(world, bob)
     outcome = await world.log_in("bob")
     assert isinstance(outcome, Next)
     offer = await world.logins.offer_binding(outcome.value, browser_of(origin=ORIGIN))
@@ -307,7 +340,6 @@ async def test_nobody_is_bound_by_the_challenge_of_another_log_in(world: World) 
     proof = SoftDevice(ORIGIN).prove("bind", offer.device_id, offer.challenge)
     await bind(world, alice, await app_of(world, alice), proof=proof, named=offer.device_id)
     assert world.told("device.remember") == [("refused", "challenge_foreign")]
-    assert app
 
 
 async def test_where_no_device_is_remembered_none_is_bound(world: World) -> None:
