@@ -160,6 +160,7 @@ class Supervisor:
         """Serve until the end; give 0, or 1 for a failure, or 2 for a config that no worker could serve."""
         configure_process_log(self._config.log.level)
         raise_file_limit()
+        leave_no_core()
         program = importlib.import_module(self._program)  # before the workers, who share its memory
         lasting = lasting_dir(self._config.server.run_dir, os.environ)
         with PassingDir(lasting) as passing, self._signals(), self._listeners():
@@ -497,3 +498,12 @@ def raise_file_limit() -> None:
     if soft != resource.RLIM_INFINITY and soft < wanted:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def leave_no_core() -> None:
+    """Have no memory of ours, in which keys and passwords lie, written to a disk when a process of ours dies.
+
+    Whoever needs a core sets the limit of the running process: `prlimit --core=unlimited --pid PID`.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))

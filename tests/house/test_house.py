@@ -99,6 +99,18 @@ def test_the_documentation_names_only_files_that_exist() -> None:
     assert missing == []
 
 
+def test_each_promise_of_security_names_tests_that_exist() -> None:
+    page = (ROOT / "SECURITY.md").read_text()
+    promises = re.findall(r"^(\d+)\. \*\*", page, re.MULTILINE)
+    rows = dict(re.findall(r"^\| (\d+) \| (.+) \|$", page, re.MULTILINE))
+    assert list(rows) == promises
+    for number, row in rows.items():
+        named = re.findall(r"`(tests/\S+)::(test_\w+)`", row)
+        assert named, f"promise {number} names no test"
+        for file, name in named:
+            assert re.search(rf"def {name}\(", (ROOT / file).read_text()), f"{file}::{name}"
+
+
 def test_no_generated_or_binary_files_are_kept() -> None:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
     if listed.returncode != 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from signal import SIGHUP
@@ -254,3 +255,12 @@ def test_files_of_the_gateway_are_its_users_alone(running: Gateway) -> None:
     inside: list[Path] = [path for path in folder.rglob("*") if path.is_file()]
     assert inside
     assert [path for path in inside if path.stat().st_mode & 0o077] == []
+
+
+def test_no_process_of_the_gateway_leaves_its_memory_in_a_core(running: Gateway) -> None:
+    first = running.server.process.pid
+    children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
+    assert children
+    for pid in (str(first), *children):
+        (line,) = re.findall(r"^Max core file size +(\S+)", Path(f"/proc/{pid}/limits").read_text(), re.MULTILINE)
+        assert line == "0"
