@@ -35,13 +35,16 @@ def told_of(error: GatewayError) -> str:
     return _PUBLIC.get(error.code, _INTERNAL)[1]
 
 
-def refusal_of(error: GatewayError) -> Response:
-    """Give the answer to an error: its status, its stable code, and when to come again."""
+def refusal_of(error: GatewayError, detail: str = "") -> Response:
+    """Give the answer to an error: its status, its stable code, and when to come again.
+
+    `detail`: what people are told in their language; "" for what there is in English.
+    """
     title = _PUBLIC.get(error.code, _INTERNAL)[0] if error.status >= 500 else "Request refused"
     headers = {}
     if error.retry_after_s is not None and error.status >= 429:
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
-    return ProblemResponse(error.status, error.code or "internal_error", title, told_of(error), headers)
+    return ProblemResponse(error.status, error.code or "internal_error", title, detail or told_of(error), headers)
 
 
 async def gateway_error(request: Request, error: Exception) -> Response:

@@ -28,6 +28,7 @@ from gateway.front.login.cookies import DEVICE, KNOWN, KNOWN_S, STEP, STEP_S, VO
 from gateway.front.login.pages import STYLE_PATH, Pages, qr_code
 from gateway.front.login.scripts import Script
 from gateway.front.login.targets import Targets
+from gateway.front.login.texts import FALLBACK
 from gateway.front.refusals import refusal_of
 from gateway.front.responses import ProblemResponse, json_response
 from gateway.resilience import Resilience
@@ -55,6 +56,14 @@ _PAGES: Final[Mapping[StepKind, str]] = {
     "enrol": ENROL_PATH,
     "change": CHANGE_PATH,
     "reset": RESET_PATH,
+}
+
+_SCRIPT_TEXTS: Final[Mapping[str, str]] = {
+    "passkey_refused": "error_passkey",
+    "device_refused": "device_refused",
+    "reauthentication_required": "error_fresh",
+    "not_offered": "error_not_offered",
+    **dict.fromkeys(("pool_full", "overloaded", "resource_exhausted"), "error_busy"),
 }
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -156,9 +165,17 @@ class LoginEndpoints:
             except BodyRefused as fault:
                 return ProblemResponse(fault.status, fault.code, fault.title, str(fault))
             except GatewayError as error:
-                return refusal_of(error)
+                return refusal_of(error, self._told(request, error))
 
         return serve
+
+    def _told(self, request: Request, error: GatewayError) -> str:
+        """Say in the reader's language why a script is refused; "" in English, where the error says it best."""
+        texts = self.texts(request)
+        name = _SCRIPT_TEXTS.get(error.code, "error_unavailable" if error.status >= 500 else "")
+        if not name or texts["lang"] == FALLBACK:
+            return ""
+        return texts[name].format(seconds=max(1, math.ceil(error.retry_after_s or 1)))
 
     def busy(self, request: Request, error: GatewayError) -> Response:
         """Say that there is more work than can be done, and when to come again: by a page that was made before.

@@ -173,3 +173,25 @@ async def test_a_log_out_has_the_browser_forget_its_voucher(world: WaysWorld) ->
     csrf = await world.csrf("/logout")
     await world.http.post("/logout", data={"csrf": csrf})
     assert VOUCHER not in world.http.cookies
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "told"),
+    [
+        ("/mfa/device", "login_refused", "Das hat zu lange gedauert oder ist schon erledigt. Beginnen Sie von vorn."),
+        ("/login/passkey", "passkey_refused", "Dieser Passkey wurde nicht anerkannt."),
+        ("/login/provisional/device", "not_offered", "Zurzeit kann sich niemand anmelden;"),
+        ("/account/passkeys/add", "reauthentication_required", "Melden Sie sich noch einmal an"),
+    ],
+)
+async def test_scripts_are_refused_in_the_readers_language_by_the_same_code(
+    world: WaysWorld, path: str, code: str, told: str
+) -> None:
+    csrf = await world.csrf()
+    english = await world.post(path, csrf=csrf)
+    world.http.headers["accept-language"] = "de"
+    german = await world.post(path, csrf=csrf)
+    assert (german.status_code, german.json()["code"]) == (english.status_code, english.json()["code"])
+    assert german.json()["code"] == code
+    assert german.json()["detail"].startswith(told)
+    assert not english.json()["detail"].startswith(told)
