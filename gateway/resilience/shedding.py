@@ -43,7 +43,7 @@ TARGETS = 2.0  # that an interval is long at least: what must wait a while may d
 LOOKS_MIN = 2  # in an interval; fewer tell of one that waited, not of a queue
 OUR_SHARE = 0.5
 LAGS_KEPT = 200  # of the last seconds: five at four looks an interval
-LAG_SAMPLES = 4  # looks at the loop in an interval
+LAG_SAMPLES = 4  # looks at the loop in an interval, and how many of them in a row tell that it stands
 
 _random = random.SystemRandom().random
 
@@ -195,4 +195,13 @@ class LoadShedder:
             now_s = self._clock.monotonic_s()
             lag_s = max(0.0, now_s - due_s)
             self._lags.append((now_s, lag_s))
-            self._loop_watch.observe(lag_s)
+            self._loop_watch.observe(self._standing_lag_s())
+
+    def _standing_lag_s(self) -> float:
+        """Give the least of the last looks: who was late once or twice had something to do at once, and has done it.
+
+        An interval alone would not tell: a late loop looks once in it, at best.
+        """
+        if len(self._lags) < LAG_SAMPLES:
+            return 0.0
+        return min(self._lags[-look][1] for look in range(1, LAG_SAMPLES + 1))

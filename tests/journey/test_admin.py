@@ -73,10 +73,13 @@ def running(folder: Path) -> Iterator[Gateway]:
 
 
 def scim(running: Gateway, method: str, path: str, **options: Any) -> httpx2.Response:
-    headers = {"Authorization": f"Bearer {SCIM}"}
-    return httpx2.request(
-        method, f"http://127.0.0.1:{running.port}/scim/v2{path}", headers=headers, timeout=30, **options
-    )
+    """Ask as a provisioning service does: where there is too much work it comes again when it was told to."""
+    url, headers = f"http://127.0.0.1:{running.port}/scim/v2{path}", {"Authorization": f"Bearer {SCIM}"}
+    answer = httpx2.request(method, url, headers=headers, timeout=30, **options)
+    if answer.status_code == 503:
+        time.sleep(float(answer.headers["retry-after"]))
+        answer = httpx2.request(method, url, headers=headers, timeout=30, **options)
+    return answer
 
 
 def call(running: Gateway, role: str, method: str, path: str, **headers: str) -> httpx2.Response:

@@ -109,4 +109,5 @@ def test_while_an_issuer_is_left_alone_its_callers_are_told_at_once(running: Gat
         return bool(running.admin("/readyz").json["breakers"] == [])
 
     wait_until(is_closed, "the breaker to close", 10)
-    assert timed(running, "opaque-last")[0].status == 200
+    # Where this machine had no time for it, it says so, and who comes again is served.
+    wait_until(lambda: timed(running, f"opaque-last-{next(tokens)}")[0].status == 200, "the issuer to be asked", 10)

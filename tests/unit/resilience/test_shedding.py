@@ -9,7 +9,7 @@ import pytest
 
 from gateway.errors import BulkheadFullError, OverloadedError
 from gateway.resilience.bulkhead import BulkheadManager, PoolLimits
-from gateway.resilience.shedding import LAGS_KEPT, SHARE_MAX, LoadShedder, QueueWatch, SheddingLimits
+from gateway.resilience.shedding import LAG_SAMPLES, LAGS_KEPT, SHARE_MAX, LoadShedder, QueueWatch, SheddingLimits
 from tests.unit.resilience.parts import CLOCK, new_bulkheads, new_shedder
 from tests.unit.tokens.fakes import MovedClock
 from tests.virtual_time import run_virtual
@@ -131,19 +131,20 @@ def test_the_queue_of_one_pool_sheds_nothing_of_another() -> None:
         shedder.admit("scim_provisioning")
 
 
+class Late:
+    """The loop's time, and what something that held the loop added to it."""
+
+    def __init__(self) -> None:
+        self.late_s = 0.0
+
+    def monotonic_s(self) -> float:
+        return CLOCK.monotonic_s() + self.late_s
+
+    def wall_s(self) -> float:
+        return CLOCK.wall_s()
+
+
 def test_a_loop_that_is_late_sheds_of_all_pools() -> None:
-    class Late:
-        """The loop's time, while something holds the loop for 200 ms after each pause."""
-
-        def __init__(self) -> None:
-            self.late_s = 0.0
-
-        def monotonic_s(self) -> float:
-            return CLOCK.monotonic_s() + self.late_s
-
-        def wall_s(self) -> float:
-            return CLOCK.wall_s()
-
     async def main() -> None:
         clock = Late()
         shedder = LoadShedder(LIMITS, clock=clock, retry_after_s=lambda: 5.0, random_share=lambda: 0.0)
@@ -159,6 +160,29 @@ def test_a_loop_that_is_late_sheds_of_all_pools() -> None:
         shedder.admit("user_auth")
         await shedder.stop()
         assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("times", [1, LAG_SAMPLES - 1])
+def test_a_loop_that_was_late_a_few_times_sheds_nothing(times: int) -> None:
+    """A gateway that has just begun, or whose machine was taken away for a moment, is not overloaded."""
+
+    async def main() -> None:
+        clock = Late()
+        shedder = LoadShedder(LIMITS, clock=clock, retry_after_s=lambda: 5.0, random_share=lambda: 0.0)
+        shedder.start()
+        await asyncio.sleep(0.2)
+        for _ in range(5):
+            for _ in range(times):
+                clock.late_s += 0.5
+                await asyncio.sleep(0.0251)
+                shedder.admit("scim_provisioning")
+            await asyncio.sleep(0.0251)
+        for _ in range(20):
+            await asyncio.sleep(0.01)
+            shedder.admit("scim_provisioning")
+        await shedder.stop()
 
     run_virtual(main())
 
@@ -179,18 +203,6 @@ def test_while_the_loop_stands_bulk_work_gives_way_before_people_do() -> None:
 
 
 def test_time_that_the_loop_spent_elsewhere_is_ours_and_no_peers() -> None:
-    class Late:
-        """The loop's time, and what something that held the loop added to it."""
-
-        def __init__(self) -> None:
-            self.late_s = 0.0
-
-        def monotonic_s(self) -> float:
-            return CLOCK.monotonic_s() + self.late_s
-
-        def wall_s(self) -> float:
-            return CLOCK.wall_s()
-
     async def main() -> None:
         clock = Late()
         shedder = LoadShedder(LIMITS, clock=clock, retry_after_s=lambda: 5.0)
