@@ -68,10 +68,9 @@ class SecondFactors:
 
     async def of(self, user_id: str) -> Factors:
         """Give what a user has."""
-        devices = await self._directory.totps_of(user_id)
-        passkeys = await self._directory.passkeys_of(user_id) if self._passkeys else ()
-        codes = await self._directory.count_recovery_codes(user_id)
-        return Factors(tuple(each for each in devices if each.confirmed), len(passkeys), codes)
+        kept = await self._directory.factors_of(user_id)
+        confirmed = tuple(each for each in kept.totps if each.confirmed)
+        return Factors(confirmed, kept.passkeys if self._passkeys else 0, kept.recovery_codes)
 
     async def verify(self, user_id: str, code: str) -> FactorKind | None:
         """Take a code of whichever kind; say which it was, None for one that does not count."""

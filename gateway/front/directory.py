@@ -26,7 +26,7 @@ NOBODY: Final = "-"  # neither a tenant nor a key of throttles
 PURGE_S: Final = 3600.0  # between two times that what is over is forgotten
 READS: Final = (
     *("get_tenant", "list_tenants", "get_user", "find_user", "find_users", "find_linked", "identities_of"),
-    *("get_password", "get_passkey", "passkeys_of", "totps_of", "count_recovery_codes", "get_device", "devices_of"),
+    *("get_password", "get_passkey", "passkeys_of", "totps_of", "factors_of", "get_device", "devices_of"),
     *("get_group", "find_groups", "members_of", "groups_of", "get_throttles", "logins_of"),
 )
 

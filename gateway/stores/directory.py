@@ -171,6 +171,15 @@ class TOTPDevice:
     created_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class KeptFactors:
+    """What a user may show beside a password: apps, also unconfirmed ones, and how many passkeys and unused codes."""
+
+    totps: tuple[TOTPDevice, ...]
+    passkeys: int
+    recovery_codes: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
     """A device that a user let be remembered, known by a secret or by a key that it holds."""
@@ -301,6 +310,8 @@ class Directory(Protocol):
 
     async def totps_of(self, user_id: str) -> Sequence[TOTPDevice]: ...
 
+    async def factors_of(self, user_id: str) -> KeptFactors: ...
+
     async def use_totp(self, user_id: str, device_id: str, step: int) -> bool:
         """Take the code of a time step, and confirm the device. False where that step or a later one was taken."""
 
@@ -311,9 +322,6 @@ class Directory(Protocol):
 
     async def use_recovery_code(self, user_id: str, code_hash: bytes, used_s: float) -> bool:
         """Take a code, once: of many who take it at the same time one is told True."""
-
-    async def count_recovery_codes(self, user_id: str) -> int:
-        """Return how many are left."""
 
     # -- remembered devices
 
@@ -333,7 +341,7 @@ class Directory(Protocol):
     # -- past log-ins
 
     async def note_login(self, login: PastLogin, keep: int) -> bool:
-        """Note a log-in, and forget all but the user's last `keep`, of 1 to LOGINS_MAX.
+        """Note a log-in, and forget all but the user's last `keep`, of 1 to LOGINS_MAX. A power cut may take the note.
 
         False where one of that moment was noted before, or there is no such user.
         """
@@ -383,7 +391,7 @@ class Directory(Protocol):
         """Count one more failure under `key`, atomically; beyond a window of `window_s` counting begins anew.
 
         From the `block_from`th within a window it is blocked for `block_s`, doubled with each further one up to the
-        window's length. It may be forgotten after `expires_s`.
+        window's length. It may be forgotten after `expires_s`, and a power cut may take it.
         """
 
     async def get_throttles(self, keys: Sequence[str]) -> Mapping[str, Throttle]: ...

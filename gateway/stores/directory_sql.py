@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from typing import Any, Final, TypeVar
 
 import orjson
@@ -26,6 +27,7 @@ from gateway.stores.directory import (
     Group,
     GroupPage,
     Identity,
+    KeptFactors,
     Member,
     Passkey,
     PasswordHash,
@@ -126,8 +128,11 @@ _USE_CODE: Final = (
     )
     .values(used_s=bindparam("at_s"))
 )
-_CODES_LEFT: Final = select(func.count()).where(
-    RECOVERY_CODES.c.user_id == bindparam("user_id"), RECOVERY_CODES.c.used_s.is_(None)
+_FACTOR_COUNTS: Final = select(
+    select(func.count()).where(PASSKEYS.c.user_id == bindparam("user_id")).scalar_subquery(),
+    select(func.count())
+    .where(RECOVERY_CODES.c.user_id == bindparam("user_id"), RECOVERY_CODES.c.used_s.is_(None))
+    .scalar_subquery(),
 )
 _DEVICE: Final = select(DEVICES).where(DEVICES.c.tenant == bindparam("tenant"), DEVICES.c.id == bindparam("id"))
 _DEVICES_OF: Final = (
@@ -154,6 +159,18 @@ _GROUPS_OF: Final = (
     .order_by(GROUPS.c.id)
 )
 _THROTTLE_LOCKED: Final = select(THROTTLES).where(THROTTLES.c.key == bindparam("key")).with_for_update()
+_TWO_THROTTLES: Final = select(THROTTLES).where(THROTTLES.c.key.in_((bindparam("one"), bindparam("other"))))
+_SET_THROTTLE: Final = (
+    update(THROTTLES)
+    .where(THROTTLES.c.key == bindparam("of"))
+    .values(
+        count=bindparam("failures"),
+        since_s=bindparam("since"),
+        blocked_until_s=bindparam("until"),
+        expires_s=bindparam("end"),
+    )
+)
+_FORGET_THROTTLE: Final = delete(THROTTLES).where(THROTTLES.c.key == bindparam("of"))
 
 
 class SQLDirectory:
@@ -376,6 +393,14 @@ class SQLDirectory:
     async def totps_of(self, user_id: str) -> Sequence[TOTPDevice]:
         return await self._all(ask(_TOTPS_OF, user_id=user_id), self._totp)
 
+    async def factors_of(self, user_id: str) -> KeptFactors:
+        def program() -> Program[KeptFactors]:
+            totps = yield ask(_TOTPS_OF, user_id=user_id)
+            counts = (yield ask(_FACTOR_COUNTS, user_id=user_id)).rows[0]
+            return KeptFactors(tuple(self._totp(row) for row in totps.rows), *counts)
+
+        return await self._database.read(program, self._after)
+
     async def use_totp(self, user_id: str, device_id: str, step: int) -> bool:
         return await self._change(ask(_USE_TOTP, owner=user_id, device=device_id, step=step)) > 0
 
@@ -396,9 +421,6 @@ class SQLDirectory:
 
     async def use_recovery_code(self, user_id: str, code_hash: bytes, used_s: float) -> bool:
         return await self._change(ask(_USE_CODE, owner=user_id, hash=code_hash, at_s=used_s)) > 0
-
-    async def count_recovery_codes(self, user_id: str) -> int:
-        return await self._one(ask(_CODES_LEFT, user_id=user_id), lambda row: int(row[0])) or 0
 
     # -- remembered devices
 
@@ -467,7 +489,7 @@ class SQLDirectory:
             yield ask(_FORGET_LOGINS, user_id=login.user_id, keep=keep)
             return is_new
 
-        return await self._write(program)
+        return await self._write(program, durable=False)
 
     async def logins_of(self, user_id: str) -> Sequence[PastLogin]:
         return await self._all(ask(_LOGINS_OF, user_id=user_id), _login)
@@ -585,24 +607,24 @@ class SQLDirectory:
             if count >= block_from:
                 pause_s = min(block_s * 2.0 ** min(count - block_from, 32), window_s)
                 blocked_until_s = max(blocked_until_s, now_s + pause_s)
-            values = {
-                "count": count,
-                "since_s": since_s,
-                "blocked_until_s": blocked_until_s,
-                "expires_s": max(expires_s, blocked_until_s),
-            }
-            yield ask_once(update(THROTTLES).where(THROTTLES.c.key == key).values(values))
+            end_s = max(expires_s, blocked_until_s)
+            yield ask(_SET_THROTTLE, of=key, failures=count, since=since_s, until=blocked_until_s, end=end_s)
             return Throttle(count, since_s, blocked_until_s)
 
-        return await self._write(program)
+        return await self._write(program, durable=False)
 
     async def get_throttles(self, keys: Sequence[str]) -> Mapping[str, Throttle]:
-        query = select(THROTTLES).where(THROTTLES.c.key.in_(keys))
-        rows = await self._all(ask_once(query), lambda row: row)
-        return {key: Throttle(count, since_s, blocked_until_s) for key, count, since_s, blocked_until_s, _ in rows}
+        def program() -> Program[Mapping[str, Throttle]]:
+            found = {}
+            for one, other in zip_longest(keys[::2], keys[1::2]):
+                for key, count, since_s, blocked_until_s, _ in (yield ask(_TWO_THROTTLES, one=one, other=other)).rows:
+                    found[key] = Throttle(count, since_s, blocked_until_s)
+            return found
+
+        return await self._database.read(program, self._after)
 
     async def forget_failures(self, key: str) -> None:
-        await self._remove(THROTTLES, THROTTLES.c.key == key)
+        await self._change(ask(_FORGET_THROTTLE, of=key), durable=False)
 
     async def purge(self, now_s: float) -> int:
         devices = await self._remove(DEVICES, DEVICES.c.expires_s < now_s)
@@ -611,8 +633,8 @@ class SQLDirectory:
 
     # -- parts
 
-    async def _write(self, program: Callable[[], Program[T]]) -> T:
-        return await self._database.write(program)
+    async def _write(self, program: Callable[[], Program[T]], *, durable: bool = True) -> T:
+        return await self._database.write(program, durable=durable)
 
     async def _one(self, asked: Ask, read: Callable[[Any], T]) -> T | None:
         def program() -> Program[T | None]:
@@ -642,11 +664,11 @@ class SQLDirectory:
 
         return await self._database.read(program, self._after)
 
-    async def _change(self, asked: Ask) -> int:
+    async def _change(self, asked: Ask, *, durable: bool = True) -> int:
         def program() -> Program[int]:
             return (yield asked).count
 
-        return await self._write(program)
+        return await self._write(program, durable=durable)
 
     async def _remove(self, table: Table, *where: ColumnElement[bool]) -> int:
         return await self._change(ask_once(delete(table).where(*where)))

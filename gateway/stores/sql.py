@@ -75,8 +75,11 @@ class SQLDatabase(Protocol):
     async def read(self, program: Callable[[], Program[T]], after: Revision = "") -> T:
         """Run a program that only reads; it sees all that was written here, and everything before `after`."""
 
-    async def write(self, program: Callable[[], Program[T]]) -> T:
-        """Run a program in one transaction. When this has returned, what it wrote is durable."""
+    async def write(self, program: Callable[[], Program[T]], *, durable: bool = True) -> T:
+        """Run a program in one transaction. When this has returned, what it wrote is durable.
+
+        `durable=False`: all see it, but a power cut may take it, unless something durable was written after it.
+        """
 
     def pools(self) -> Sequence[PoolState]: ...
 

@@ -128,7 +128,7 @@ class PostgresDatabase:
         except TimeoutError as error:
             raise StoreUnavailable(f"`{self._name}` did not answer within {CALL_TIMEOUT_S:g} s") from error
 
-    async def write(self, program: Callable[[], Program[T]]) -> T:
+    async def write(self, program: Callable[[], Program[T]], *, durable: bool = True) -> T:
         await self._open()
         backends: set[int] = set()  # that work for us
         try:

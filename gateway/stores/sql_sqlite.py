@@ -37,6 +37,7 @@ class SQLiteDatabase:
         self._file = SQLiteFile(path, "", "", self._prepare)
         self._reading = SQLiteFile(path, "", "", self._prepare_reading)
         self._compiler = Compiler(_dialect, lambda text: text)
+        self._hasty: sqlite3.Connection | None = None  # that does not wait for the disk
         self._opened = False
         self._opening = asyncio.Lock()
 
@@ -45,10 +46,10 @@ class SQLiteDatabase:
         return ORIGIN  # all see what was committed
 
     async def read(self, program: Callable[[], Program[T]], after: Revision = "") -> T:
-        return await self._run(self._reading, program, "BEGIN")
+        return await self._run(self._reading, lambda db: self._drive(db, program, "BEGIN"))
 
-    async def write(self, program: Callable[[], Program[T]]) -> T:
-        return await self._run(self._file, program, "BEGIN IMMEDIATE")
+    async def write(self, program: Callable[[], Program[T]], *, durable: bool = True) -> T:
+        return await self._run(self._file, lambda db: self._write(db, program, durable=durable))
 
     def pools(self) -> Sequence[PoolState]:
         return ()
@@ -57,13 +58,13 @@ class SQLiteDatabase:
         await self._reading.close()
         await self._file.close()
 
-    async def _run(self, file: SQLiteFile, program: Callable[[], Program[T]], begin: str) -> T:
+    async def _run(self, file: SQLiteFile, work: Callable[[sqlite3.Connection], T | _Raised]) -> T:
         if not self._opened:
             async with self._opening:
                 if not self._opened:
                     await self._open()
                     self._opened = True
-        outcome = await file.call(lambda db: self._drive(db, program, begin))
+        outcome = await file.call(work)
         if isinstance(outcome, _Raised):
             raise outcome.error
         return outcome
@@ -88,6 +89,13 @@ class SQLiteDatabase:
     def _prepare_reading(self, db: sqlite3.Connection) -> None:
         self._prepare(db)  # the file may have been taken away since
         db.execute("PRAGMA query_only = ON")
+
+    def _write(self, db: sqlite3.Connection, program: Callable[[], Program[T]], *, durable: bool) -> T | _Raised:
+        if durable == (self._hasty is db):
+            # With NORMAL a commit is in the journal, but not yet on the disk; the next one with FULL takes it there.
+            db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._hasty = None if durable else db
+        return self._drive(db, program, "BEGIN IMMEDIATE")
 
     def _drive(self, db: sqlite3.Connection, program: Callable[[], Program[T]], begin: str) -> T | _Raised:
         db.execute(begin)

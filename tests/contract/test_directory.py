@@ -21,6 +21,7 @@ from gateway.stores.directory import (
     Directory,
     Group,
     Identity,
+    KeptFactors,
     Member,
     Passkey,
     PasswordHash,
@@ -266,8 +267,7 @@ async def test_with_a_user_goes_all_that_was_the_users(directory: Directory) -> 
     assert await directory.get_user("acme", "usr_a") is None
     assert await directory.get_password("usr_a") is None
     assert await directory.get_passkey(b"k") is None
-    assert await directory.totps_of("usr_a") == []
-    assert await directory.count_recovery_codes("usr_a") == 0
+    assert await directory.factors_of("usr_a") == KeptFactors((), 0, 0)
     assert await directory.get_device("acme", "d") is None
     assert await directory.find_linked("acme", "https://idp", "7") is None
     assert await directory.members_of("acme", "grp_g") == [Member(id="usr_b")]
@@ -382,6 +382,19 @@ async def test_a_totp_secret_is_sealed_and_no_step_counts_twice(directory: Direc
     assert await directory.remove_totp("usr_a", "t")
 
 
+async def test_all_that_may_be_shown_beside_a_password_is_given_at_once(directory: Directory) -> None:
+    for name in ("a", "b"):
+        await directory.add_user(user(name))
+    assert await directory.factors_of("usr_a") == KeptFactors((), 0, 0)
+    await directory.add_totp(totp("usr_a", "t"))
+    await directory.add_passkey(passkey("usr_a", b"one"))
+    await directory.add_passkey(passkey("usr_a", b"two"))
+    await directory.set_recovery_codes("usr_a", [bytes([number]) * 32 for number in range(3)])
+    assert await directory.use_recovery_code("usr_a", bytes(32), 5.0)
+    assert await directory.factors_of("usr_a") == KeptFactors((totp("usr_a", "t"),), 2, 2)
+    assert await directory.factors_of("usr_b") == KeptFactors((), 0, 0)
+
+
 async def test_a_recovery_code_is_taken_once(directory: Directory, open_another: Opener) -> None:
     await directory.add_user(user("a"))
     await directory.set_recovery_codes("usr_a", [bytes([number]) * 32 for number in range(10)])
@@ -390,11 +403,11 @@ async def test_a_recovery_code_is_taken_once(directory: Directory, open_another:
         *(directories[n % 3].use_recovery_code("usr_a", b"\x03" * 32, 5.0) for n in range(9))
     )
     assert sum(outcomes) == 1
-    assert await directory.count_recovery_codes("usr_a") == 9
+    assert (await directory.factors_of("usr_a")).recovery_codes == 9
     assert not await directory.use_recovery_code("usr_a", b"\x99" * 32, 5.0)
     assert not await directory.use_recovery_code("usr_b", b"\x04" * 32, 5.0)
     await directory.set_recovery_codes("usr_a", [b"\x03" * 32])
-    assert await directory.count_recovery_codes("usr_a") == 1
+    assert (await directory.factors_of("usr_a")).recovery_codes == 1
     with pytest.raises(ValueError, match="at most"):
         await directory.set_recovery_codes("usr_a", [bytes([number]) for number in range(CREDENTIALS_MAX + 1)])
 
@@ -545,6 +558,8 @@ async def test_failures_are_counted_in_windows_and_block_for_longer_each_time(di
     assert last == Throttle(24, 1000.0, 1604.0)
     assert await directory.get_throttles(["account:a", "account:b"]) == {"account:a": last}
     assert await fail(1700.0) == Throttle(1, 1700.0, 1604.0)
+    assert await directory.get_throttles(["x", "y", "account:a"]) == {"account:a": Throttle(1, 1700.0, 1604.0)}
+    assert await directory.get_throttles([]) == {}
     await directory.forget_failures("account:a")
     assert await directory.get_throttles(["account:a"]) == {}
 

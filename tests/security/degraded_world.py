@@ -35,7 +35,7 @@ from gateway.resilience.health import DEPENDENCIES, DependencyName
 from gateway.stores import open_session_store, open_token_store
 from gateway.stores.base import RevocationKind
 from gateway.stores.deferred import Backlog, Job
-from gateway.stores.directory import Device, PasswordHash, PastLogin, Throttle, User
+from gateway.stores.directory import Device, KeptFactors, PasswordHash, PastLogin, Throttle, User
 from gateway.tokens.sealing import Sealer
 from gateway.types import AuditEvent, Secret
 from tests.real.soft_device import SoftDevice
@@ -135,11 +135,8 @@ class MemoryUsers:
     async def forget_failures(self, key: str) -> None:
         """Nothing is counted here: throttling has tests of its own."""
 
-    async def totps_of(self, user_id: str) -> Sequence[Any]:
-        return ()
-
-    async def count_recovery_codes(self, user_id: str) -> int:
-        return 0
+    async def factors_of(self, user_id: str) -> KeptFactors:
+        return KeptFactors((), 0, 0)
 
 
 class MemoryWork:

@@ -136,16 +136,16 @@ class AdminActs:
         """Give a user, with groups, roles, and the kinds of credentials that they have."""
         user = await self._at_user(admin, "user.read", user_id)
         self._tell("admin.user.read", admin, user_id)
-        passkeys, totps = await self._directory.passkeys_of(user.id), await self._directory.totps_of(user.id)
+        factors = await self._directory.factors_of(user.id)
         groups = await self._directory.groups_of(user.tenant, user.id)
         return {
             **user_shape(user),
             "groups": [{"id": group.id, "name": group.display_name} for group in groups],
             "roles": sorted(await self._roles.of_user(user.id)),
             "has_password": await self._directory.get_password(user.id) is not None,
-            "passkeys": len(passkeys),
-            "totp_devices": sum(1 for each in totps if each.confirmed),
-            "recovery_codes": await self._directory.count_recovery_codes(user.id),
+            "passkeys": factors.passkeys,
+            "totp_devices": sum(1 for each in factors.totps if each.confirmed),
+            "recovery_codes": factors.recovery_codes,
         }
 
     async def deactivate(self, admin: Administrator, user_id: str) -> dict[str, Any]:
