@@ -246,20 +246,25 @@ class FlowBench:
         useful: dict[int, list[float]] = {times: [] for times in kinds}
         slowest_s = {times: 0.0 for times in kinds}
         memory = {times: 0.0 for times in kinds}
-        capacities = []
-        capacity_per_s(made.port, logins, 3, 303, askers=PEOPLE_AT_ONCE)
-        # What a hash costs changes with whoever else is on the machine: each round has a capacity of its own.
-        for _ in range(self.effort.rounds):
+        capacities: list[float] = []
+
+        def measure() -> None:
             time.sleep(SETTLE_S)
-            can_per_s = capacity_per_s(made.port, logins, seconds, 303, askers=PEOPLE_AT_ONCE)
-            capacities.append(can_per_s)
+            capacities.append(capacity_per_s(made.port, logins, seconds / 2, 303, askers=PEOPLE_AT_ONCE))
+
+        capacity_per_s(made.port, logins, 3, 303, askers=PEOPLE_AT_ONCE)
+        measure()
+        # What a hash costs changes with whoever else is on the machine: it is measured before and after each run.
+        for _ in range(self.effort.rounds):
             for times, kind in kinds.items():
                 before = made.server.usage().rss_bytes
-                answers, probes = asyncio.run(_overloaded(made, logins, can_per_s * times, seconds))
+                answers, probes = asyncio.run(_overloaded(made, logins, capacities[-1] * times, seconds))
                 kind.answers.append(require(answers, 303, 503))
-                useful[times].append(answers.in_time(303, IN_TIME_S) / answers.elapsed_s / can_per_s)
-                slowest_s[times] = max(slowest_s[times], *probes)
                 memory[times] = max(memory[times], made.server.usage().rss_bytes / before)
+                slowest_s[times] = max(slowest_s[times], *probes)
+                measure()
+                can_per_s = statistics.mean(capacities[-2:])
+                useful[times].append(answers.in_time(303, IN_TIME_S) / answers.elapsed_s / can_per_s)
         figures: dict[str, float] = {}
         for times in (2, 10):
             figures[f"{times} ×: useful / capacity"] = statistics.median(useful[times])
