@@ -504,6 +504,7 @@ class App:
             config.server.body_timeout_s,
             config.forward_auth.login_url,
             config.forward_auth.login_parameter,
+            config.login.texts,
             config.server.trusted_proxies,
             config.sessions,
             config.directory,

@@ -81,12 +81,12 @@ def check(file: Path | None, online: bool, schema: bool, as_json: bool) -> None:
 def _texts(loaded: LoadedConfig) -> list[ConfigFault]:
     """Read the texts of log-in that the config brings, and say what is wrong with them."""
     login = loaded.config.login
-    if not (login.enabled and login.texts):
+    if not login.texts:
         return []
-    from gateway.front.login.texts import read_catalogue
+    from gateway.front.login.reader_language import configured_catalogue
 
     try:
-        read_catalogue(loaded.base_dir / Path(login.texts).expanduser())
+        configured_catalogue(login.texts, loaded.base_dir)
     except ValueError as error:
         return [ConfigFault(_shown(loaded), None, "login.texts", str(error), "see docs/login.md")]
     return []

@@ -125,6 +125,7 @@ class OAuthClientConfig(Chapter, frozen=True):
     jwks_file: str = ""  # a JWKS of its public keys, for private_key_jwt
     grant_types: tuple[GrantType, ...] = ("authorization_code", "refresh_token")  # how it gets tokens
     redirect_uris: tuple[str, ...] = ()  # compared as texts; on 127.0.0.1 and [::1] any port will do
+    post_logout_redirect_uris: tuple[str, ...] = ()  # where browsers may go after a log-out that it asked for
     scopes: tuple[str, ...] = ("openid", "profile", "email", "offline_access")  # that it may ask for
     resources: tuple[str, ...] = ()  # ids of those that it may have tokens for; none = all
     tenant: str = ""  # whose users it is for; "" = those of all tenants

@@ -136,6 +136,8 @@ def _client(
         yield Complaint((*path, "grant_types"), "refresh tokens come with codes only", "leave out refresh_token")
     for index, uri in enumerate(client.redirect_uris):
         yield from _redirect(uri, (*path, "redirect_uris", index))
+    for index, uri in enumerate(client.post_logout_redirect_uris):
+        yield from _redirect(uri, (*path, "post_logout_redirect_uris", index))
     yield from _logout_uri(client.backchannel_logout_uri, (*path, "backchannel_logout_uri"))
     idle_s, max_s = client.refresh_idle_s or oauth.refresh_idle_s, client.refresh_max_s or oauth.refresh_max_s
     if idle_s > max_s:

@@ -41,7 +41,7 @@ ACTIONS: Final = frozenset(
         *("session.provisional", "session.reconcile"),
         # the token service
         *("oauth.authorize", "oauth.consent", "oauth.token", "oauth.revoke", "oauth.register", "oauth.client"),
-        *("oauth.code.replayed", "oauth.refresh.reused", "oauth.family.ended"),
+        *("oauth.code.replayed", "oauth.refresh.reused", "oauth.family.ended", "oauth.logout"),
         # provisioning
         *("scim.authenticate", "scim.bulk"),
         *("scim.user.create", "scim.user.change", "scim.user.delete", "scim.user.deactivate", "scim.user.reactivate"),

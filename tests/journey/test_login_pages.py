@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 
@@ -30,10 +31,35 @@ url = "embedded"
 enabled = true
 url = "http://localhost"
 
+[oauth]
+issuer = "http://localhost:@PORT@"
+encryption_key = "file:sealing.key"
+algorithm = "ES256"
+
+[[oauth.clients]]
+id = "photos"
+name = "Holiday Photos"
+auth = "none"
+redirect_uris = ["http://127.0.0.1/back"]
+post_logout_redirect_uris = ["http://127.0.0.1/goodbye"]
+
+[[oauth.resources]]
+id = "http://localhost:@PORT@/app"
+name = "The Album"
+scopes = ["album:read"]
+
 [[routes]]
 path = "/app/{*rest}"
 auth = "session"
 """
+ASKED = {
+    "response_type": "code",
+    "client_id": "photos",
+    "redirect_uri": "http://127.0.0.1/back",
+    "scope": "openid profile email offline_access",
+    "code_challenge": "a" * 42 + "A",
+    "code_challenge_method": "S256",
+}
 PICTURES = ROOT / "docs" / "login"
 NARROW = 320  # CSS pixels: WCAG 2.2 §1.4.10 (reflow)
 TARGET = 24  # WCAG 2.2 §2.5.8: the least size of what is touched
@@ -62,6 +88,8 @@ FAULTS = """(() => {
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     folder = tmp_path_factory.mktemp("pages")
+    (folder / "sealing.key").write_text("s" * 40)
+    (folder / "sealing.key").chmod(0o600)
     with gateway(folder, issuer_toml(folder) + CONFIG) as made:
         yield made
 
@@ -113,7 +141,9 @@ def test_every_language_fits_on_a_small_phone(running: Gateway, tmp_path: Path, 
         reader = Reader(browser, f"http://localhost:{running.port}")
         reader.open(f"/login?ui_locales={language}")
         reader.send("/account", username=name, password=PASSWORD)  # the language stays
-        for path in ("/account", "/account/mfa", "/account/password", "/logout", "/login?prompt=login", "/login/reset"):
+        consent, leaving = f"/oauth2/authorize?{urlencode(ASKED)}", "/oauth2/logout?client_id=photos"
+        own = ("/account", "/account/mfa", "/account/password", "/logout", "/login?prompt=login", "/login/reset")
+        for path in (*own, consent, leaving, "/oauth2/authorize"):
             reader.open(path)
             assert browser.evaluate("document.documentElement.lang") == language, path
             reader._measure(NARROW, path)
@@ -177,6 +207,30 @@ def test_every_page_works_without_scripts_on_a_small_phone(running: Gateway, tmp
         reader.see("reset-done")
         reader.open(link)
         reader.see("link-over")
+        assert browser.complaints() == []
+
+
+def test_an_application_asks_for_access_and_for_a_logout(running: Gateway, tmp_path: Path) -> None:
+    add_user(running, "carol")
+    with chromium(tmp_path) as browser:
+        reader = Reader(browser, f"http://localhost:{running.port}")
+        resource = {"resource": f"http://localhost:{running.port}/app"}
+        reader.open(f"/oauth2/authorize?{urlencode({**ASKED, **resource})}")
+        reader.send("/oauth2/authorize", username="carol", password=PASSWORD)
+        assert "Holiday Photos asks for access" in browser.text
+        assert "Use The Album for you" in browser.text
+        reader.see("consent")
+        reader.open(f"/oauth2/authorize?{urlencode({**ASKED, 'redirect_uri': 'http://127.0.0.1/elsewhere'})}")
+        assert "The address to go back to is not the application's." in browser.text
+        reader.see("not-back")
+        reader.open("/oauth2/logout?client_id=photos")
+        assert "Holiday Photos asks to log you out." in browser.text
+        reader.see("application-logout")
+        reader.send("/oauth2/logout/confirm")
+        assert "You are logged out." in browser.text
+        reader._measure(NARROW, "goodbye")
+        reader.open("/account")
+        browser.at("/login")
         assert browser.complaints() == []
 
 

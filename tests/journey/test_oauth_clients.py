@@ -48,6 +48,7 @@ id = "web"
 name = "The web application"
 secret = "env:WEB_SECRET"
 redirect_uris = ["http://127.0.0.1:5999/back"]
+post_logout_redirect_uris = ["http://127.0.0.1:5999/goodbye"]
 scopes = ["openid", "profile", "offline_access", "read"]
 
 [[oauth.clients]]
@@ -107,7 +108,7 @@ class Clients:
         self.environment = environment
         self.running = running
 
-    def run(self, script: str) -> list[str]:
+    def run(self, script: str, **environment: str) -> list[str]:
         """Run a script to its end, and return the steps that it got through; fail with all it said."""
         for each in SCRIPTS.glob("*.mjs"):
             target = self._packages / each.name
@@ -118,7 +119,7 @@ class Clients:
         done = subprocess.run(
             [find_binary("node"), script],
             cwd=self._packages,
-            env={**os.environ, **self.environment},
+            env={**os.environ, **self.environment, **environment},
             capture_output=True,
             text=True,
             timeout=SCRIPT_TIMEOUT_S,
@@ -155,6 +156,12 @@ def test_openid_client_logs_in_refreshes_introspects_and_revokes(clients: Client
     steps = clients.run("openid_client.mjs")
     assert "reuse ends the family" in steps
     assert steps[-1] == "a user who does not agree"
+
+
+def test_openid_client_logs_its_user_out(clients: Clients) -> None:
+    cookie = f"__Host-portcullis={log_in(clients.running.path.parent)}"
+    assert clients.run("openid_client_logout.mjs", COOKIE=cookie)[-1] == "nobody is logged in"
+    assert "id_token_hint" not in clients.running.server.output
 
 
 def test_oauth4webapi_finds_every_answer_right_to_the_letter(clients: Clients) -> None:

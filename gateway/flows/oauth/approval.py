@@ -17,9 +17,7 @@ time, so that the login is not asked for again and again, and cannot be left out
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import hmac
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -35,6 +33,7 @@ from gateway.flows.oauth.authorization import (
 from gateway.flows.oauth.context import Authenticator, LoginWish
 from gateway.flows.oauth.errors import OAuthRefused, RequestUnsafe
 from gateway.flows.oauth.grants import Approval, CodeGrant, Consent, Grants
+from gateway.flows.oauth.marks import Marks
 from gateway.flows.oauth.minting import Mint
 from gateway.flows.oauth.parties import Client, Parties, Resource
 from gateway.flows.sessions import origin_of
@@ -79,11 +78,11 @@ class Approvals:
         authenticator: Authenticator,
         trail: AuditTrail,
         clock: Clock,
-        key: bytes,
+        marks: Marks,
         path: str,
         code_s: int,
     ) -> None:
-        """`path`: where the browser comes back to after a login; `key`: what marks and CSRF tokens are made with."""
+        """`path`: where the browser comes back to after a login."""
         self._requests = requests
         self._parties = parties
         self._mint = mint
@@ -91,7 +90,7 @@ class Approvals:
         self._authenticator = authenticator
         self._trail = trail
         self._clock = clock
-        self._key = key
+        self._marks = marks
         self._path = path
         self._code_s = code_s
 
@@ -120,7 +119,7 @@ class Approvals:
     ) -> Redirect:
         """Take what the user said on the page of `AskConsent`. Raises RequestUnsafe."""
         session = await self._authenticator.current(cookies)
-        if session is None or not hmac.compare_digest(self._csrf(parameters, session), csrf.encode()):
+        if session is None or not self._marks.accepts_form(csrf, b"consent", session, _query(parameters)):
             raise RequestUnsafe("this page is out of date; go back to the application", reason="csrf")
         whole, pushed = await self._resolve(parameters)
         try:
@@ -180,7 +179,7 @@ class Approvals:
         self, request: AuthorizationRequest, brought: Parameters, session: Session | None, mark: str
     ) -> LoginWish | None:
         """Return what a login has to give first, None where the session is enough. Raises OAuthRefused."""
-        asked_s = self._read_mark(mark, brought)
+        asked_s = self._marks.stamped_s(mark, b"mark", _query(brought), age_s_max=MARK_S)
         done = session is not None and asked_s is not None and session.authenticated_s >= asked_s
         if session is None or session.subject.kind != "user":
             lack = "login_required"
@@ -206,7 +205,7 @@ class Approvals:
             if lack == "login_required":
                 raise OAuthRefused("login_required", "nobody is logged in, or not lately enough")
             raise OAuthRefused("unmet_authentication_requirements", "the login is not as strong as was asked for")
-        marked = (*brought, (MARK, self._new_mark(brought)))
+        marked = (*brought, (MARK, self._marks.stamp(b"mark", _query(brought))))
         return LoginWish(
             return_to=f"{self._path}?{urlencode(marked)}",
             reauthenticate=session is not None and lack == "login_required",
@@ -218,23 +217,11 @@ class Approvals:
 
     def _is_hinted(self, request: AuthorizationRequest, session: Session) -> bool:
         """Tell whether the user of `id_token_hint` is logged in. What is no id token of ours hints at nobody."""
-        subject = self._mint.subject_of_hint(request.id_token_hint, request.client.id)
-        return subject in ("", session.subject.id)
+        hint = self._mint.read_hint(request.id_token_hint)
+        return hint is None or hint.client_id != request.client.id or hint.subject == session.subject.id
 
     def _is_too_old(self, request: AuthorizationRequest, session: Session) -> bool:
         return request.max_age_s is not None and self._clock.wall_s() - session.authenticated_s > request.max_age_s
-
-    def _new_mark(self, parameters: Parameters) -> str:
-        now_s = str(int(self._clock.wall_s()))
-        return f"{now_s}.{self._mac(b'mark', now_s, _query(parameters)).decode()}"
-
-    def _read_mark(self, mark: str, parameters: Parameters) -> int | None:
-        """Return when a login was asked for, None for a mark that we did not make for this request."""
-        time, dot, mac = mark.partition(".")
-        if not dot or not hmac.compare_digest(self._mac(b"mark", time, _query(parameters)), mac.encode()):
-            return None
-        asked_s = int(time)
-        return asked_s if self._clock.wall_s() - asked_s <= MARK_S else None
 
     # -- consent ------------------------------------------------------------------------------------------------------
 
@@ -257,15 +244,8 @@ class Approvals:
             resources=tuple(self._parties.resources[each] for each in request.resources),
             redirect_uri=request.redirect_uri,
             request=_query(brought),
-            csrf=self._csrf(brought, session).decode(),
+            csrf=self._marks.form(b"consent", session, _query(brought)),
         )
-
-    def _csrf(self, parameters: Parameters, session: Session) -> bytes:
-        return self._mac(b"consent", session.id_hash.hex(), session.csrf_secret.hex(), _query(parameters))
-
-    def _mac(self, purpose: bytes, *texts: str) -> bytes:
-        message = b"\0".join((purpose, *(text.encode() for text in texts)))
-        return base64.urlsafe_b64encode(hmac.digest(self._key, message, "sha256")).rstrip(b"=")
 
     # -- the answer ---------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from gateway.flows.trail import Caller
 from gateway.types import Session, Subject
 
 
@@ -41,6 +42,9 @@ class Authenticator(Protocol):
 
     async def end(self, subject: Subject, origin: bytes) -> None:
         """End a session whose tokens were stolen."""
+
+    async def log_out(self, session: Session, caller: Caller) -> None:
+        """End the session of whoever wants to leave."""
 
 
 class Profiles(Protocol):

@@ -23,6 +23,8 @@ class Offers:
     client_documents: bool
     acr_values: Sequence[str] = ()
     backchannel_logout: bool = False
+    logout: bool = False  # sessions are ours
+    ui_locales: Sequence[str] = ()
 
 
 def server_metadata(issuer: str, parties: Parties, algorithm: str, offers: Offers) -> dict[str, Any]:
@@ -63,6 +65,10 @@ def server_metadata(issuer: str, parties: Parties, algorithm: str, offers: Offer
         "backchannel_logout_supported": offers.backchannel_logout,
         "backchannel_logout_session_supported": offers.backchannel_logout,
     }
+    if offers.logout:
+        metadata["end_session_endpoint"] = f"{issuer}/oauth2/logout"
+    if offers.ui_locales:
+        metadata["ui_locales_supported"] = list(offers.ui_locales)
     if offers.registration:
         metadata["registration_endpoint"] = f"{issuer}/oauth2/register"
     if offers.client_documents:

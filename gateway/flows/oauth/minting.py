@@ -36,6 +36,15 @@ class AccessToken:
         return "DPoP" if self.dpop else "Bearer"
 
 
+@dataclass(frozen=True, slots=True)
+class IdTokenHint:
+    """What an id token says of whom it was given to. `sid`: the session, "" = none."""
+
+    subject: str
+    client_id: str
+    sid: str
+
+
 class Mint:
     """Make tokens of our issuer."""
 
@@ -106,16 +115,17 @@ class Mint:
             claims["nonce"] = nonce
         return self._keys.sign(claims | _authentication(approval), typ="JWT")
 
-    def subject_of_hint(self, token: str, client_id: str) -> str:
-        """Return the `sub` of an id token that we once gave this client, also an old one; "" for any other.
+    def read_hint(self, token: str) -> IdTokenHint | None:
+        """Read an id token that we once gave, also an old one; None for any other.
 
         OIDC Core §3.1.2.1 on `id_token_hint`: an id token that "has been issued by the OP", whatever its `exp`.
         """
-        if not verify_jws(token, self._keys.jwks(), SIGNING_ALGORITHMS):
-            return ""
+        if not token or not verify_jws(token, self._keys.jwks(), SIGNING_ALGORITHMS):
+            return None
         claims = orjson.loads(base64url.decode(token.encode("ascii").split(b".")[1]))
-        is_ours = isinstance(claims, dict) and claims.get("iss") == self.issuer and claims.get("aud") == client_id
-        return str(claims.get("sub", "")) if is_ours and "at_hash" in claims else ""
+        if not isinstance(claims, dict) or claims.get("iss") != self.issuer or "at_hash" not in claims:
+            return None
+        return IdTokenHint(str(claims["sub"]), str(claims["aud"]), str(claims.get("sid", "")))
 
     def _half_hash(self, text: str) -> str:
         """OIDC Core §3.1.3.6: the left half of the hash that the signature uses; SHA-512 for Ed25519."""

@@ -42,6 +42,7 @@ class Client:
     source: Source = "config"
     uri: str = ""  # its home page, for the page that asks for consent
     backchannel_logout_uri: str = ""  # where it hears that a session is over
+    post_logout_redirect_uris: tuple[str, ...] = ()  # where the browser may go after a log-out that it asked for
 
     @property
     def is_public(self) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from gateway.flows.oauth.context import LoginWish
 from gateway.flows.sessions import Sessions
 from gateway.flows.strength import meets
+from gateway.flows.trail import Caller
 from gateway.stores.directory import Directory
 from gateway.types import Session, Subject
 
@@ -41,6 +42,9 @@ class SessionAuthenticator:
         if session is not None:
             await self._sessions.end_hash(session.id_hash, reason="tokens_stolen")
 
+    async def log_out(self, session: Session, caller: Caller) -> None:
+        await self._sessions.end_hash(session.id_hash, reason="logout", caller=caller)
+
 
 class NobodyLogsIn:
     """The Authenticator of a gateway without sessions: it sends everybody to a login page that is elsewhere."""
@@ -64,6 +68,9 @@ class NobodyLogsIn:
         return False
 
     async def end(self, subject: Subject, origin: bytes) -> None:
+        return None
+
+    async def log_out(self, session: Session, caller: Caller) -> None:
         return None
 
 

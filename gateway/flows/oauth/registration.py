@@ -73,6 +73,11 @@ def client_of(client_id: str, metadata: Mapping[str, Any], limits: StrangerLimit
         raise OAuthRefused("invalid_redirect_uri", f"a client has 1 to {REDIRECTS_MAX} redirect_uris")
     for uri in redirect_uris:
         check_redirect(uri, limits.schemes)
+    after_logout = _texts(metadata, "post_logout_redirect_uris", ())
+    if len(after_logout) > REDIRECTS_MAX:
+        raise OAuthRefused("invalid_redirect_uri", f"a client has at most {REDIRECTS_MAX} post_logout_redirect_uris")
+    for uri in after_logout:
+        check_redirect(uri, limits.schemes)
     scope = _text(metadata, "scope")
     asked = frozenset(scope.split()) if scope else limits.scopes
     uri = _text(metadata, "client_uri")
@@ -90,6 +95,7 @@ def client_of(client_id: str, metadata: Mapping[str, Any], limits: StrangerLimit
         access_token_s=limits.access_token_s,
         refresh_idle_s=limits.refresh_idle_s,
         refresh_max_s=limits.refresh_max_s,
+        post_logout_redirect_uris=after_logout,
         needs_dpop=metadata.get("dpop_bound_access_tokens") is True,
         needs_par=metadata.get("require_pushed_authorization_requests") is True,
         source=source,
@@ -263,7 +269,8 @@ class ClientDocuments:
 
 # What is kept of a registration; everything else was not understood.
 _KEPT: Final = (
-    *("client_name", "client_uri", "redirect_uris", "grant_types", "response_types", "scope", "jwks"),
+    *("client_name", "client_uri", "redirect_uris", "post_logout_redirect_uris", "grant_types", "response_types"),
+    *("scope", "jwks"),
     *("token_endpoint_auth_method", "dpop_bound_access_tokens", "require_pushed_authorization_requests"),
 )
 

@@ -22,10 +22,12 @@ from gateway.flows.oauth.client_auth import ClientAuthentication, ClientProof
 from gateway.flows.oauth.context import Authenticator, LevelOf, Profiles, RevokeTokens
 from gateway.flows.oauth.dpop import DPoPChecker, Nonces
 from gateway.flows.oauth.endings import Endings
-from gateway.flows.oauth.errors import OAuthRefused
+from gateway.flows.oauth.errors import OAuthRefused, RequestUnsafe
 from gateway.flows.oauth.families import Families
 from gateway.flows.oauth.grants import Family, Grants
+from gateway.flows.oauth.leaving_requests import AskLogout, LoggedOut, LogoutRequests
 from gateway.flows.oauth.logout import BackchannelLogout, PutJob, SendNotice
+from gateway.flows.oauth.marks import Marks
 from gateway.flows.oauth.metadata import Offers, resource_metadata, resource_metadata_path, server_metadata
 from gateway.flows.oauth.minting import Mint
 from gateway.flows.oauth.parties import Client, ClientSource, ConfiguredClients, Parties, Resource
@@ -52,6 +54,7 @@ AUTHORIZE_PATH: Final = "/oauth2/authorize"
 TOKEN_PATH: Final = "/oauth2/token"  # noqa: S105  (a path)
 USERINFO_PATH: Final = "/oauth2/userinfo"
 PAR_PATH: Final = "/oauth2/par"
+LOGOUT_PATH: Final = "/oauth2/logout"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +73,8 @@ class Surroundings:
     put_job: PutJob | None = None  # None: no client hears of the end of a session
     send_notice: SendNotice | None = None
     session_s: int = 43_200  # how long sessions last at most
+    has_sessions: bool = True  # whoever logs in does so here
+    ui_locales: Sequence[str] = ()  # the languages of our pages
 
 
 class OAuthService:
@@ -121,6 +126,8 @@ class OAuthService:
             self._registration is not None,
             bool(config.strangers.document_hosts),
             backchannel_logout=around.put_job is not None,
+            logout=around.has_sessions,
+            ui_locales=around.ui_locales,
         )
         proof_use = partial(grants.first_use, "proof")
         nonces = Nonces(sealer.derive(b"dpop nonce"), clock, lifetime_s=NONCE_S) if config.dpop_nonce else None
@@ -157,6 +164,10 @@ class OAuthService:
             clock,
             audiences=(config.issuer, config.issuer + TOKEN_PATH, config.issuer + PAR_PATH),
         )
+        marks = Marks(sealer.derive(b"authorization pages"), clock)
+        self._logouts = LogoutRequests(
+            parties=self.parties, mint=mint, authenticator=around.authenticator, marks=marks, path=LOGOUT_PATH
+        )
         self._approvals = Approvals(
             AuthorizationRequests(self.parties, config.issuer),
             parties=self.parties,
@@ -165,7 +176,7 @@ class OAuthService:
             authenticator=around.authenticator,
             trail=trail,
             clock=clock,
-            key=sealer.derive(b"authorization pages"),
+            marks=marks,
             path=AUTHORIZE_PATH,
             code_s=config.code_s,
         )
@@ -224,6 +235,16 @@ class OAuthService:
             if not self._running:
                 self._idle.set()
 
+    @contextlib.asynccontextmanager
+    async def _browsing(self, action: str, caller: Caller) -> AsyncIterator[None]:
+        """Serve a browser in the pool of log-in; what only a page may tell is told to the audit log, too."""
+        async with self._serving("user_auth"):
+            try:
+                yield
+            except RequestUnsafe as unsafe:
+                self._trail.tell(action, "refused", caller=caller, reason=unsafe.reason)
+                raise
+
     async def _follow_keys(self) -> None:
         while True:
             await asyncio.sleep(min(KEYS_WATCH_S, self._config.key_announce_s / 4))
@@ -242,15 +263,31 @@ class OAuthService:
         self, parameters: Parameters, cookies: Mapping[str, str], caller: Caller
     ) -> Redirect | AskConsent:
         """Answer an authorization request."""
-        async with self._serving("user_auth"):
+        async with self._browsing("oauth.authorize", caller):
             return await self._approvals.authorize(parameters, cookies, caller)
 
     async def decide(
         self, parameters: Parameters, csrf: str, *, allowed: bool, cookies: Mapping[str, str], caller: Caller
     ) -> Redirect:
         """Take the answer of the page that asks for consent."""
-        async with self._serving("user_auth"):
+        async with self._browsing("oauth.authorize", caller):
             return await self._approvals.decide(parameters, csrf, allowed=allowed, cookies=cookies, caller=caller)
+
+    async def leave(
+        self, parameters: Parameters, cookies: Mapping[str, str], caller: Caller, *, posted: bool
+    ) -> Redirect | AskLogout | LoggedOut:
+        """Answer an application that asks for a log-out."""
+        async with self._browsing("oauth.logout", caller):
+            if posted:
+                return await self._logouts.posted(parameters)
+            return await self._logouts.ask(parameters, cookies, caller)
+
+    async def decide_leaving(
+        self, parameters: Parameters, csrf: str, cookies: Mapping[str, str], caller: Caller
+    ) -> LoggedOut:
+        """Take the answer of the page that asks before a log-out."""
+        async with self._browsing("oauth.logout", caller):
+            return await self._logouts.decide(parameters, csrf, cookies, caller)
 
     # -- for clients --------------------------------------------------------------------------------------------------
 
@@ -304,6 +341,11 @@ class OAuthService:
         return self._dpop.nonce()
 
     # -- for everybody ------------------------------------------------------------------------------------------------
+
+    @property
+    def logs_out(self) -> bool:
+        """Whether applications can ask for a log-out: sessions are ours."""
+        return self._offers.logout
 
     @property
     def registers(self) -> bool:
@@ -383,6 +425,7 @@ def client_of_config(client: OAuthClientConfig, config: OAuthConfig, base: Path)
         needs_dpop=client.dpop,
         needs_par=client.par,
         backchannel_logout_uri=client.backchannel_logout_uri,
+        post_logout_redirect_uris=client.post_logout_redirect_uris,
     )
 
 

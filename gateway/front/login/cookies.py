@@ -41,6 +41,13 @@ def drop(response: Response, name: str) -> None:
     put(response, name, "", max_age_s=0)
 
 
+def forget_session(request: Request, response: Response, name: str) -> None:
+    """Have the browser forget what it went on by: also what would carry it on while the directory is away."""
+    drop(response, name)
+    if request.cookies.get(VOUCHER):
+        drop(response, VOUCHER)
+
+
 @dataclass(frozen=True, slots=True)
 class FormKey:
     """What forms of one browser are tied to. `is_new`: it has to be set."""

@@ -24,7 +24,7 @@ from gateway.flows.pending import Goal, Pending, StepKind
 from gateway.flows.provisional import ProvisionalSessions
 from gateway.flows.trail import Caller
 from gateway.front.forms import BodyRefused, once, read_form, read_json
-from gateway.front.login.cookies import DEVICE, KNOWN, KNOWN_S, STEP, STEP_S, VOUCHER, Forms, drop, put
+from gateway.front.login.cookies import DEVICE, KNOWN, KNOWN_S, STEP, STEP_S, VOUCHER, Forms, drop, forget_session, put
 from gateway.front.login.pages import STYLE_PATH, Pages, qr_code
 from gateway.front.login.scripts import Script
 from gateway.front.login.targets import Targets
@@ -573,14 +573,8 @@ class LoginEndpoints:
             button=texts["continue"],
             request_id="",
         )
-        self._drop_session(request, response)
+        forget_session(request, response, self._session_cookie)
         return response
-
-    def _drop_session(self, request: Request, response: Response) -> None:
-        """Have the browser forget what it went on by: also what would carry it on while the directory is away."""
-        drop(response, self._session_cookie)
-        if request.cookies.get(VOUCHER):
-            drop(response, VOUCHER)
 
     def logged_out(self, request: Request, wanted: str = "") -> Response:
         """Say goodbye, or send the browser where it asked to go."""
@@ -598,7 +592,7 @@ class LoginEndpoints:
                 button=texts["home_login"],
                 request_id="",
             )
-        self._drop_session(request, response)
+        forget_session(request, response, self._session_cookie)
         return response
 
     def with_cookies(self, request: Request, response: Response, outcome: LoggedIn) -> Response:

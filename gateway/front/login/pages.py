@@ -15,13 +15,11 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.front.login.cookies import LANGUAGE, put
+from gateway.front.login.reader_language import Languages
 from gateway.front.login.texts import Catalogue, Texts, read_catalogue
 
 STYLE_PATH: Final = "/login/style.css"
 _FOLDER: Final = Path(__file__).parent
-_LOCALES_BYTES_MAX: Final = 512
-_TAG_BYTES_MAX: Final = 35  # RFC 5646 §4.4.1
 _YEAR_S: Final = 31_536_000
 _QR_BORDER: Final = 4  # ISO/IEC 18004 §6.3.8: four modules stay free
 
@@ -48,7 +46,7 @@ class Pages:
         catalogue: Catalogue | None = None,
     ) -> None:
         """`catalogue`: the texts; None for those that come with the gateway."""
-        self._catalogue = catalogue or read_catalogue()
+        self._languages = Languages(catalogue or read_catalogue())
         self._environment = Environment(
             loader=FileSystemLoader(_FOLDER / "templates"),
             autoescape=True,
@@ -74,18 +72,12 @@ class Pages:
         known = {"t": texts, "style": self._style_address, "scripts": all_scripts, "ways": ways, "when": _when}
         html = self._environment.get_template(name).render({"error": "", "notice": "", **known, **values})
         response = Response(html, status, _headers(has_scripts=bool(all_scripts)), "text/html; charset=utf-8")
-        chosen = self._chosen(request)
-        if chosen:
-            put(response, LANGUAGE, chosen)  # until the browser is closed, for the pages that come next
+        self._languages.keep(request, response)
         return response
 
     def texts(self, request: Request) -> Texts:
-        """Give the texts in the reader's language: which an application asked for, or the browser does."""
-        wanted = self._chosen(request) or request.cookies.get(LANGUAGE, "")[:_TAG_BYTES_MAX]
-        return self._catalogue.texts(request.headers.get("accept-language", ""), wanted)
-
-    def _chosen(self, request: Request) -> str:
-        return self._catalogue.first_of(request.query_params.get("ui_locales", "")[:_LOCALES_BYTES_MAX])
+        """Give the texts in the reader's language."""
+        return self._languages.texts(request)
 
     def style(self) -> Response:
         """Give the theme; its address changes with it."""

@@ -39,8 +39,8 @@ from gateway.front.login.cookies import Forms
 from gateway.front.login.devices import DeviceEndpoints
 from gateway.front.login.endpoints import LOGIN_PATH, LoginEndpoints
 from gateway.front.login.pages import Pages, Way
+from gateway.front.login.reader_language import configured_catalogue
 from gateway.front.login.targets import Targets
-from gateway.front.login.texts import Catalogue, read_catalogue
 from gateway.front.overload import OverloadGate
 from gateway.front.trust import TrustedProxies
 from gateway.resilience import BreakerName, Resilience, guarded
@@ -191,10 +191,11 @@ class OpenedLogin:
             trail=trail,
         )
         cookie = wish.sessions.cookie
+        catalogue = configured_catalogue(config.texts, base_dir)
         self.login = LoginEndpoints(
             self.logins,
             self.accounts,
-            pages=Pages(around.ways, around.second_ways, around.account_ways, _catalogue(config, base_dir)),
+            pages=Pages(around.ways, around.second_ways, around.account_ways, catalogue),
             forms=Forms(sealer.derive(b"forms"), cookie),
             targets=Targets(wish.hosts, config.home),
             resilience=around.resilience,
@@ -274,7 +275,3 @@ def _grants(wish: LoginWish, base_dir: Path, run_dir: Path) -> tuple[TokenStore,
 
 def _address_map(config: LoginConfig, base_dir: Path) -> AddressMap:
     return MaxMindMap(base_dir / Path(config.addresses).expanduser()) if config.addresses else NoAddressMap()
-
-
-def _catalogue(config: LoginConfig, base_dir: Path) -> Catalogue:
-    return read_catalogue(base_dir / Path(config.texts).expanduser() if config.texts else None)

@@ -14,7 +14,9 @@ from starlette.routing import Route
 from gateway.errors import GatewayError
 from gateway.flows.oauth import (
     AskConsent,
+    AskLogout,
     ClientProof,
+    LoggedOut,
     OAuthRefused,
     OAuthService,
     Redirect,
@@ -22,18 +24,20 @@ from gateway.flows.oauth import (
     TokenRequest,
 )
 from gateway.flows.oauth.metadata import RESOURCE_METADATA
-from gateway.flows.oauth.service import AUTHORIZE_PATH, PAR_PATH, TOKEN_PATH, USERINFO_PATH
+from gateway.flows.oauth.service import AUTHORIZE_PATH, LOGOUT_PATH, PAR_PATH, TOKEN_PATH, USERINFO_PATH
 from gateway.flows.trail import Caller
 from gateway.front.clients import basic_credentials
 from gateway.front.forms import FIELDS_MAX, BodyRefused, Pairs, once, read_form, read_json
+from gateway.front.login.cookies import forget_session
 from gateway.front.oauth.answers import challenged, granted, preflight, published, refused
-from gateway.front.oauth.pages import consent_page, unsafe_page
+from gateway.front.oauth.pages import OAuthPages
 from gateway.front.refusals import refusal_of
 from gateway.front.responses import ProblemResponse, json_response
 
 _log = logging.getLogger("portcullis.oauth")
 
 CONSENT_PATH: Final = "/oauth2/consent"
+CONFIRM_LOGOUT_PATH: Final = "/oauth2/logout/confirm"
 METADATA_S: Final = 300  # how long metadata may be kept
 JWKS_S: Final = 300  # how long the key set may be kept: far less than keys are announced ahead
 QUERY_BYTES_MAX: Final = 16 * 1024
@@ -44,8 +48,18 @@ CallerOf = Callable[[Request], Caller]
 class OAuthEndpoints:
     """All endpoints of one OAuthService."""
 
-    def __init__(self, service: OAuthService, *, body_timeout_s: float, caller_of: CallerOf) -> None:
+    def __init__(
+        self,
+        service: OAuthService,
+        *,
+        pages: OAuthPages,
+        body_timeout_s: float,
+        caller_of: CallerOf,
+        session_cookie: str,
+    ) -> None:
         self._service = service
+        self._pages = pages
+        self._session_cookie = session_cookie
         self._body_timeout_s = body_timeout_s
         self._caller_of = caller_of
 
@@ -64,6 +78,9 @@ class OAuthEndpoints:
             Route("/.well-known/oauth-authorization-server", self.metadata, methods=["GET", "OPTIONS"]),
             Route("/.well-known/jwks.json", self.jwks, methods=["GET", "OPTIONS"]),
         ]
+        if self._service.logs_out:
+            found.append(Route(LOGOUT_PATH, self.logout, methods=both))
+            found.append(Route(CONFIRM_LOGOUT_PATH, self.confirm_logout, methods=["POST"]))
         if self._service.registers:
             found.append(Route("/oauth2/register", self.register, methods=post))
         found += [
@@ -77,37 +94,76 @@ class OAuthEndpoints:
 
     async def authorize(self, request: Request) -> Response:
         """Serve `/oauth2/authorize` (RFC 6749 §3.1)."""
-        caller = self._caller_of(request)
-        try:
-            if request.method == "POST":
-                parameters = await read_form(request, self._body_timeout_s)
-            else:
-                parameters = _query(request)
-            answer = await self._service.authorize(parameters, request.cookies, caller)
-        except BodyRefused as fault:
-            return unsafe_page(str(fault), caller.request_id, fault.status)
-        except RequestUnsafe as unsafe:
-            return _unsafe(unsafe, caller)
-        return _shown(answer)
+
+        async def answer(caller: Caller) -> Response:
+            parameters = await self._parameters(request)
+            return self._shown(request, await self._service.authorize(parameters, request.cookies, caller))
+
+        return await self._for_browser(request, answer)
 
     async def consent(self, request: Request) -> Response:
         """Serve what the page that asks for consent posts."""
-        caller = self._caller_of(request)
-        try:
+
+        async def answer(caller: Caller) -> Response:
             form = once(await read_form(request, self._body_timeout_s))
-            parameters = _pairs(form.get("request", ""))
-            answer = await self._service.decide(
-                parameters,
+            decided = await self._service.decide(
+                _pairs(form.get("request", "")),
                 form.get("csrf", ""),
                 allowed=form.get("decision") == "allow",
                 cookies=request.cookies,
                 caller=caller,
             )
+            return self._shown(request, decided)
+
+        return await self._for_browser(request, answer)
+
+    async def logout(self, request: Request) -> Response:
+        """Serve `/oauth2/logout` (OpenID Connect RP-Initiated Logout 1.0 §2)."""
+
+        async def answer(caller: Caller) -> Response:
+            parameters, posted = await self._parameters(request), request.method == "POST"
+            return self._shown(request, await self._service.leave(parameters, request.cookies, caller, posted=posted))
+
+        return await self._for_browser(request, answer)
+
+    async def confirm_logout(self, request: Request) -> Response:
+        """Serve what the page that asks before a log-out posts."""
+
+        async def answer(caller: Caller) -> Response:
+            form = once(await read_form(request, self._body_timeout_s))
+            parameters = _pairs(form.get("request", ""))
+            decided = await self._service.decide_leaving(parameters, form.get("csrf", ""), request.cookies, caller)
+            return self._shown(request, decided)
+
+        return await self._for_browser(request, answer)
+
+    async def _for_browser(self, request: Request, answer: Callable[[Caller], Awaitable[Response]]) -> Response:
+        """Answer a browser; what nobody else may be told it is shown."""
+        caller = self._caller_of(request)
+        try:
+            return await answer(caller)
         except BodyRefused as fault:
-            return unsafe_page(str(fault), caller.request_id, fault.status)
+            return self._pages.unsafe(request, str(fault), caller.request_id, fault.status)
         except RequestUnsafe as unsafe:
-            return _unsafe(unsafe, caller)
-        return _shown(answer)
+            path, request_id = request.url.path, caller.request_id
+            _log.warning("`%s` was refused: %s", path, unsafe.reason, extra={"request_id": request_id})
+            return self._pages.unsafe(request, str(unsafe), request_id)
+
+    async def _parameters(self, request: Request) -> Pairs:
+        return await read_form(request, self._body_timeout_s) if request.method == "POST" else _query(request)
+
+    def _shown(self, request: Request, answer: Redirect | AskConsent | AskLogout | LoggedOut) -> Response:
+        match answer:
+            case AskConsent():
+                return self._pages.consent(request, answer, CONSENT_PATH)
+            case AskLogout():
+                return self._pages.ask_logout(request, answer, CONFIRM_LOGOUT_PATH)
+            case LoggedOut():
+                location = answer.location
+                response = _sent(location) if location else self._pages.logged_out(request)
+                forget_session(request, response, self._session_cookie)
+                return response
+        return _sent(answer.location)
 
     # -- clients ------------------------------------------------------------------------------------------------------
 
@@ -268,16 +324,8 @@ def _pairs(text: str) -> Pairs:
         raise BodyRefused(400, "invalid_request", "Malformed query", "the request cannot be read") from None
 
 
-def _shown(answer: Redirect | AskConsent) -> Response:
-    if isinstance(answer, Redirect):
-        headers = {"cache-control": "no-store", "referrer-policy": "no-referrer"}
-        return RedirectResponse(answer.location, 303, headers)
-    return consent_page(answer, CONSENT_PATH)
-
-
-def _unsafe(unsafe: RequestUnsafe, caller: Caller) -> Response:
-    _log.warning("an authorization request was refused: %s", unsafe.reason, extra={"request_id": caller.request_id})
-    return unsafe_page(str(unsafe), caller.request_id)
+def _sent(location: str) -> Response:
+    return RedirectResponse(location, 303, {"cache-control": "no-store", "referrer-policy": "no-referrer"})
 
 
 def _unread(fault: BodyRefused) -> Response:

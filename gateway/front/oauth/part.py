@@ -31,7 +31,9 @@ from gateway.flows.oauth.logout import PutJob
 from gateway.flows.oauth.metadata import resource_metadata_url
 from gateway.flows.oauth.people import DirectoryProfiles, NobodyLogsIn, SessionAuthenticator, SessionsOnly
 from gateway.flows.sessions import Sessions
+from gateway.front.login.reader_language import Languages, configured_catalogue
 from gateway.front.oauth.endpoints import CallerOf, OAuthEndpoints
+from gateway.front.oauth.pages import OAuthPages
 from gateway.front.proofs import DoorProofs
 from gateway.resilience import Resilience, guarded
 from gateway.stores import Connections, open_token_store
@@ -59,6 +61,7 @@ class OAuthWish:
     body_timeout_s: float
     login_url: str  # "" = `/login` of our own
     login_parameter: str  # that carries where to come back to
+    texts: str  # a folder with texts of the operator's
     trusted_proxies: tuple[str, ...]  # who tells where a request comes from
     sessions: SessionsConfig  # whoever is logged in by other sessions is another
     directory: DirectoryConfig  # what is known of users
@@ -105,6 +108,7 @@ class OpenedOAuth:
         self._permits = around.resilience.permits
         dependency: Literal["cache", "database"] = "cache" if address.startswith(("redis", "unix")) else "database"
         self._dependency = dependency
+        languages = Languages(configured_catalogue(wish.texts, base_dir))
         surroundings = Surroundings(
             store=guarded(opened, around.resilience, dependency, name=_PART, reads=_READS),
             authenticator=_authenticator(wish),
@@ -118,12 +122,20 @@ class OpenedOAuth:
             put_job=around.put_job,
             send_notice=self._send_notice,
             session_s=wish.sessions.absolute_s,
+            has_sessions=around.sessions is not None,
+            ui_locales=languages.tags,
         )
         self.service = OAuthService(config, self._keys, sealer, surroundings, base_dir)
         self._sessions = None if around.sessions is None else around.sessions[0]
         if self._sessions is not None:
             self._sessions.grants = self.service
-        self.endpoints = OAuthEndpoints(self.service, body_timeout_s=wish.body_timeout_s, caller_of=around.caller_of)
+        self.endpoints = OAuthEndpoints(
+            self.service,
+            pages=OAuthPages(languages),
+            body_timeout_s=wish.body_timeout_s,
+            caller_of=around.caller_of,
+            session_cookie="" if around.sessions is None else around.sessions[1],
+        )
         self.issuer = own_issuer(config, self._keys.jwks_path, self._keys.published)
         self.bound = OwnTokens(
             config.issuer,

@@ -19,6 +19,7 @@ encryption_key = "env:SEALING"
 id = "web"
 secret = "env:SECRET"
 redirect_uris = ["https://app.example/cb", "http://127.0.0.1/cb", "com.example.app:/cb"]
+post_logout_redirect_uris = ["https://app.example/bye"]
 scopes = ["openid", "read"]
 resources = ["https://mcp.example/mcp"]
 
@@ -64,6 +65,7 @@ def test_a_good_one_has_no_fault(tmp_path: Path) -> None:
         ('secret = "env:SECRET"', 'auth = "private_key_jwt"', "oauth.clients[0].jwks_file"),
         ('secret = "env:SECRET"', 'auth = "private_key_jwt"\njwks_file = "none.json"', "oauth.clients[0].jwks_file"),
         ("https://app.example/cb", "http://app.example/cb", "oauth.clients[0].redirect_uris[0]"),
+        ("https://app.example/bye", "http://app.example/bye", "oauth.clients[0].post_logout_redirect_uris[0]"),
         ("https://app.example/cb", "https://*.example/cb", "oauth.clients[0].redirect_uris[0]"),
         ("https://app.example/cb", "https://app.example/cb#x", "oauth.clients[0].redirect_uris[0]"),
         ("https://app.example/cb", "javascript:alert(1)", "oauth.clients[0].redirect_uris[0]"),

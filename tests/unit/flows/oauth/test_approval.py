@@ -265,6 +265,9 @@ async def test_a_pushed_request_is_over_after_its_time_and_for_its_client_alone(
     assert (await visit(world, request_uri="https://evil.example/request")).status_code == 400
     world.clock.move(600)
     assert (await visit(world, request_uri=uri)).status_code == 400
+    told = [(event.outcome, event.reason) for event in world.events.of("oauth.authorize")]
+    reasons = ("request_uri_client", "request_uri_over", "request_uri", "request_uri_over")
+    assert told == [("refused", reason) for reason in reasons]
 
 
 async def test_a_pushed_request_survives_the_login(world: World) -> None:

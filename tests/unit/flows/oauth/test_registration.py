@@ -57,6 +57,16 @@ async def test_a_client_registers_and_its_users_are_asked(tmp_path: Path) -> Non
     assert "Stranger asks for access" in page.text and "not known to whoever runs this site" in page.text
 
 
+async def test_a_client_says_where_browsers_go_after_a_logout(tmp_path: Path) -> None:
+    world = strangers(tmp_path)
+    goodbye = "https://app.example/goodbye"
+    client = (await register(world, post_logout_redirect_uris=[goodbye])).json()
+    assert client["post_logout_redirect_uris"] == [goodbye]
+    wanted = {"client_id": client["client_id"], "post_logout_redirect_uri": goodbye}
+    answer = await world.http.get("/oauth2/logout", params=wanted)
+    assert (answer.status_code, answer.headers["location"]) == (303, goodbye)
+
+
 async def test_a_client_with_a_secret_is_told_it_once(tmp_path: Path) -> None:
     world = strangers(tmp_path)
     client = (await register(world, token_endpoint_auth_method=None)).json()
@@ -88,6 +98,9 @@ async def test_where_it_needs_a_token_only_who_has_it_registers(tmp_path: Path) 
         ({"redirect_uris": ["http://app.example/cb"]}, "invalid_redirect_uri"),
         ({"redirect_uris": [CALLBACK] * 1 + [f"{CALLBACK}/{n}" for n in range(16)]}, "invalid_redirect_uri"),
         ({"redirect_uris": "x"}, "invalid_client_metadata"),
+        ({"post_logout_redirect_uris": ["http://app.example/bye"]}, "invalid_redirect_uri"),
+        ({"post_logout_redirect_uris": [f"{CALLBACK}/{n}" for n in range(17)]}, "invalid_redirect_uri"),
+        ({"post_logout_redirect_uris": "x"}, "invalid_client_metadata"),
         ({"redirect_uris": [7]}, "invalid_client_metadata"),
         ({"grant_types": ["client_credentials"]}, "invalid_client_metadata"),
         ({"grant_types": ["implicit"]}, "invalid_client_metadata"),

@@ -26,9 +26,13 @@ from gateway.config import (
 from gateway.errors import GatewayError
 from gateway.flows.oauth import LoginWish, OAuthService, Surroundings, open_keys
 from gateway.flows.sessions import origin_of
+from gateway.flows.trail import Caller
 from gateway.front.callers import Callers
 from gateway.front.introspect import Introspection
+from gateway.front.login.reader_language import Languages
+from gateway.front.login.texts import read_catalogue
 from gateway.front.oauth import OAuthEndpoints
+from gateway.front.oauth.pages import OAuthPages
 from gateway.front.refusals import gateway_error
 from gateway.front.trust import TrustedProxies
 from gateway.resilience import Resilience
@@ -45,6 +49,8 @@ RESOURCE = "https://mcp.example/mcp"
 CALLBACK = "https://app.example/callback"
 USER = Subject("", "usr_alice")
 SEALING = Secret("0123456789abcdef0123456789abcdef")
+COOKIE = "__Host-session"
+GOODBYE = "https://app.example/goodbye"
 SECRET = "a-secret-of-thirty-two-characters-0"
 
 
@@ -98,6 +104,9 @@ class Browser:
         self.ended.append(origin)
         self.session = None
 
+    async def log_out(self, session: Session, caller: Caller) -> None:
+        await self.end(session.subject, origin_of(session))
+
 
 class People:
     """The Profiles: everybody has a name, but who is gone."""
@@ -132,6 +141,7 @@ CLIENTS = (
     OAuthClientConfig(
         id="app", name="The App", auth="none", redirect_uris=(CALLBACK, "http://127.0.0.1/back"), consent="implied",
         scopes=("openid", "profile", "offline_access", "read", "write"),
+        post_logout_redirect_uris=(GOODBYE, "https://app.example/bye?x=1"),
     ),
     OAuthClientConfig(
         id="web", name="Web", secret="env:WEB_SECRET", redirect_uris=(CALLBACK,), consent="ask",
@@ -155,8 +165,10 @@ class World:
         store: Callable[[MovedClock], TokenStore] | None = None,
         *,
         clock: MovedClock | None = None,
+        has_sessions: bool = True,
         **changes: Any,
     ) -> None:
+        self._has_sessions = has_sessions
         self.clock = clock or MovedClock()
         self.browser = Browser(self.clock)
         self.people = People()
@@ -199,11 +211,18 @@ class World:
             clock=self.clock,
             fetch=self._fetch,
             level=lambda: self.level,
+            has_sessions=self._has_sessions,
         )
         return OAuthService(self.config, self.keys, self.sealer, around, folder)
 
     def new_app(self, service: OAuthService) -> Starlette:
-        endpoints = OAuthEndpoints(service, body_timeout_s=5.0, caller_of=Callers(TrustedProxies([])))
+        endpoints = OAuthEndpoints(
+            service,
+            pages=OAuthPages(Languages(read_catalogue())),
+            body_timeout_s=5.0,
+            caller_of=Callers(TrustedProxies([])),
+            session_cookie=COOKIE,
+        )
         introspection = Introspection(
             NoTokens(),
             {"rs": Secret("rs-secret")},

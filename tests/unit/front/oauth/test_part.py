@@ -52,7 +52,16 @@ def opened(folder: Path, *, sessions: Sessions | None = None, login_url: str = "
         caller_of=Callers(TrustedProxies([])),
     )
     wish = OAuthWish(
-        OAuthConfig(**{**plain, **changes}), 5.0, login_url, "rd", (), SessionsConfig(), DirectoryConfig(), (), around
+        OAuthConfig(**{**plain, **changes}),
+        5.0,
+        login_url,
+        "rd",
+        "",
+        (),
+        SessionsConfig(),
+        DirectoryConfig(),
+        (),
+        around,
     )
     return OpenedOAuth(wish, base_dir=folder, run_dir=folder)
 
@@ -71,6 +80,13 @@ async def test_the_doors_trust_it_for_all_that_its_tokens_are_for(tmp_path: Path
     assert Path(issuer.jwks_file).is_file()
     assert not issuer.allow_sender_constrained
     assert made.resource_metadata_url == "https://a.example/.well-known/oauth-protected-resource"
+
+
+def test_the_languages_of_its_pages_are_told(tmp_path: Path) -> None:
+    assert opened(tmp_path).service.metadata()["ui_locales_supported"] == ["de", "en", "es", "fr"]
+    with_sessions = opened(tmp_path, sessions=new_sessions()).service.metadata()
+    assert with_sessions["end_session_endpoint"] == f"{ISSUER}/oauth2/logout"
+    assert "end_session_endpoint" not in opened(tmp_path).service.metadata()
 
 
 async def test_with_several_resources_each_host_says_it_itself(tmp_path: Path) -> None:
