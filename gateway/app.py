@@ -495,6 +495,9 @@ class App:
             sessions=None if sessions is None else (sessions.sessions, sessions.cookie),
             directory=None if directory is None else directory.directory,
             level=lambda: self._vitals.degradation_level,
+            count=lambda grant, outcome: self._metrics.counter(
+                "token_requests_total", grant=grant, outcome=outcome
+            ).add(),
             new_validator=lambda: _new_validator(config),
             put_job=self._put_job if _has_backchannel(config) else None,
             caller_of=Callers(TrustedProxies(config.server.trusted_proxies)),

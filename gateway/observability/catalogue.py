@@ -71,6 +71,8 @@ LOGS = ("access", "audit", "decisions")
 OUTCOMES = ("ok", "error")
 LOGIN_METHODS = ("password", "totp", "recovery", "passkey", "sso", "change", "device")
 LOGIN_OUTCOMES = ("success", "more", "failure", "throttled")
+TOKEN_GRANTS = ("authorization_code", "client_credentials", "refresh_token", "other")
+TOKEN_OUTCOMES = ("success", "refused", "error")
 STORE_SERVERS = ("redis", "postgres_primary", "postgres_replica")  # what connections of stores lead to
 CONNECTION_STATES = ("open", "busy", "waiting")
 
@@ -187,6 +189,13 @@ def catalogue(doors: Sequence[str], reasons: Sequence[str]) -> tuple[Metric, ...
             "counter",
             ("method", "outcome"),
             _each(LOGIN_METHODS, LOGIN_OUTCOMES),
+        ),
+        Metric(
+            "token_requests_total",
+            "Requests for tokens of ours, and what came of them.",
+            "counter",
+            ("grant", "outcome"),
+            _each(TOKEN_GRANTS, TOKEN_OUTCOMES),
         ),
         Metric("upstream_requests_total", "Requests sent upstream.", "counter"),
         Metric(

@@ -14,6 +14,7 @@ import pytest
 
 from tests.real.gateway import Gateway, bearer, gateway
 from tests.real.http import Answer, Connection
+from tests.real.lines import metric
 from tests.real.process import wait_until
 
 pytestmark = pytest.mark.journey
@@ -84,6 +85,8 @@ def test_own_tokens_pass_own_doors_and_end_on_every_worker_within_a_second(tmp_p
         assert door(running, other) == 200
         answer = post(running, "/oauth2/introspect", token=token)
         assert json.loads(answer.body) == {"active": False}
+        metrics = running.admin("/metrics").body.decode()
+        assert metric(metrics, "portcullis_token_requests_total", grant="client_credentials", outcome="success") == 2
 
 
 def test_who_has_no_token_is_told_where_to_learn_who_gives_one(tmp_path: Path) -> None:

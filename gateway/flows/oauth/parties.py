@@ -6,12 +6,13 @@ import hashlib
 import hmac
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, get_args
 from urllib.parse import urlsplit
 
 from gateway.flows.oauth.errors import OAuthRefused
 
 GrantType = Literal["authorization_code", "client_credentials", "refresh_token"]
+GRANT_TYPES: Final[tuple[GrantType, ...]] = get_args(GrantType)
 ClientAuth = Literal["secret", "private_key_jwt", "none"]
 Source = Literal["config", "registered", "document"]
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from gateway.flows.oauth.logout import BackchannelLogout, PutJob, SendNotice
 from gateway.flows.oauth.marks import Marks
 from gateway.flows.oauth.metadata import Offers, resource_metadata, resource_metadata_path, server_metadata
 from gateway.flows.oauth.minting import Mint
-from gateway.flows.oauth.parties import Client, ClientSource, ConfiguredClients, Parties, Resource
+from gateway.flows.oauth.parties import GRANT_TYPES, Client, ClientSource, ConfiguredClients, Parties, Resource
 from gateway.flows.oauth.questions import TokenQuestions
 from gateway.flows.oauth.rate_limit import RateLimit
 from gateway.flows.oauth.registration import ClientDocuments, FetchDocument, Registration, StrangerLimits, client_of
@@ -57,6 +57,10 @@ PAR_PATH: Final = "/oauth2/par"
 LOGOUT_PATH: Final = "/oauth2/logout"
 
 
+CountRequest = Callable[[str, str], None]
+"""Counts a request for tokens: its grant (of GRANT_TYPES, or `other`), and `success`, `refused`, or `error` of ours."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
     """What the token service uses of the gateway."""
@@ -74,6 +78,7 @@ class Surroundings:
     send_notice: SendNotice | None = None
     session_s: int = 43_200  # how long sessions last at most
     has_sessions: bool = True  # whoever logs in does so here
+    count: CountRequest = lambda grant, outcome: None
     ui_locales: Sequence[str] = ()  # the languages of our pages
 
 
@@ -92,6 +97,7 @@ class OAuthService:
         self.own = OwnTokens(config.issuer, keys, clock)
         self._config = config
         self._resilience = around.resilience
+        self._count = around.count
         self._task: asyncio.Task[None] | None = None
         self._running = 0  # requests
         self._idle = asyncio.Event()
@@ -304,9 +310,18 @@ class OAuthService:
 
     async def token(self, request: TokenRequest) -> dict[str, Any]:
         """Give tokens, and return the members of the answer. Refreshing goes before new logins."""
-        critical = ("grant_type", "refresh_token") in request.form
-        async with self._serving("token_validation", critical=critical):
-            return await self._tokens.give(request)
+        kind = dict(request.form).get("grant_type", "")
+        outcome = "error"
+        try:
+            async with self._serving("token_validation", critical=kind == "refresh_token"):
+                members = await self._tokens.give(request)
+            outcome = "success"
+        except OAuthRefused:
+            outcome = "refused"
+            raise
+        finally:
+            self._count(kind if kind in GRANT_TYPES else "other", outcome)
+        return members
 
     async def revoke(self, token: str, proof: ClientProof, caller: Caller) -> None:
         """End a token of the client that asks for it."""

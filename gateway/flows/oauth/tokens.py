@@ -17,11 +17,10 @@ from gateway.flows.oauth.errors import OAuthRefused
 from gateway.flows.oauth.families import Families, RefreshRefused, family_id_of
 from gateway.flows.oauth.grants import Approval, CodeGrant, Family, Grants
 from gateway.flows.oauth.minting import AccessToken, Mint
-from gateway.flows.oauth.parties import Client, Parties, take_resources, take_scopes
+from gateway.flows.oauth.parties import GRANT_TYPES, Client, Parties, take_resources, take_scopes
 from gateway.flows.trail import NOBODY, AuditTrail, Caller, Outcome
 from gateway.types import Clock, Subject
 
-_GRANT_TYPES: Final = frozenset({"authorization_code", "client_credentials", "refresh_token"})
 _USER_SCOPES: Final = frozenset({"openid", "offline_access"})  # of no meaning where no user takes part
 
 
@@ -94,7 +93,7 @@ class TokenEndpoint:
         kind = form.get("grant_type", "")
         if not kind:
             raise OAuthRefused("invalid_request", "grant_type is missing")
-        if kind not in _GRANT_TYPES:
+        if kind not in GRANT_TYPES:
             raise OAuthRefused("unsupported_grant_type", "this grant_type is not supported")
         if kind not in client.grant_types:
             raise OAuthRefused("unauthorized_client", "the client may not use this grant_type")

@@ -30,6 +30,7 @@ from gateway.flows.oauth import (
 from gateway.flows.oauth.logout import PutJob
 from gateway.flows.oauth.metadata import resource_metadata_url
 from gateway.flows.oauth.people import DirectoryProfiles, NobodyLogsIn, SessionAuthenticator, SessionsOnly
+from gateway.flows.oauth.service import CountRequest
 from gateway.flows.sessions import Sessions
 from gateway.front.login.reader_language import Languages, configured_catalogue
 from gateway.front.oauth.endpoints import CallerOf, OAuthEndpoints
@@ -80,6 +81,7 @@ class OAuthNeighbours:
     sessions: tuple[Sessions, str] | None = None  # and the name of their cookie
     directory: Directory | None = None
     level: Callable[[], int] = lambda: 0
+    count: CountRequest = lambda grant, outcome: None
     new_validator: Callable[[], TokenValidator]
     put_job: PutJob | None = None  # None: no client hears of the end of a session
     caller_of: CallerOf
@@ -119,6 +121,7 @@ class OpenedOAuth:
             clock=around.clock,
             fetch=self._fetch,
             level=around.level,
+            count=around.count,
             put_job=around.put_job,
             send_notice=self._send_notice,
             session_s=wish.sessions.absolute_s,

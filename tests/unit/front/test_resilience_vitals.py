@@ -14,6 +14,7 @@ from gateway._native.front import DOORS, REASONS
 from gateway._native.metrics import MetricsBlock
 from gateway.config import Config
 from gateway.errors import StoreUnavailable
+from gateway.flows.oauth.parties import GRANT_TYPES
 from gateway.front.resilience_vitals import (
     ResilienceFigures,
     health_dependencies,
@@ -27,6 +28,7 @@ from gateway.observability.catalogue import (
     POOLS,
     RESOURCES,
     SHARES,
+    TOKEN_GRANTS,
     Layout,
     catalogue,
 )
@@ -67,6 +69,7 @@ def test_the_catalogue_has_the_names_that_the_parts_have() -> None:
     assert set(BREAKERS) == set(assembly.BREAKERS)
     assert set(BREAKER_STATES) == set(circuit_breaker.STATES)
     assert set(DEPENDENCIES) == set(health.DEPENDENCIES)
+    assert set(TOKEN_GRANTS) == {*GRANT_TYPES, "other"}
 
 
 def test_figures_are_those_of_the_parts(metrics: Metrics) -> None:

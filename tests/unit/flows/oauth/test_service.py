@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.flows.oauth.world import World
+from gateway.errors import StoreUnavailable
+from tests.unit.flows.oauth.world import SECRET, World
 
 
 async def test_a_request_that_is_under_way_is_not_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,3 +53,29 @@ async def test_a_service_that_does_nothing_stops_at_once(tmp_path: Path) -> None
     world.service.start()
     await world.service.stop()
     await world.service.stop()
+
+
+async def test_what_came_of_each_request_for_tokens_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(tmp_path)
+    code = await world.code()
+    assert (await world.redeem(code)).status_code == 200
+    assert (await world.redeem(code)).status_code == 400
+    job = {"grant_type": "client_credentials"}
+    assert (await world.token(job, auth=("job", SECRET))).status_code == 200
+    assert (await world.token(job, auth=("job", "wrong"))).status_code == 401
+    assert (await world.token({"grant_type": "password", "client_id": "app"})).status_code == 400
+    assert (await world.token({"client_id": "app"})).status_code == 400
+
+    async def down(*_: object) -> object:
+        raise StoreUnavailable("down")
+
+    monkeypatch.setattr(world.store, "take", down)
+    assert (await world.redeem(code)).status_code == 503
+    assert world.counted == {
+        ("authorization_code", "success"): 1,
+        ("authorization_code", "refused"): 1,
+        ("authorization_code", "error"): 1,
+        ("client_credentials", "success"): 1,
+        ("client_credentials", "refused"): 1,
+        ("other", "refused"): 2,
+    }

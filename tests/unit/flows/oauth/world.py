@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import secrets
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -179,6 +180,7 @@ class World:
         made = RecordTokenStore(MemoryRecordStore(KIND), self.clock) if store is None else store(self.clock)
         self.store: TokenStore = made
         self.level = 0
+        self.counted: Counter[tuple[str, str]] = Counter()
         folder.joinpath("secret").write_text(SECRET)
         config = OAuthConfig(
             issuer=ISSUER,
@@ -212,6 +214,7 @@ class World:
             fetch=self._fetch,
             level=lambda: self.level,
             has_sessions=self._has_sessions,
+            count=lambda grant, outcome: self.counted.update([(grant, outcome)]),
         )
         return OAuthService(self.config, self.keys, self.sealer, around, folder)
 
