@@ -577,6 +577,7 @@ class App:
             auditor=self,
             directory=directory.directory,
             leaving=self._new_leaving(config, directory.directory),
+            revoke=self._revoke,
             judge=self._judge,
             where=Callers(TrustedProxies(config.server.trusted_proxies)),
             state=self._state_shown,

@@ -56,6 +56,7 @@ ACTIONS: Final = frozenset(
             "admin.user.reactivate",
         ),
         *("admin.session.read", "admin.session.end", "admin.session.end_all"),
+        *("admin.device.read", "admin.device.forget"),
         *("admin.client.read", "admin.grant.read", "admin.grant.revoke", "admin.state.read"),
         # the gateway itself
         *("degradation.change", "key.rotate", DROPPED),

@@ -272,14 +272,18 @@ class RememberedDevices:
         found = [each for each in await self._directory.devices_of(tenant, user_id) if each.expires_s > now_s]
         return sorted(found, key=lambda each: -each.seen_s)
 
-    async def forget(self, tenant: str, user_id: str, device_id: str, caller: Caller) -> bool:
-        """Forget a device; it shows a second factor again from now on, and what it was given counts no more."""
+    async def forget(self, tenant: str, user_id: str, device_id: str, caller: Caller, *, actor: str = "") -> bool:
+        """Forget a device; it shows a second factor again from now on, and what it was given counts no more.
+
+        `actor`: who has it forgotten, where that is not its user.
+        """
         if self._revoke is not None and await self._is_of(tenant, user_id, device_id):
             # First: who is interrupted here does it again, and no voucher outlives its device.
             await self._revoke("jti", ISSUER, device_id, until_s=int(self._clock.wall_s()) + VOUCHER_S_MAX)
         gone = await self._directory.remove_device(tenant, user_id, device_id)
         if gone:
-            self._trail.tell("device.forget", "success", caller=caller, tenant=tenant, actor=user_id, target=device_id)
+            who = actor or user_id
+            self._trail.tell("device.forget", "success", caller=caller, tenant=tenant, actor=who, target=device_id)
         return gone
 
     async def forget_all(self, tenant: str, user_id: str) -> int:

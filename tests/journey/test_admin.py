@@ -119,6 +119,9 @@ def test_every_role_may_do_what_it_is_for(running: Gateway) -> None:
     user_id = new_user(running, "erin")
     assert call(running, "helpdesk", "POST", f"/users/{user_id}/deactivate").status_code == 403
     assert call(running, "reader", "DELETE", f"/users/{user_id}/sessions").status_code == 403
+    assert call(running, "reader", "GET", f"/users/{user_id}/devices").json() == {"devices": []}
+    assert call(running, "reader", "DELETE", f"/users/{user_id}/devices/dev_x").status_code == 403
+    assert call(running, "helpdesk", "DELETE", f"/users/{user_id}/devices/dev_x").status_code == 404
     assert call(running, "reader", "GET", "/audit").json()["code"] == "admin_forbidden"
     assert call(running, "reader", "GET", "/nothing").status_code == 404
     wrong = call(running, "owner", "PUT", f"/users/{user_id}")

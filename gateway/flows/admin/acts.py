@@ -10,7 +10,15 @@ from gateway.errors import VersionConflict
 from gateway.flows.admin.parties import Administrator, RoleAssignments
 from gateway.flows.admin.refusals import AdminRefused, NothingThere, StepUpNeeded
 from gateway.flows.admin.rules import ACTIONS, CHANGES, AdminRules
-from gateway.flows.admin.shapes import audit_shape, client_shape, family_shape, session_shape, user_shape
+from gateway.flows.admin.shapes import (
+    audit_shape,
+    client_shape,
+    device_shape,
+    family_shape,
+    session_shape,
+    user_shape,
+)
+from gateway.flows.devices import RememberedDevices
 from gateway.flows.leaving import Leaving
 from gateway.flows.oauth.grants import Family
 from gateway.flows.oauth.parties import Client
@@ -53,6 +61,7 @@ class AdminActs:
         *,
         directory: Directory,
         leaving: Leaving,
+        devices: RememberedDevices,
         sessions: Sessions | None,
         granted: Granted | None,
         read_audit: ReadAudit | None,
@@ -67,6 +76,7 @@ class AdminActs:
         self._roles = roles
         self._directory = directory
         self._leaving = leaving
+        self._devices = devices
         self._sessions = sessions
         self._granted = granted
         self._read_audit = read_audit
@@ -190,6 +200,23 @@ class AdminActs:
         ended = await self._leaving.end_all(self._subject(user_id), reason="admin", actor=admin.id, caller=admin.where)
         self._tell("admin.session.end_all", admin, user_id, sessions=ended)
         return {"ended_sessions": ended}
+
+    # -- devices
+
+    async def devices(self, admin: Administrator, user_id: str) -> dict[str, Any]:
+        """List the devices of a user that are remembered."""
+        await self._at_user(admin, "device.read", user_id)
+        found = await self._devices.list_of(self._roles.tenant, user_id)
+        self._tell("admin.device.read", admin, user_id)
+        return {"devices": [device_shape(each) for each in found]}
+
+    async def forget_device(self, admin: Administrator, user_id: str, device_id: str) -> None:
+        """Forget a device of a user: it spares nobody a code any more. Sessions that began on it go on."""
+        await self._at_user(admin, "device.forget", user_id)
+        tenant = self._roles.tenant
+        if not await self._devices.forget(tenant, user_id, device_id, admin.where, actor=admin.id):
+            raise NothingThere("there is no such device")
+        self._tell("admin.device.forget", admin, user_id, device=device_id)
 
     # -- clients and grants
 

@@ -15,8 +15,8 @@ from gateway.policy.policy_set import PolicySet
 from gateway.policy.schema import Schema
 
 ROLES: Final = ("reader", "helpdesk", "auditor", "operator", "owner")
-READS: Final = ("state.read", "user.read", "session.read", "client.read", "grant.read")
-ENDS: Final = ("session.end", "session.end_all", "grant.revoke")
+READS: Final = ("state.read", "user.read", "session.read", "device.read", "client.read", "grant.read")
+ENDS: Final = ("session.end", "session.end_all", "device.forget", "grant.revoke")
 MANAGES: Final = ("user.deactivate", "user.reactivate")
 ACTIONS: Final = (*READS, "audit.read", *ENDS, *MANAGES)
 CHANGES: Final = frozenset({*ENDS, *MANAGES})
@@ -34,9 +34,9 @@ action manage in [change];
 action "state.read", "audit.read" in [read]
   appliesTo { principal: Administrator, resource: Gateway };
 action "user.read" in [read] appliesTo { principal: Administrator, resource: [User, Gateway] };
-action "session.read", "grant.read" in [read] appliesTo { principal: Administrator, resource: User };
+action "session.read", "device.read", "grant.read" in [read] appliesTo { principal: Administrator, resource: User };
 action "client.read" in [read] appliesTo { principal: Administrator, resource: [Client, Gateway] };
-action "session.end", "session.end_all", "grant.revoke" in ["end"]
+action "session.end", "session.end_all", "device.forget", "grant.revoke" in ["end"]
   appliesTo { principal: Administrator, resource: User };
 action "user.deactivate", "user.reactivate" in [manage]
   appliesTo { principal: Administrator, resource: User };
@@ -52,7 +52,7 @@ unless { action == Action::"audit.read" };
 @id("helpdesk-looks")
 permit (
   principal in Role::"helpdesk",
-  action in [Action::"user.read", Action::"session.read", Action::"grant.read"],
+  action in [Action::"user.read", Action::"session.read", Action::"device.read", Action::"grant.read"],
   resource
 );
 @id("helpdesk-ends")

@@ -7,7 +7,7 @@ from typing import Any
 from gateway.flows.oauth.grants import Family
 from gateway.flows.oauth.parties import Client
 from gateway.stores.audit_log import AuditEntry
-from gateway.stores.directory import User
+from gateway.stores.directory import Device, User
 from gateway.types import Session
 
 
@@ -39,6 +39,18 @@ def session_shape(session: Session) -> dict[str, Any]:
         "acr": session.acr,
         "device": session.device_id,
         "provisional": session.provisional,
+    }
+
+
+def device_shape(device: Device) -> dict[str, Any]:
+    """Show a remembered device; `bound`: it is known by a key that it holds."""
+    return {
+        "id": device.id,
+        "name": device.name,
+        "bound": bool(device.public_key),
+        "created_at": device.created_s,
+        "last_seen_at": device.seen_s,
+        "ends_at": device.expires_s,
     }
 
 

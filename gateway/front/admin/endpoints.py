@@ -73,6 +73,10 @@ class AdminEndpoints:
             f"{one}/sessions/{_ID}": {
                 "DELETE": lambda _, user, session: lambda admin: acts.end_session(admin, user, session)
             },
+            f"{one}/devices": {"GET": lambda _, user: lambda admin: acts.devices(admin, user)},
+            f"{one}/devices/{_ID}": {
+                "DELETE": lambda _, user, device: lambda admin: acts.forget_device(admin, user, device)
+            },
             f"{one}/grants": {"GET": lambda _, user: lambda admin: acts.grants(admin, user)},
             f"{one}/grants/{_ID}": {
                 "DELETE": lambda _, user, grant: lambda admin: acts.revoke_grant(admin, user, grant)

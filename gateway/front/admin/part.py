@@ -14,7 +14,8 @@ from gateway.config import AdminConfig, AuditConfig, DirectoryConfig, OAuthConfi
 from gateway.flows.admin import AdminActs, Granted, RoleAssignments, RoleOf
 from gateway.flows.admin.acts import ReadAudit
 from gateway.flows.admin.rules import read_rules
-from gateway.flows.leaving import Leaving
+from gateway.flows.devices import RememberedDevices
+from gateway.flows.leaving import Leaving, Revoke
 from gateway.flows.sessions import Sessions
 from gateway.flows.trail import Auditor, AuditTrail, Caller
 from gateway.front.admin.callers import AdminCallers
@@ -53,6 +54,7 @@ class AdminNeighbours:
     auditor: Auditor
     directory: Directory
     leaving: Leaving
+    revoke: Revoke
     judge: Judge
     where: Callable[[Request], Caller]
     state: Callable[[], Mapping[str, Any]]
@@ -81,6 +83,8 @@ class OpenedAdmin:
             roles,
             directory=around.directory,
             leaving=around.leaving,
+            # None is remembered here, and whatever was given to one that is forgotten is ended.
+            devices=RememberedDevices(around.directory, around.clock, trail, lifetime_s=0, revoke=around.revoke),
             sessions=around.sessions,
             granted=around.granted,
             read_audit=around.read_audit,

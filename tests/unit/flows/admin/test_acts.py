@@ -19,8 +19,10 @@ from gateway.flows.admin import (
     RoleOf,
     StepUpNeeded,
 )
+from gateway.flows.devices import RememberedDevices
+from gateway.flows.revoked_devices import ISSUER
 from gateway.stores.audit_log import ORIGIN_HASH, AuditEntry
-from gateway.stores.directory import Condition, Group, Member, User
+from gateway.stores.directory import Condition, Device, Group, Member, User
 from gateway.types import Subject
 from tests.unit.flows.people_world import PeopleWorld
 from tests.unit.flows.test_sessions import PASSWORD
@@ -33,6 +35,7 @@ class AdminWorld(PeopleWorld):
 
     def __init__(self, folder: Path, acr_values: tuple[str, ...] = ()) -> None:
         super().__init__(folder)
+        self.vouchers_ended: list[tuple[str, str, str]] = []
         self.roles = RoleAssignments(
             [
                 RoleOf("helpdesk", groups=frozenset({"grp_help"})),
@@ -46,6 +49,7 @@ class AdminWorld(PeopleWorld):
             self.roles,
             directory=self.directory,
             leaving=self.leaving,
+            devices=RememberedDevices(self.directory, self.clock, self.trail, lifetime_s=0, revoke=self._end_voucher),
             sessions=self.sessions,
             granted=None,
             read_audit=self.read_audit,
@@ -65,6 +69,9 @@ class AdminWorld(PeopleWorld):
     async def read_audit(self, chain: str, after: int) -> AsyncIterator[AuditEntry]:
         for number, event in enumerate(self.events[after:], after + 1):
             yield AuditEntry(chain or "here-0", number, ORIGIN_HASH, ORIGIN_HASH, event)
+
+    async def _end_voucher(self, kind: str, issuer: str, value: str, *, until_s: int, issued_before_s: int = 0) -> None:
+        self.vouchers_ended.append((kind, issuer, value))
 
     def human(self, *roles: str, **more: Any) -> Administrator:
         """Give somebody who has just proved who they are."""
@@ -139,6 +146,38 @@ async def test_a_session_that_was_given_while_the_directory_was_away_is_no_admin
         await world.acts.clients(doubtful)
     told = world.events[-1]
     assert (told.action, told.outcome, told.reason) == ("admin.authorize", "refused", "step_up")
+
+
+async def test_a_device_that_was_lost_is_forgotten_and_what_it_was_given_with_it(world: AdminWorld) -> None:
+    now_s = world.clock.wall_s()
+    for name, owner, ends_s in (
+        ("lost", "alice", 60.0),
+        ("stays", "alice", 60.0),
+        ("old", "alice", 0.0),
+        ("x", "owner", 60.0),
+    ):
+        await world.directory.add_device(
+            Device(
+                id=f"dev_{name}", tenant="", user_id=f"usr_{owner}", secret_hash=bytes(32), name=name,
+                created_s=now_s, seen_s=now_s - len(name), expires_s=now_s + ends_s,
+            )
+        )  # fmt: skip
+    admin = world.human("helpdesk")
+    shown = (await world.acts.devices(admin, "usr_alice"))["devices"]
+    assert [(each["id"], each["bound"]) for each in shown] == [("dev_lost", False), ("dev_stays", False)]
+    await world.acts.forget_device(admin, "usr_alice", "dev_lost")
+    assert world.vouchers_ended == [("jti", ISSUER, "dev_lost")]
+    assert [each["id"] for each in (await world.acts.devices(admin, "usr_alice"))["devices"]] == ["dev_stays"]
+    told = [(event.action, event.actor, event.target) for event in world.events if "device.forget" in event.action]
+    assert told == [("device.forget", "usr_admin", "dev_lost"), ("admin.device.forget", "usr_admin", "usr_alice")]
+    for device in ("dev_lost", "dev_x", "dev_nobody"):
+        with pytest.raises(NothingThere):
+            await world.acts.forget_device(admin, "usr_alice", device)
+    with pytest.raises(AdminRefused):  # an administrator's device
+        await world.acts.forget_device(admin, "usr_owner", "dev_x")
+    with pytest.raises(StepUpNeeded):
+        await world.acts.forget_device(world.human("helpdesk", authenticated_s=None), "usr_alice", "dev_stays")
+    assert await world.directory.get_device("", "dev_x") is not None
 
 
 async def test_a_proof_is_new_for_so_long(world: AdminWorld) -> None:

@@ -10,7 +10,7 @@ from gateway.config.admin_checks import BUILT_IN_ROLES
 from gateway.flows.admin import ACTIONS, CHANGES, ROLES, Administrator, AdminRules
 from gateway.flows.admin.rules import ENDS, MANAGES, POLICIES, READS, read_rules
 
-LOOKS = ("user.read", "session.read", "grant.read")
+LOOKS = ("user.read", "session.read", "device.read", "grant.read")
 AT_USERS = {*LOOKS, *ENDS, *MANAGES}
 
 
