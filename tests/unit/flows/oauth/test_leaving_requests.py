@@ -23,15 +23,20 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
-async def id_token(world: World, client: str = "app") -> str:
+async def tokens(world: World) -> dict[str, str]:
     form = {
         "grant_type": "authorization_code",
-        "code": await world.code(client_id=client, scope="openid"),
+        "code": await world.code(scope="openid"),
         "redirect_uri": CALLBACK,
         "code_verifier": VERIFIER,
-        "client_id": client,
+        "client_id": "app",
     }
-    return str((await world.token(form)).json()["id_token"])
+    found: dict[str, str] = (await world.token(form)).json()
+    return found
+
+
+async def id_token(world: World) -> str:
+    return (await tokens(world))["id_token"]
 
 
 def is_out(answer: httpx2.Response) -> bool:
@@ -113,15 +118,7 @@ async def test_nobody_who_is_not_named_is_named_on_the_page(world: World) -> Non
 
 
 async def test_an_access_token_is_no_id_token(world: World) -> None:
-    form = {
-        "grant_type": "authorization_code",
-        "code": await world.code(scope="openid"),
-        "redirect_uri": CALLBACK,
-        "code_verifier": VERIFIER,
-        "client_id": "app",
-    }
-    token = (await world.token(form)).json()["access_token"]
-    page = await world.http.get(LOGOUT, params={"id_token_hint": token})
+    page = await world.http.get(LOGOUT, params={"id_token_hint": (await tokens(world))["access_token"]})
     assert page.status_code == 200
     assert world.browser.ended == []
 
