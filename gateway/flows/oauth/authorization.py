@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlencode, urlsplit, urlunsplit
@@ -122,15 +122,18 @@ class AuthorizationRequests:
 
     def answer(self, redirect_uri: str, state: str | None, **members: str) -> str:
         """Return the address that carries an answer: `state` as it came, and `iss` (RFC 9207 §2)."""
-        query = {**members, **({} if state is None else {"state": state}), "iss": self._issuer}
-        parts = urlsplit(redirect_uri)
-        # RFC 6749 §3.1.2: a query that the redirect URI has "MUST be retained".
-        merged = "&".join(part for part in (parts.query, urlencode(query)) if part)
-        return urlunsplit((parts.scheme, parts.netloc, parts.path, merged, ""))
+        return with_query(redirect_uri, {**members, **({} if state is None else {"state": state}), "iss": self._issuer})
 
     def refusal(self, redirect_uri: str, state: str | None, refused: OAuthRefused) -> str:
         """Return the address that tells the client of an error (RFC 6749 §4.1.2.1)."""
         return self.answer(redirect_uri, state, error=refused.error, error_description=str(refused))
+
+
+def with_query(uri: str, members: Mapping[str, str]) -> str:
+    """Return an address with more in its query: what it has there "MUST be retained" (RFC 6749 §3.1.2)."""
+    parts = urlsplit(uri)
+    merged = "&".join(part for part in (parts.query, urlencode(members)) if part)
+    return urlunsplit((parts.scheme, parts.netloc, parts.path, merged, ""))
 
 
 def verifies(challenge: str, verifier: str) -> bool:

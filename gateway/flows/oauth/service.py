@@ -25,8 +25,8 @@ from gateway.flows.oauth.endings import Endings
 from gateway.flows.oauth.errors import OAuthRefused, RequestUnsafe
 from gateway.flows.oauth.families import Families
 from gateway.flows.oauth.grants import Family, Grants
-from gateway.flows.oauth.leaving_requests import AskLogout, LoggedOut, LogoutRequests
 from gateway.flows.oauth.logout import BackchannelLogout, PutJob, SendNotice
+from gateway.flows.oauth.logout_requests import AskLogout, LoggedOut, LogoutRequests
 from gateway.flows.oauth.marks import Marks
 from gateway.flows.oauth.metadata import Offers, resource_metadata, resource_metadata_path, server_metadata
 from gateway.flows.oauth.minting import Mint

@@ -36,11 +36,11 @@ class OAuthPages:
     """Makes the pages, in their reader's language."""
 
     def __init__(self, languages: Languages) -> None:
-        self.languages = languages
+        self._languages = languages
 
     def consent(self, request: Request, asked: AskConsent, action: str) -> Response:
         """Show who asks for what, and where the browser goes afterwards; the form is posted to `action`."""
-        texts, client = self.languages.texts(request), asked.client
+        texts, client = self._languages.texts(request), asked.client
         title = texts["consent_title"].format(client=client.name)
         scopes = [texts[_SCOPE_TEXTS[scope]] if scope in _SCOPE_TEXTS else scope for scope in asked.scopes]
         scopes += [texts["consent_resource"].format(resource=resource.name) for resource in asked.resources]
@@ -55,11 +55,11 @@ class OAuthPages:
             f'<div class="actions"><button name="decision" value="deny">{escape(texts["consent_deny"])}</button></div>'
             "</form>"
         )
-        return self._page(request, title, body, form_targets=(_origin(asked.redirect_uri),))
+        return self._page(request, texts, title, body, form_targets=(_origin(asked.redirect_uri),))
 
     def ask_logout(self, request: Request, asked: AskLogout, action: str) -> Response:
         """Ask whether the user wants to be logged out; the form is posted to `action`."""
-        texts = self.languages.texts(request)
+        texts = self._languages.texts(request)
         named = texts["app_logout_text"].format(client=asked.client.name) if asked.client else texts["logout_text"]
         body = (
             f"<h1>{escape(texts['logout_title'])}</h1><p>{escape(named)}</p>"
@@ -67,33 +67,40 @@ class OAuthPages:
             f'<button class="main">{escape(texts["logout"])}</button></form>'
         )
         targets = (_origin(asked.location),) if asked.location else ()
-        return self._page(request, texts["logout_title"], body, form_targets=targets)
+        return self._page(request, texts, texts["logout_title"], body, form_targets=targets)
 
     def logged_out(self, request: Request) -> Response:
         """Say goodbye to whose application does not say where to go on."""
-        texts = self.languages.texts(request)
+        texts = self._languages.texts(request)
         body = f"<h1>{escape(texts['logged_out_title'])}</h1><p>{escape(texts['logged_out_text'])}</p>"
-        return self._page(request, texts["logged_out_title"], body)
+        return self._page(request, texts, texts["logged_out_title"], body)
 
     def unsafe(self, request: Request, message: str, request_id: str, status: int = 400) -> Response:
         """Show why the browser is not sent back to the application. The message is for whoever made that."""
-        texts = self.languages.texts(request)
+        texts = self._languages.texts(request)
         body = (
             f"<h1>{escape(texts['unsafe_title'])}</h1>"
             f'<p lang="en">{escape(message[:1].upper() + message[1:])}.</p>'
             f"<p>{escape(texts['unsafe_advice'])}</p>"
             f'<p class="soft"><small>{escape(request_id)}</small></p>'
         )
-        response = self._page(request, texts["unsafe_title"], body, status=status)
+        response = self._page(request, texts, texts["unsafe_title"], body, status=status)
         response.headers["x-request-id"] = request_id
         return response
 
     def _page(
-        self, request: Request, title: str, body: str, *, status: int = 200, form_targets: Sequence[str] = ()
+        self,
+        request: Request,
+        texts: Texts,
+        title: str,
+        body: str,
+        *,
+        status: int = 200,
+        form_targets: Sequence[str] = (),
     ) -> Response:
-        html = _html(self.languages.texts(request), title, body)
+        html = _html(texts, title, body)
         response = Response(html, status, _headers(form_targets), "text/html; charset=utf-8")
-        self.languages.keep(request, response)
+        self._languages.keep(request, response)
         return response
 
 

@@ -15,14 +15,13 @@ stands for the id token, as addresses are no place for that.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlencode, urlsplit, urlunsplit
+from urllib.parse import urlencode
 
 from gateway.flows.oauth.approval import Redirect
-from gateway.flows.oauth.authorization import PARAMETERS_MAX, Parameters
+from gateway.flows.oauth.authorization import PARAMETERS_MAX, Parameters, with_query
 from gateway.flows.oauth.context import Authenticator
 from gateway.flows.oauth.errors import RequestUnsafe
 from gateway.flows.oauth.marks import Marks
@@ -76,9 +75,7 @@ class LogoutRequests:
     async def posted(self, parameters: Parameters) -> Redirect:
         """Have what was posted come again as a link (§2: both must be taken)."""
         wish = await self._read(parameters)
-        brought = [(name, value) for name, value in parameters if name not in ("id_token_hint", SHOWN)]
-        if wish.client is not None and not any(name == "client_id" for name, _ in brought):
-            brought.append(("client_id", wish.client.id))
+        brought = _without_hint(parameters, wish)
         if wish.sid:
             brought.append((SHOWN, f"{wish.sid}.{self._marks.stamp(_SHOWN, wish.sid, urlencode(brought))}"))
         return Redirect(f"{self._path}?{urlencode(brought)}")
@@ -91,10 +88,7 @@ class LogoutRequests:
             return LoggedOut(wish.location)
         if wish.sid and wish.sid == public_sid(origin_of(session)):
             return await self._end(session, wish, caller)
-        # What the page brings back asks for nothing that the page did not say.
-        request = urlencode([(name, value) for name, value in parameters if name not in ("id_token_hint", SHOWN)])
-        if wish.client is not None and "client_id" not in dict(parameters):
-            request = "&".join(filter(None, (request, urlencode({"client_id": wish.client.id}))))
+        request = urlencode(_without_hint(parameters, wish))
         csrf = self._marks.form(_FORM, session, request)
         return AskLogout(client=wish.client, location=wish.location, request=request, csrf=csrf)
 
@@ -113,8 +107,9 @@ class LogoutRequests:
         return LoggedOut(wish.location)
 
     async def _read(self, parameters: Parameters) -> _Wish:
-        counts = Counter(name for name, _ in parameters)
-        if len(parameters) > PARAMETERS_MAX or any(count > 1 for count in counts.values()):
+        if len(parameters) > PARAMETERS_MAX:
+            raise RequestUnsafe("the request is too long", reason="request_too_long")
+        if len(dict(parameters)) < len(parameters):
             raise RequestUnsafe("a parameter stands there more than once", reason="repeated")
         given = {name: value for name, value in parameters if value}
         # A token that is none of ours, or that nobody can verify any more, hints at nothing: the user is asked then.
@@ -135,6 +130,14 @@ class LogoutRequests:
         return sid if self._marks.stamped_s(stamp, _SHOWN, sid, query, age_s_max=SHOWN_S) is not None else ""
 
 
+def _without_hint(parameters: Parameters, wish: _Wish) -> list[tuple[str, str]]:
+    """Return what comes again: no id token, but whose it was."""
+    brought = [(name, value) for name, value in parameters if value and name not in ("id_token_hint", SHOWN)]
+    if wish.client is not None and "client_id" not in dict(brought):
+        brought.append(("client_id", wish.client.id))
+    return brought
+
+
 def _location(given: Mapping[str, str], client: Client | None) -> str:
     """Return where the browser goes: to an address that the application registered, and nowhere else (§3)."""
     uri = given.get("post_logout_redirect_uri", "")
@@ -144,7 +147,4 @@ def _location(given: Mapping[str, str], client: Client | None) -> str:
         raise RequestUnsafe("nobody says whose the address to go back to is", reason="client_missing")
     if not any(matches_redirect(registered, uri) for registered in client.post_logout_redirect_uris):
         raise RequestUnsafe("the address to go back to is not the application's", reason="redirect_unknown")
-    parts = urlsplit(uri)
-    state = urlencode({"state": given["state"]}) if "state" in given else ""
-    query = "&".join(part for part in (parts.query, state) if part)
-    return urlunsplit((parts.scheme, parts.netloc, parts.path, query, ""))
+    return with_query(uri, {"state": given["state"]} if "state" in given else {})

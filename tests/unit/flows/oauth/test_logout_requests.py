@@ -10,8 +10,11 @@ from urllib.parse import parse_qsl, urlsplit
 import httpx2
 import pytest
 
-from gateway.flows.oauth.leaving_requests import SHOWN_S
+from gateway.flows.oauth.authorization import PARAMETERS_MAX
+from gateway.flows.oauth.errors import RequestUnsafe
+from gateway.flows.oauth.logout_requests import SHOWN_S
 from gateway.flows.sessions import origin_of
+from gateway.flows.trail import NOBODY
 from gateway.types import Subject
 from tests.unit.flows.oauth.world import CALLBACK, COOKIE, GOODBYE, VERIFIER, World
 
@@ -183,6 +186,27 @@ async def test_what_is_posted_comes_again_as_a_link_without_the_id_token(world: 
     done = await world.http.get(sent.headers["location"])
     assert (done.status_code, done.headers["location"]) == (303, f"{GOODBYE}?state=s")
     assert world.browser.ended == [origin_of(session)]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_client_id_without_a_value_was_not_sent(world: World, method: str) -> None:
+    wanted = {"id_token_hint": await id_token(world), "client_id": "", "post_logout_redirect_uri": GOODBYE}
+    if method == "GET":
+        world.browser.log_in()
+        page = await world.http.get(LOGOUT, params=wanted)
+        done = await world.http.post("/oauth2/logout/confirm", data=form_of(page))
+    else:
+        sent = await world.http.post(LOGOUT, data=wanted)
+        done = await world.http.get(sent.headers["location"])
+    assert (done.status_code, done.headers["location"]) == (303, GOODBYE)
+    assert len(world.browser.ended) == 1
+
+
+async def test_more_than_a_request_has_is_refused(world: World) -> None:
+    many = [(f"p{number}", "x") for number in range(PARAMETERS_MAX + 1)]
+    with pytest.raises(RequestUnsafe):
+        await world.service.leave(many, {}, NOBODY, posted=False)
+    assert [event.reason for event in world.events.of("oauth.logout")] == ["request_too_long"]
 
 
 async def test_the_mark_of_what_was_posted_is_soon_over(world: World) -> None:
